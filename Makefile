@@ -1,0 +1,31 @@
+# Two commands, each enough by itself on a fresh clone: make test, make demo.
+# Everything they install or write stays inside the clone.
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+
+.PHONY: test demo lint types trial clean
+
+test: lint types trial
+
+demo: $(STAMP)
+	$(VENV)/bin/python -m demo $(if $(KEEP),--keep)
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(STAMP)
+	$(VENV)/bin/mypy
+
+trial: $(STAMP)
+	$(VENV)/bin/python -W error::ResourceWarning -m twisted.trial tests
+
+# setup.cfg names what is needed; the packages themselves are used from the checkout.
+$(STAMP): setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) _trial_temp* demo-run build dist *.egg-info

@@ -1,0 +1,161 @@
+"""The legal order of messages in both protocols, without any I/O.
+
+The rules of the tables: a row is a state and the kind of the message that comes next, its value is
+the state after it. What is not in a table is a mistake: the peer's if the message was received
+(`RemoteProtocolError`), our own if it was to be sent (`LocalProtocolError`).
+"""
+
+from __future__ import annotations
+
+import enum
+
+from harp import errors
+from harp.errors import LocalProtocolError, RemoteProtocolError
+from harp.wire import dispatcher, harpd, results
+from harp.wire.lines import ENVELOPE_ROOM, MAX_REPLY, LineReader, LineTooLongError
+from harp.wire.results import EndKind, EndResult
+
+
+class CallState(enum.Enum):
+    """Where one call of harpd stands."""
+
+    ACK_DUE = "acknowledgement due"
+    RESULT_DUE = "end result due"
+    STREAMING = "packets or end result due"
+    ENDED = "ended"
+
+
+_ACK, _STREAM_ACK, _PACKET = "acknowledgement", "acknowledgement of a stream", "packet"
+
+_CALL_TABLE: dict[tuple[CallState, str], CallState] = {
+    (CallState.ACK_DUE, _ACK): CallState.RESULT_DUE,
+    (CallState.ACK_DUE, _STREAM_ACK): CallState.STREAMING,
+    (CallState.ACK_DUE, EndKind.ERROR.value): CallState.ENDED,
+    (CallState.RESULT_DUE, EndKind.RESULT.value): CallState.ENDED,
+    (CallState.RESULT_DUE, EndKind.EXCEPTION.value): CallState.ENDED,
+    (CallState.RESULT_DUE, EndKind.ERROR.value): CallState.ENDED,
+    (CallState.STREAMING, _PACKET): CallState.STREAMING,
+    (CallState.STREAMING, EndKind.RESULT.value): CallState.ENDED,
+    (CallState.STREAMING, EndKind.EXCEPTION.value): CallState.ENDED,
+    (CallState.STREAMING, EndKind.ERROR.value): CallState.ENDED,
+}
+
+
+def _call_step(state: CallState, reply: harpd.Reply) -> tuple[str, CallState | None]:
+    if isinstance(reply, harpd.Packet):
+        kind = _PACKET
+    elif isinstance(reply, harpd.Ack):
+        kind = _STREAM_ACK if reply.stream_result else _ACK
+    else:
+        kind = reply.kind.value
+    return kind, _CALL_TABLE.get((state, kind))
+
+
+class OutgoingCall:
+    """The caller's end of one call of harpd: fed with bytes, it gives replies in a legal order."""
+
+    def __init__(self, max_reply: int = MAX_REPLY) -> None:
+        self.state = CallState.ACK_DUE
+        self._reader = LineReader(max_reply + ENVELOPE_ROOM)
+
+    def receive(self, data: bytes) -> list[harpd.Reply]:
+        """Take what has arrived and return the replies that are complete.
+
+        What comes behind the end result is not looked at.
+
+        :raises RemoteProtocolError: the peer broke the protocol; replies before that are lost.
+        """
+        replies: list[harpd.Reply] = []
+        self._reader.feed(data)
+        while self.state is not CallState.ENDED:
+            line = _next_reply(self._reader)
+            if line is None:
+                break
+            reply = harpd.decode_reply_line(line)
+            kind, after = _call_step(self.state, reply)
+            if after is None:
+                raise RemoteProtocolError(
+                    errors.PROTOCOL_ERROR, f"harpd sent {kind} with {self.state.value}"
+                )
+            self.state = after
+            replies.append(reply)
+        return replies
+
+
+class IncomingCall:
+    """harpd's end of one call: replies in, bytes out, in a legal order."""
+
+    def __init__(self) -> None:
+        self.state = CallState.ACK_DUE
+
+    def send(self, reply: harpd.Reply) -> bytes:
+        """Return the line of the reply.
+
+        :raises LocalProtocolError: if this reply can't come now.
+        """
+        kind, after = _call_step(self.state, reply)
+        if after is None:
+            raise LocalProtocolError(f"{kind} with {self.state.value}")
+        self.state = after
+        return harpd.encode_reply(reply)
+
+
+_STREAM_REQUESTS = (dispatcher.FollowStream, dispatcher.ReadStream)
+
+_LAST_REPLIES: dict[type[dispatcher.Request], tuple[type, ...]] = {
+    dispatcher.Call: (dispatcher.JobId,),
+    dispatcher.Cancel: (dispatcher.CancelOutcome,),
+    dispatcher.GetResult: (EndResult, dispatcher.NoResult),
+    dispatcher.GetStatus: (dispatcher.Status,),
+    dispatcher.FollowStream: (EndResult,),
+    dispatcher.ReadStream: (EndResult, dispatcher.Continue),
+}
+
+
+class Exchange:
+    """The client's end of one request to the dispatcher and of what answers it."""
+
+    def __init__(self, request: dispatcher.Request, max_reply: int = MAX_REPLY) -> None:
+        self.ended = False
+        self._request = request
+        self._reader = LineReader(max_reply + ENVELOPE_ROOM)
+
+    def request_line(self) -> bytes:
+        """Return what is to be sent."""
+        return dispatcher.encode_request(self._request)
+
+    def receive(self, data: bytes) -> list[dispatcher.Reply]:
+        """Take what has arrived and return the replies that are complete.
+
+        :raises RemoteProtocolError: the dispatcher broke the protocol.
+        """
+        self._reader.feed(data)
+        replies: list[dispatcher.Reply] = []
+        while not self.ended:
+            line = _next_reply(self._reader)
+            if line is None:
+                break
+            replies.append(self._judge(dispatcher.decode_reply_line(line)))
+        return replies
+
+    def _judge(self, reply: dispatcher.Reply) -> dispatcher.Reply:
+        kind = type(self._request)
+        last = _LAST_REPLIES[kind]
+        if EndResult in last and reply == dispatcher.CancelOutcome(True):
+            reply = results.CANCELLED
+        refused = isinstance(reply, EndResult) and reply.kind is EndKind.ERROR
+        if isinstance(reply, last) or refused:
+            self.ended = True
+        elif not (isinstance(reply, dispatcher.NumberedPacket) and kind in _STREAM_REQUESTS):
+            raise RemoteProtocolError(
+                errors.PROTOCOL_ERROR,
+                f"the dispatcher answered {kind.__name__} with {type(reply).__name__}",
+            )
+        return reply
+
+
+def _next_reply(reader: LineReader) -> bytes | None:
+    try:
+        return reader.next_line()
+    except LineTooLongError as error:
+        raise RemoteProtocolError(errors.PROTOCOL_ERROR, f"in a reply, {error}") from error

@@ -1,0 +1,184 @@
+"""A YAML file read key by key, so that every mistake in it is named with its key and line.
+
+Which keys there are is said by the ``config`` module of each daemon; this one knows none of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+T = TypeVar("T")
+
+MAX_PORT = 65535
+
+
+class ConfigError(Exception):
+    """The configuration can't be used.
+
+    :param mistakes: one sentence each, with the file, the key and its line.
+    """
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+class Section:
+    """One mapping of the file. Each key is asked for once; what nobody asks for is a mistake.
+
+    A getter that finds a mistake notes it and returns a value of the right type, so that one
+    reading finds all of them. A key without ``default`` must be there.
+    """
+
+    def __init__(self, file: Path, path: str, node: yaml.MappingNode, mistakes: list[str]) -> None:
+        self._file = file
+        self._path = path
+        self._line = node.start_mark.line + 1
+        self._mistakes = mistakes
+        self._children: list[Section] = []
+        self._nodes: dict[str, yaml.Node] = {}
+        self._asked: set[str] = set()
+        for key_node, value in node.value:
+            key = str(key_node.value)
+            if key in self._nodes:
+                self._note(f"{self.name(key)}, line {_line(key_node)}: stands twice")
+            self._nodes[key] = value
+
+    def name(self, key: str) -> str:
+        """Return the key with all keys above it, as in ``network.port``."""
+        return f"{self._path}.{key}" if self._path else key
+
+    def mistake(self, key: str, what: str) -> None:
+        """Note what is wrong with the value of a key."""
+        line = _line(self._nodes[key]) if key in self._nodes else self._line
+        self._note(f"{self.name(key)}, line {line}: {what}")
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """Return a string that is not empty."""
+        value = self._value(key, default)
+        if isinstance(value, str) and value:
+            return value
+        return self._wrong(key, value, "a text", "")
+
+    def optional_text(self, key: str) -> str | None:
+        """Return a string, None if the key is not there."""
+        return self.text(key) if key in self else None
+
+    def texts(self, key: str, default: list[str]) -> list[str]:
+        """Return a list of strings; one string alone is a list of one."""
+        value = self._value(key, default)
+        if isinstance(value, str):
+            value = [value]
+        if isinstance(value, list) and all(isinstance(item, str) and item for item in value):
+            return value
+        return self._wrong(key, value, "a text or a list of texts", default)
+
+    def integer(self, key: str, default: int | None, minimum: int, maximum: int) -> int:
+        """Return a whole number between two limits, both included."""
+        value = self._value(key, default)
+        if isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= maximum:
+            return value
+        return self._wrong(key, value, f"a whole number from {minimum} to {maximum}", minimum)
+
+    def port(self, key: str, default: int) -> int:
+        """Return the number of a TCP port."""
+        return self.integer(key, default, 1, MAX_PORT)
+
+    def seconds(self, key: str, default: float) -> float:
+        """Return a length of time in seconds, more than none."""
+        value = self._value(key, default)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and 0 < value < math.inf:
+            return float(value)
+        return self._wrong(key, value, "a number of seconds above 0", default)
+
+    def section(self, key: str) -> Section:
+        """Return the mapping under a key."""
+        self._asked.add(key)
+        node = self._nodes.get(key)
+        if node is None:
+            self.mistake(key, "is missing")
+        elif not isinstance(node, yaml.MappingNode):
+            self.mistake(key, "must be a section with keys of its own")
+        if not isinstance(node, yaml.MappingNode):
+            return Section(self._file, self.name(key), _empty(), [])
+        child = Section(self._file, self.name(key), node, self._mistakes)
+        self._children.append(child)
+        return child
+
+    def keys(self) -> list[str]:
+        """Return the keys that are there, in their order."""
+        return list(self._nodes)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._nodes
+
+    def report_unknown(self) -> None:
+        """Note every key that nobody asked for, here and below."""
+        for key in self._nodes:
+            if key not in self._asked:
+                self.mistake(key, "is not a key that is known here")
+        for child in self._children:
+            child.report_unknown()
+
+    def _value(self, key: str, default: object) -> Any:
+        self._asked.add(key)
+        node = self._nodes.get(key)
+        if node is None:
+            return default
+        try:
+            return yaml.SafeLoader("").construct_object(node, deep=True)
+        except yaml.YAMLError as error:
+            return error
+
+    def _wrong(self, key: str, value: object, wanted: str, instead: T) -> T:
+        if value is None and key not in self._nodes:
+            self.mistake(key, "is missing")
+        else:
+            # The value is not repeated: it may be a password in the wrong place.
+            self.mistake(key, f"must be {wanted}, not {type(value).__name__}{_shown(value)}")
+        return instead
+
+    def _note(self, mistake: str) -> None:
+        self._mistakes.append(f"{self._file}: {mistake}")
+
+
+@contextmanager
+def read(file: Path) -> Iterator[Section]:
+    """Give the file's keys to the body of a ``with`` statement.
+
+    :raises ConfigError: if the file can't be read; after the body, if there was any mistake.
+    """
+    try:
+        node = yaml.compose(file.read_text("utf-8"), Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise ConfigError([f"{file}: can't be read: {error.strerror}"]) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{file}: is not YAML: {' '.join(str(error).split())}"]) from error
+    if node is not None and not isinstance(node, yaml.MappingNode):
+        raise ConfigError([f"{file}: must be a mapping of keys to values"])
+    mistakes: list[str] = []
+    root = Section(file, "", node or _empty(), mistakes)
+    yield root
+    root.report_unknown()
+    if mistakes:
+        raise ConfigError(mistakes)
+
+
+def _shown(value: object) -> str:
+    return f" {value!r}" if isinstance(value, int | float) else ""
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _empty() -> yaml.MappingNode:
+    mark = yaml.Mark("", 0, 0, 0, "", 0)
+    return yaml.MappingNode("tag:yaml.org,2002:map", [], mark, mark)

@@ -1,0 +1,87 @@
+"""Framing: a stream of bytes cut into lines, with a limit on what is ever kept of one line."""
+
+from __future__ import annotations
+
+from collections import deque
+
+MAX_REQUEST = 1024 * 1024
+"""The longest request line in bytes (protocol page, "Limits and flow")."""
+
+MAX_REPLY = 16 * 1024 * 1024
+"""The longest line of a reply in bytes; harpd refuses results that would make a longer one."""
+
+ENVELOPE_ROOM = 4096
+"""What a message may put around a payload that was legal in another message, in bytes."""
+
+
+class LineTooLongError(Exception):
+    """A line exceeded the limit. Nothing after it can be understood."""
+
+
+class LineReader:
+    r"""Cuts what arrives into lines ended by ``\n``; a ``\r`` before it is dropped.
+
+    A line in the making is kept as a list of chunks, so that its cost stays linear in its length.
+
+    :param limit: the longest line in bytes, its end not counted.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lines: deque[bytes] = deque()
+        self._chunks: list[bytes] = []
+        self._length = 0
+        self._too_long = False
+
+    def feed(self, data: bytes) -> None:
+        """Take what has arrived; past a line over the limit everything is thrown away."""
+        if self._too_long:
+            return
+        first, *rest = data.split(b"\n")
+        self._keep(first)
+        for piece in rest:
+            self._finish_line()
+            if self._too_long:
+                return
+            self._keep(piece)
+
+    def next_line(self) -> bytes | None:
+        """Return the next whole line without its end, or None while more is needed.
+
+        :raises LineTooLongError: once the lines before the one over the limit are taken.
+        """
+        if self._lines:
+            return self._lines.popleft()
+        if self._too_long:
+            raise LineTooLongError(f"a line is longer than {self._limit} bytes")
+        return None
+
+    @property
+    def has_more(self) -> bool:
+        """Whether anything has arrived behind the last line taken."""
+        return bool(self._lines or self._length or self._too_long)
+
+    def _keep(self, piece: bytes) -> None:
+        # The one byte over the limit may be the \r of the line's end.
+        if self._length + len(piece) > self._limit + 1:
+            self._give_up()
+        elif piece:
+            self._chunks.append(piece)
+            self._length += len(piece)
+
+    def _finish_line(self) -> None:
+        if self._too_long:
+            return
+        line = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self._length = 0
+        line = line.removesuffix(b"\r")
+        if len(line) > self._limit:
+            self._give_up()
+        else:
+            self._lines.append(line)
+
+    def _give_up(self) -> None:
+        self._too_long = True
+        self._chunks.clear()
+        self._length = 0

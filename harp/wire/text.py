@@ -1,0 +1,124 @@
+"""The rules that every line of both protocols obeys, and what a breach of each is called.
+
+Requests are strict: unknown and repeated keys are refused by name. Replies are lenient: keys that
+are not known are ignored. Payloads stay the bytes that arrived (``msgspec.Raw``).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+import msgspec
+
+from harp import errors
+from harp.errors import ErrorType, RemoteProtocolError
+
+T = TypeVar("T")
+
+encode = msgspec.json.encode
+
+
+class Fault(msgspec.Struct, omit_defaults=True):
+    """What an ``exception`` or an ``error`` holds; ``data`` is left out where there is none."""
+
+    type: str
+    message: str
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+def fault(type: ErrorType, message: str, data: Any = msgspec.UNSET) -> bytes:
+    """Return the JSON of an ``error``'s value.
+
+    :param data: anything that JSON can carry.
+    """
+    if data is not msgspec.UNSET:
+        data = msgspec.Raw(encode(data))
+    return encode(Fault(type.name, message, data))
+
+
+def decode_reply(line: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Decode the line of a reply.
+
+    :raises RemoteProtocolError: with ``protocol_error``; replies have no finer names.
+    """
+    try:
+        line.decode()  # msgspec does not look into what it skips
+        return decoder.decode(line)
+    except UnicodeDecodeError as error:
+        raise _bad_reply(f"not UTF-8 at byte {error.start}") from error
+    except RecursionError as error:
+        raise _bad_reply("nested too deep") from error
+    except msgspec.DecodeError as error:
+        raise _bad_reply(str(error)) from error
+
+
+def open_request(line: bytes, version_key: str) -> dict[str, msgspec.Raw]:
+    """Check what every request must be and return its keys with their values unopened.
+
+    :param version_key: the key that must hold 1, it tells the protocol.
+    :raises RemoteProtocolError: with ``parse_error``, ``invalid_protocol`` or ``invalid_request``
+        and a message that says what is wrong and where.
+    """
+    try:
+        text = line.decode()
+        message = _any_object.decode(line)
+        _key_reader.decode(text)
+    except UnicodeDecodeError as error:
+        raise RemoteProtocolError(
+            errors.PARSE_ERROR, f"the request is not UTF-8 at byte {error.start}"
+        ) from error
+    except RecursionError as error:
+        raise RemoteProtocolError(
+            errors.PARSE_ERROR, "the request is nested too deep to be parsed"
+        ) from error
+    except msgspec.ValidationError:
+        message = {}  # not an object
+    except msgspec.DecodeError as error:
+        raise RemoteProtocolError(errors.PARSE_ERROR, str(error)) from error
+    if version_key not in message or bytes(message[version_key]) != b"1":
+        raise RemoteProtocolError(
+            errors.INVALID_PROTOCOL, f'the request is not an object with "{version_key}": 1'
+        )
+    return message
+
+
+def decode_request(line: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Decode a line that ``open_request`` found to be a request.
+
+    :raises RemoteProtocolError: with ``invalid_request``, naming the key.
+    """
+    try:
+        return decoder.decode(line)
+    except msgspec.DecodeError as error:
+        raise RemoteProtocolError(errors.INVALID_REQUEST, str(error)) from error
+
+
+def require_container(payload: msgspec.Raw, key: str) -> None:
+    """Refuse arguments that are neither a list nor an object.
+
+    :raises RemoteProtocolError: with ``invalid_request``.
+    """
+    if not bytes(payload).startswith((b"[", b"{")):
+        raise RemoteProtocolError(
+            errors.INVALID_REQUEST, f"Expected `array` or `object` - at `$.{key}`"
+        )
+
+
+def _bad_reply(what: str) -> RemoteProtocolError:
+    return RemoteProtocolError(errors.PROTOCOL_ERROR, f"reply can't be understood: {what}")
+
+
+def _check_keys(pairs: list[tuple[str, Any]]) -> None:
+    if len(pairs) != len(dict(pairs)):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise RemoteProtocolError(errors.INVALID_REQUEST, f"Key `{key}` stands twice")
+            seen.add(key)
+
+
+# msgspec keeps the last of two equal keys without a word, so a second reader looks for them. Its
+# numbers are not converted: a long integer would cost quadratic time.
+_key_reader = json.JSONDecoder(object_pairs_hook=_check_keys, parse_int=len, parse_float=len)
+_any_object = msgspec.json.Decoder(dict[str, msgspec.Raw])

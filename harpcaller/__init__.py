@@ -1,0 +1,1 @@
+"""The dispatcher: takes calls, queues them, runs them on harpd, keeps what they return."""

@@ -1,0 +1,1 @@
+"""The daemon that runs the procedures of its machine."""
