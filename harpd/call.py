@@ -1,0 +1,134 @@
+"""One call's process as the reactor sees it: its replies, what it prints, and its end."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Protocol as Interface
+
+from twisted.internet.interfaces import IAddress, IPushProducer, ITransport
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from harp import errors
+from harp.errors import RemoteProtocolError
+from harp.wire import harpd, results
+from harp.wire.lines import ENVELOPE_ROOM, MAX_REPLY, LineReader, LineTooLongError
+from harp.wire.results import EndResult
+
+
+class Caller(Interface):
+    """Who takes what comes from the process."""
+
+    def replies(self, replies: list[harpd.Reply]) -> None:
+        """Take replies; the last may be the end result, after which nothing comes."""
+
+
+class CallProcess(Protocol):
+    """The call's own socket, whose other end the process of the call holds.
+
+    :param arguments: JSON, sent to the process first.
+    :param caller: who takes the replies.
+    :param kill: ends the process tree; called when there is no sense in its going on.
+    """
+
+    def __init__(self, arguments: bytes, caller: Caller, kill: Callable[[], None]) -> None:
+        self._arguments = arguments
+        self._caller = caller
+        self._kill = kill
+        self._reader = LineReader(MAX_REPLY + ENVELOPE_ROOM)
+        self._end: EndResult | None = None
+        self._closed = False
+        self._exit: EndResult | None = None
+
+    @property
+    def producer(self) -> IPushProducer:
+        """What is paused while the caller can't take more."""
+        assert IPushProducer.providedBy(self.transport)
+        return self.transport
+
+    def connectionMade(self) -> None:
+        """Hand over the arguments."""
+        assert self.transport is not None
+        self.transport.write(self._arguments + b"\n")
+
+    def dataReceived(self, data: bytes) -> None:
+        """Check what the process reports and pass it on."""
+        if self._end is not None:
+            return
+        self._reader.feed(data)
+        found: list[harpd.Reply] = []
+        try:
+            while self._end is None and (line := self._reader.next_line()) is not None:
+                reply = harpd.decode_reply_line(line)
+                found.append(reply)
+                if isinstance(reply, EndResult):
+                    self._end = reply
+        except (RemoteProtocolError, LineTooLongError) as error:
+            self._end = results.error(
+                errors.INVALID_MESSAGE, f"the process of the call wrote no reply: {error}"
+            )
+            found.append(self._end)
+            self._kill()
+        if found:
+            self._caller.replies(found)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Nothing more can come. If the process is still there, it has closed its socket."""
+        self._closed = True
+        if self._exit is None and self._end is None:
+            self._kill()
+        self._finish()
+
+    def exited(self, status: int) -> None:
+        """Learn that the process is gone; what it wrote before is still taken first.
+
+        :param status: as wait(2) gives it.
+        """
+        code = os.waitstatus_to_exitcode(status)
+        if code < 0:
+            how, data = f"was killed by signal {-code}", {"signal": -code}
+        else:
+            how, data = f"ended with exit status {code}", {"exit_status": code}
+        self.gone(
+            results.error(errors.KILLED, f"the process of the call {how} without a result", data)
+        )
+
+    def gone(self, end: EndResult) -> None:
+        """Learn that there is no process any more.
+
+        :param end: the end result, if the process reported none.
+        """
+        self._exit = end
+        if self._closed:
+            self._finish()
+        elif self.transport is not None:
+            # What is in the socket can still be read; then, even if somebody else holds the other
+            # end, comes its end (unix(7)).
+            handle: socket.socket = _handle(self.transport)
+            handle.shutdown(socket.SHUT_RD)
+
+    def _finish(self) -> None:
+        if self._end is None and self._exit is not None and self._closed:
+            self._end = self._exit
+            self._caller.replies([self._end])
+
+
+class OneProtocol(Factory):
+    """Gives the one protocol that it was made with, for `adoptStreamConnection`."""
+
+    noisy = False
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        """Return the protocol."""
+        return self._protocol
+
+
+def _handle(transport: ITransport) -> socket.socket:
+    handle = transport.getHandle()  # type: ignore[attr-defined]
+    assert isinstance(handle, socket.socket)
+    return handle

@@ -1,0 +1,97 @@
+"""harpd's configuration: a file becomes values that do not change, every mistake is named."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificates
+from OpenSSL import SSL, crypto
+from twisted.internet.ssl import CertificateOptions
+
+from harp import settings
+from harp.settings import Section
+from harp.wire.harpd import DEFAULT_PORT
+from harpd.auth import Authenticator
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the daemon runs with.
+
+    :param address: the address to listen on, empty for all of this machine.
+    :param tls: the certificate and key that harpd shows.
+    :param path: folders with modules that the procedures import.
+    """
+
+    address: str
+    port: int
+    tls: CertificateOptions
+    authenticator: Authenticator
+    path: list[str]
+
+
+def load(file: Path) -> Config:
+    """Read the configuration file.
+
+    :raises ConfigError: with every mistake and its key and line.
+    """
+    with settings.read(file) as root:
+        network = root.section("network")
+        address = network.text("address", default="*")
+        port = network.port("port", default=DEFAULT_PORT)
+        tls = _tls(network)
+        authenticator = _authenticator(root.section("authentication"))
+        path = root.section("python").texts("path", default=[]) if "python" in root else []
+    assert tls is not None
+    assert authenticator is not None
+    return Config("" if address == "*" else address, port, tls, authenticator, path)
+
+
+def _tls(network: Section) -> CertificateOptions | None:
+    certificates = key = None
+    certfile, keyfile = network.text("certfile"), network.text("keyfile")
+    if certfile and keyfile:
+        try:
+            certificates = load_pem_x509_certificates(Path(certfile).read_bytes())
+        except (OSError, ValueError) as error:
+            network.mistake("certfile", f"{certfile}: no certificate can be read: {error}")
+        try:
+            key = load_pem_private_key(Path(keyfile).read_bytes(), password=None)
+        except (OSError, ValueError, TypeError) as error:
+            network.mistake("keyfile", f"{keyfile}: no private key can be read: {error}")
+    if not certificates or key is None:
+        return None
+    if key.public_key() != certificates[0].public_key():
+        network.mistake("keyfile", f"{keyfile} is not the key of the certificate in {certfile}")
+        return None
+    leaf, *chain = [crypto.X509.from_cryptography(certificate) for certificate in certificates]
+    tls = CertificateOptions(
+        privateKey=crypto.PKey.from_cryptography_key(key),  # type: ignore[arg-type]
+        certificate=leaf,
+        extraCertChain=chain,
+    )
+    try:
+        tls.getContext()
+    except SSL.Error as error:
+        network.mistake("certfile", f"{certfile}: {error}")
+    return tls
+
+
+def _authenticator(section: Section) -> Authenticator | None:
+    name = section.text("module")
+    if not name:
+        return None
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        section.mistake("module", f"{name} can't be imported: {error}")
+        return None
+    load = getattr(module, "load", None)
+    if load is None:
+        section.mistake("module", f"{name} is no authentication module: it has no function load")
+        return None
+    authenticator: Authenticator = load(section)
+    return authenticator

@@ -1,0 +1,116 @@
+"""The reactor's end of the zygote's control socket: whole messages, with descriptors, no blocking.
+
+Twisted has no SEQPACKET transport, and one message must stay one message.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+
+from harpd.zygote import MAX_MESSAGE
+
+_BATCH = 64  # messages taken in one turn of the reactor
+
+
+class ControlChannel(FileDescriptor):
+    """Sends to and receives from the zygote.
+
+    :param end: our end of the socket; it is closed with the channel.
+    :param received: called with each message.
+    :param lost: called once when the zygote's end is closed.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        end: socket.socket,
+        received: Callable[[dict[str, Any]], None],
+        lost: Callable[[], None],
+    ) -> None:
+        super().__init__(reactor)
+        self._end = end
+        self._end.setblocking(False)
+        self._received = received
+        self._lost = lost
+        self._waiting: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        self.connected = 1
+        self.startReading()
+
+    def send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+        """Send a message now or as soon as the zygote takes it.
+
+        :param descriptors: go with it and are closed here once they have gone.
+        """
+        if not self.connected:
+            _close_all(descriptors)
+            return
+        self._waiting.append((json.dumps(message).encode(), tuple(descriptors)))
+        self.doWrite()
+
+    def fileno(self) -> int:
+        """Return the descriptor that the reactor watches."""
+        return self._end.fileno()
+
+    def doRead(self) -> Exception | None:
+        """Take what has arrived."""
+        for _ in range(_BATCH):
+            try:
+                data = self._end.recv(MAX_MESSAGE)
+            except BlockingIOError:
+                return None
+            except OSError:
+                data = b""
+            if not data:
+                return ConnectionDone()
+            self._received(json.loads(data))
+            if not self.connected:
+                return None
+        return None
+
+    def doWrite(self) -> None:
+        """Send what is waiting."""
+        while self._waiting:
+            data, descriptors = self._waiting[0]
+            try:
+                socket.send_fds(self._end, [data], descriptors)
+            except BlockingIOError:
+                self.startWriting()
+                return
+            except OSError:
+                break  # the zygote is gone, which the next reading will tell
+            self._waiting.popleft()
+            _close_all(descriptors)
+        self.stopWriting()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Close our end; the reactor calls it, and `close`."""
+        if not self.connected:
+            return
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        self.connected = 0
+        self._end.close()
+        for _, descriptors in self._waiting:
+            _close_all(descriptors)
+        self._waiting.clear()
+        self._lost()
+
+    def close(self) -> None:
+        """Let the zygote know that nobody is left."""
+        if self.connected:
+            self.stopReading()
+            self.stopWriting()
+            self.connectionLost(Failure(ConnectionDone()))
+
+
+def _close_all(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -1,0 +1,114 @@
+"""The process tree of a call: who is in it, and signals that reach all of it.
+
+The process of a call leads a session of its own and adopts its orphans (`adopt_orphans`), so that
+while it lives whatever it started, also in other sessions, is found below it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from contextlib import suppress
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_ROUNDS = 100  # a tree that forks faster than it is killed must not hold up the zygote for ever
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent dies (prctl(2), Linux 3.4).
+
+    :raises OSError: if the kernel refuses.
+    """
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent(parent: int) -> None:
+    """Be killed when the parent dies. setuid clears this, so it comes after it (prctl(2)).
+
+    :param parent: the process id of the parent; if it is gone already, this process ends at once.
+    :raises OSError: if the kernel refuses.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def descendants(pid: int) -> dict[int, int]:
+    """Return the living processes below one, each with its start time.
+
+    A process id and its start time together name one process for ever, the id alone does not.
+    Looks at every process there is: /proc/PID/task/TID/children is not in every kernel.
+
+    :return: start times in clock ticks since boot, by process id.
+    """
+    below: dict[int, list[tuple[int, int | None]]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (status := _status(int(name))) is not None:
+            parent, started = status
+            below.setdefault(parent, []).append((int(name), started))
+    found: dict[int, int] = {}
+    waiting = [pid]
+    while waiting:
+        for child, started in below.get(waiting.pop(), ()):
+            waiting.append(child)
+            if started is not None:
+                found[child] = started
+    return found
+
+
+def terminate(leader: int) -> dict[int, int]:
+    """Send TERM to a process and all below it.
+
+    :return: those below it, for `kill_remaining`.
+    """
+    members = descendants(leader)
+    for pid in [*members, leader]:
+        _send(pid, signal.SIGTERM)
+    return members
+
+
+def kill(leader: int) -> None:
+    """Kill a process and all below it, itself last so that orphans can't leave the tree."""
+    for _ in range(_ROUNDS):
+        members = descendants(leader)
+        if not members:
+            break
+        for pid in members:
+            _send(pid, signal.SIGKILL)
+    _send(leader, signal.SIGKILL)
+
+
+def kill_remaining(members: dict[int, int]) -> None:
+    """Kill what is left, and what is below it, of a tree whose leader is gone.
+
+    :param members: what `terminate` returned.
+    """
+    for pid, started in members.items():
+        if (status := _status(pid)) is not None and status[1] == started:
+            kill(pid)
+
+
+def _status(pid: int) -> tuple[int, int | None] | None:
+    """Return a process's parent and start time; the latter is None once it is dead."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            # The command's name, in parentheses, may hold anything (proc(5)).
+            state, parent, *fields = stat.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return int(parent), None if state in {b"Z", b"X"} else int(fields[17])
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))

@@ -1,0 +1,226 @@
+"""The small process that loads the procedures and forks once per call; no reactor, no threads.
+
+`harpd.spawner` talks to it over one SEQPACKET socket, a JSON object per message. To the zygote:
+
+    {"start": ID, "procedure": NAME}     with the call's socket and its output descriptor
+    {"signal": ID, "kill": BOOL}         TERM, or KILL, to the call's whole process tree
+
+From the zygote, first its catalogue, then what becomes of the calls:
+
+    {"procedure": NAME, "streaming": BOOL, "timeout": SECONDS-OR-NULL}
+    {"mistake": TEXT}                    what is wrong with the procedures file
+    {"ready": BOOL}                      false if there were mistakes, and it ends
+    {"failed": ID, "message": TEXT}      it could not be forked
+    {"exited": ID, "status": N}          a wait status, os.waitstatus_to_exitcode explains it
+
+When the socket is closed the daemon is gone: all running calls are ended and then the zygote.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from harpd import child, tree
+from harpd.catalogue import CatalogueError, Entry, load
+
+MAX_MESSAGE = 65536
+"""The longest message of the control socket in bytes."""
+
+_MAX_TEXT = 4000  # characters of one mistake
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the zygote is started with, as JSON in its first argument.
+
+    :param control: the file descriptor of the control socket.
+    :param procedures: the procedures file.
+    :param path: folders that are put before Python's own module path.
+    :param max_line: the longest line in bytes that a call may report.
+    :param kill_grace: seconds between TERM and KILL when the daemon is gone.
+    """
+
+    control: int
+    procedures: str
+    path: list[str]
+    max_line: int
+    kill_grace: float
+
+
+@dataclass
+class _Running:
+    call: int
+    told_to_end: dict[int, int] = field(default_factory=dict)
+
+
+class Zygote:
+    """Forks the calls and watches over their process trees."""
+
+    def __init__(self, control: socket.socket, settings: Settings) -> None:
+        self._control = control
+        self._settings = settings
+        self._catalogue: Mapping[str, Entry] = {}
+        self._running: dict[int, _Running] = {}
+        self._leaderless: dict[int, dict[int, int]] = {}
+        self._woken, wake = socket.socketpair()
+        self._woken.setblocking(False)
+        wake.setblocking(False)
+        self._wake = wake
+
+    def serve(self) -> None:
+        """Load the procedures, then fork calls until the daemon is gone."""
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # the daemon's business; it ends us by closing
+        tree.adopt_orphans()
+        try:
+            self._catalogue = load(self._settings.procedures)
+        except CatalogueError as error:
+            for mistake in error.mistakes:
+                self._send({"mistake": mistake[:_MAX_TEXT]})
+            self._send({"ready": False})
+            return
+        for name, entry in self._catalogue.items():
+            kind = entry.procedure
+            self._send({"procedure": name, "streaming": kind.streaming, "timeout": kind.timeout})
+        sys.stdout.flush()  # else every fork would print it again
+        gc.collect()
+        gc.freeze()  # a collection in a fork would copy every page that it touches
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._woken, select.POLLIN)
+        self._send({"ready": True})
+        while True:
+            ready = {descriptor for descriptor, _ in poll.poll()}
+            if self._woken.fileno() in ready:
+                self._reap()
+            if self._control.fileno() in ready and not self._obey():
+                break
+        self._end_all()
+
+    def _obey(self) -> bool:
+        """Take one message; False when the daemon is gone."""
+        data, descriptors = _receive(self._control)
+        if not data:
+            return False
+        message = json.loads(data)
+        if "start" in message:
+            self._start(message["start"], message["procedure"], *descriptors)
+        else:
+            self._signal(message["signal"], message["kill"])
+        return True
+
+    def _start(self, call: int, procedure: str, connection: int, output: int) -> None:
+        mine = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._send({"failed": call, "message": f"fork: {error.strerror}"})
+        else:
+            if pid == 0:
+                self._leave_to_child()
+                child.run(
+                    child.Call(
+                        self._catalogue[procedure],
+                        socket.socket(fileno=connection),
+                        output,
+                        self._settings.max_line,
+                    ),
+                    mine,
+                )
+            self._running[pid] = _Running(call)
+        os.close(connection)
+        os.close(output)
+
+    def _leave_to_child(self) -> None:
+        """Take away from a fork what is the zygote's own."""
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        for own in (self._control, self._woken, self._wake):
+            own.close()
+
+    def _signal(self, call: int, kill: bool) -> None:
+        pid = next((pid for pid, running in self._running.items() if running.call == call), None)
+        if pid is None:
+            # Its leader is gone; what it was told to end with it may not be.
+            if kill:
+                tree.kill_remaining(self._leaderless.pop(call, {}))
+        elif kill:
+            tree.kill(pid)
+        else:
+            self._running[pid].told_to_end.update(tree.terminate(pid))
+
+    def _reap(self) -> None:
+        while _drain(self._woken):
+            pass
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            running = self._running.pop(pid, None)
+            if running is not None:  # else an orphan of some call that ended
+                if running.told_to_end:
+                    self._leaderless[running.call] = running.told_to_end
+                self._send({"exited": running.call, "status": status})
+
+    def _end_all(self) -> None:
+        """End every running call, because nobody is left to take its result."""
+        for pid, running in self._running.items():
+            running.told_to_end.update(tree.terminate(pid))
+        deadline = time.monotonic() + self._settings.kill_grace
+        while self._running and (left := deadline - time.monotonic()) > 0:
+            select.select([self._woken], [], [], left)
+            self._reap()
+        for pid in self._running:
+            tree.kill(pid)
+        for members in self._leaderless.values():
+            tree.kill_remaining(members)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        # If the daemon is gone, the next reading will tell.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._control.send(json.dumps(message).encode())
+
+
+def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
+    data, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 2, socket.MSG_CMSG_CLOEXEC)
+    return data, descriptors
+
+
+def _drain(woken: socket.socket) -> bytes:
+    try:
+        return woken.recv(4096)
+    except BlockingIOError:
+        return b""
+
+
+def main() -> None:
+    """Run as ``python -P -m harpd.zygote SETTINGS``."""
+    settings = Settings(**json.loads(sys.argv[1]))
+    os.setsid()
+    sys.path[:0] = settings.path
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    control = socket.socket(fileno=settings.control)
+    control.set_inheritable(False)
+    Zygote(control, settings).serve()
+
+
+if __name__ == "__main__":
+    main()
