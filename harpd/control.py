@@ -97,7 +97,8 @@ class ControlChannel(FileDescriptor):
             return
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
         self.connected = 0
-        self._end.close()
+        # Not at once, for the reason that `harpd.output` gives.
+        self.reactor.callLater(0, self._end.close)
         for _, descriptors in self._waiting:
             _close_all(descriptors)
         self._waiting.clear()

@@ -93,5 +93,7 @@ class OutputPipe(FileDescriptor):
         """Close the pipe; nothing more comes."""
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
         self.connected = 0
-        os.close(self._descriptor)
+        # Not at once: an event of this pipe that the reactor has yet to deal with in this turn
+        # would be taken for one of whatever got the descriptor's number next.
+        self.reactor.callLater(0, os.close, self._descriptor)
         self._text.finish()

@@ -1,0 +1,205 @@
+"""Both daemons with all that they need, in one folder: certificates, passwords, configurations."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import trustme
+import yaml
+from passlib.hash import sha512_crypt
+
+HOST = "web01.example.net"
+"""The name under which the hosts registry has this machine."""
+
+USER, PASSWORD = "panel", "correct horse battery staple"
+
+START_LIMIT = 30.0
+STOP_LIMIT = 20.0
+_POLL = 0.02
+
+
+class StartError(Exception):
+    """A daemon did not become ready; the text is its log."""
+
+
+class Daemon:
+    """One twistd process.
+
+    :param folder: where it runs and has its log.
+    :param name: ``harpd`` or ``harpcaller``.
+    :param options: of its own command line.
+    """
+
+    def __init__(self, folder: Path, name: str, options: list[str]) -> None:
+        self.name = name
+        self.log = folder / f"{name}.log"
+        self._folder = folder
+        twistd = str(Path(sys.executable).with_name("twistd"))
+        self._command = [
+            twistd, "--nodaemon", "--pidfile=", f"--logfile={self.log}", name, *options
+        ]  # fmt: skip
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it says that it is ready.
+
+        :raises StartError: if it ends instead, or says nothing.
+        """
+        seen = self.log.stat().st_size if self.log.exists() else 0
+        with open(self.log, "ab") as log:
+            # A session of its own: Ctrl-C is for who started it.
+            self.process = subprocess.Popen(
+                self._command, cwd=self._folder, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + START_LIMIT
+        while f"{self.name} is ready".encode() not in self.log.read_bytes()[seen:]:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise StartError(self.log.read_text(errors="replace")[seen:])
+            time.sleep(_POLL)
+
+    def stop(self) -> int | None:
+        """End it as an operator would, and return its exit status; None if it did not run."""
+        process, self.process = self.process, None
+        if process is None:
+            return None
+        process.terminate()
+        try:
+            return process.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            self.process = process
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """End it as a power failure would."""
+        process, self.process = self.process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+
+class Deployment:
+    """A dispatcher and a harpd that know each other, stopped when the ``with`` block ends.
+
+    :param folder: all files are made in it.
+    :param procedures: the procedures file, which is copied.
+    :param limits: more keys for the dispatcher's configuration.
+    """
+
+    def __init__(
+        self, folder: Path, procedures: Path, limits: Mapping[str, Any] | None = None
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder = folder.absolute()
+        self.harpd_port, self.port = _free_port(), _free_port()
+        self.ca_file = folder / "ca.pem"
+        self.procedures = folder / "procedures.py"
+        shutil.copy(procedures, self.procedures)
+        self._make_certificates()
+        (folder / "passwords").write_text(f"{USER}:{_hash(PASSWORD)}\n")
+        _write_yaml(folder / "harpd.yaml", self._harpd_config())
+        self.set_hosts({HOST: self.host_entry()})
+        script = folder / "list-hosts"
+        script.write_text(f"#!/bin/sh\nexec cat '{folder}/hosts.jsonl'\n")
+        script.chmod(0o755)
+        _write_yaml(folder / "harpcaller.yaml", {**self._harpcaller_config(), **(limits or {})})
+        self.harpd = Daemon(
+            folder, "harpd", ["--config=harpd.yaml", f"--procedures={self.procedures}"]
+        )
+        self.harpcaller = Daemon(folder, "harpcaller", ["--config=harpcaller.yaml"])
+
+    def __enter__(self) -> Deployment:
+        try:
+            self.harpd.start()
+            self.harpcaller.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End both daemons."""
+        try:
+            self.harpcaller.stop()
+        finally:
+            self.harpd.stop()
+
+    def host_entry(self, **changes: Any) -> dict[str, Any]:
+        """Return this harpd's entry for the hosts registry, without the name."""
+        entry = {
+            "address": "127.0.0.1",
+            "port": self.harpd_port,
+            "credentials": {"user": USER, "password": PASSWORD},
+        }
+        return {**entry, **changes}
+
+    def set_hosts(self, hosts: Mapping[str, Mapping[str, Any]]) -> None:
+        """Set what the dispatcher's hosts script prints from now on."""
+        lines = [json.dumps({"hostname": name, **entry}) for name, entry in hosts.items()]
+        (self.folder / "hosts.jsonl").write_text("\n".join(lines) + "\n")
+
+    def _make_certificates(self) -> None:
+        authority = trustme.CA()
+        certificate = authority.issue_cert(HOST, "127.0.0.1")
+        authority.cert_pem.write_to_path(str(self.ca_file))
+        chain = b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
+        (self.folder / "harpd.pem").write_bytes(chain)
+        key = self.folder / "harpd.key"
+        key.touch(mode=0o600)
+        key.write_bytes(certificate.private_key_pem.bytes())
+
+    def _harpd_config(self) -> dict[str, Any]:
+        return {
+            "network": {
+                "address": "127.0.0.1",
+                "port": self.harpd_port,
+                "certfile": str(self.folder / "harpd.pem"),
+                "keyfile": str(self.folder / "harpd.key"),
+            },
+            "authentication": {
+                "module": "harpd.auth.passfile",
+                "file": str(self.folder / "passwords"),
+            },
+        }
+
+    def _harpcaller_config(self) -> dict[str, Any]:
+        return {
+            "listen": [f"127.0.0.1:{self.port}"],
+            "database": f"sqlite:///{self.folder}/jobs.db",
+            "host_db_script": str(self.folder / "list-hosts"),
+            "host_db": str(self.folder / "hosts.cache"),
+            "ca_file": str(self.ca_file),
+        }
+
+
+def _write_yaml(file: Path, keys: Mapping[str, Any]) -> None:
+    file.write_text(yaml.safe_dump(dict(keys), sort_keys=False))
+
+
+def _hash(password: str) -> str:
+    # The 5000 rounds of crypt(5), for a password that is on no other machine.
+    return str(sha512_crypt.using(rounds=5000).hash(password))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,50 @@
+"""Who waits for what of which job: tells watchers what has just been recorded.
+
+A hint, never the carrier of truth: everything announced is in the store already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol as Interface
+
+from harpcaller.jobs import Job
+
+
+class Watcher(Interface):
+    """Who wants to know what becomes of a job."""
+
+    def packets(self, first: int, packets: Sequence[bytes]) -> None:
+        """Learn of packets that follow each other, ``first`` is the number of the first."""
+
+    def ended(self, job: Job) -> None:
+        """Learn that the job has ended; nothing comes after that."""
+
+
+class Announcements:
+    """The watchers of every job that is being watched."""
+
+    def __init__(self) -> None:
+        self._watchers: dict[str, set[Watcher]] = {}
+
+    def watch(self, job_id: str, watcher: Watcher) -> None:
+        """Tell the watcher from now on; what was recorded before, it reads from the store."""
+        self._watchers.setdefault(job_id, set()).add(watcher)
+
+    def unwatch(self, job_id: str, watcher: Watcher) -> None:
+        """Tell the watcher nothing more."""
+        watchers = self._watchers.get(job_id)
+        if watchers is not None:
+            watchers.discard(watcher)
+            if not watchers:
+                del self._watchers[job_id]
+
+    def packets(self, job_id: str, first: int, packets: Sequence[bytes]) -> None:
+        """Announce packets that are on disk."""
+        for watcher in list(self._watchers.get(job_id, ())):
+            watcher.packets(first, packets)
+
+    def ended(self, job: Job) -> None:
+        """Announce an end that is on disk."""
+        for watcher in self._watchers.pop(job.id, set()):
+            watcher.ended(job)

@@ -1,0 +1,124 @@
+"""A job's packets on their way to one client: replayed from the store, then live.
+
+No gap and no repeat: what is announced is passed on at once only while the client has everything
+before it and reads; in every other case the stream goes on from the store, at the client's pace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from twisted.internet.interfaces import IPushProducer
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from harp.wire import dispatcher as wire
+from harpcaller.jobs import Job
+from harpcaller.store import JobStore
+
+PAGE_PACKETS, PAGE_BYTES = 1000, 256 * 1024
+"""What is read from the store, and so held in memory for one client, at once."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """Where a stream goes.
+
+    :param write: sends replies.
+    :param finish: called once, after the last reply.
+    :param fail: called instead, if the store fails.
+    """
+
+    write: Callable[[Sequence[wire.Reply]], None]
+    finish: Callable[[], None]
+    fail: Callable[[Failure], None]
+
+
+@implementer(IPushProducer)
+class PacketStream:
+    """One client's way through the packets of one job.
+
+    It may be told what is announced (see `harpcaller.announcements`) before it is started.
+    """
+
+    def __init__(self, store: JobStore, job_id: str, client: Client) -> None:
+        self._store = store
+        self._job_id = job_id
+        self._client = client
+        self._next = 0  # the number of the packet that the client gets next
+        self._known = 0  # how many packets are known to be in the store
+        self._last: wire.Reply | None = None  # what follows the packets, if that is known
+        self._busy = True  # not started, or a page is being read
+        self._paused = False
+        self._over = False
+
+    def start(self, since: int, known: int, last: wire.Reply | None) -> None:
+        """Begin.
+
+        :param since: the number of the first packet wanted.
+        :param known: how many packets the store has.
+        :param last: what follows those; None if the stream goes on until the job ends.
+        """
+        self._next = since
+        self._known = max(self._known, known)
+        self._last = self._last or last
+        self._busy = False
+        self._advance()
+
+    def packets(self, first: int, packets: Sequence[bytes]) -> None:
+        """Learn of packets that have been recorded."""
+        self._known = max(self._known, first + len(packets))
+        idle = not (self._busy or self._paused or self._over)
+        if idle and first <= self._next < self._known:
+            new = packets[self._next - first :]
+            numbered = [wire.NumberedPacket(n, data) for n, data in enumerate(new, self._next)]
+            self._next = self._known
+            self._client.write(numbered)
+        else:
+            self._advance()
+
+    def ended(self, job: Job) -> None:
+        """Learn that the job has ended, so that all its packets are known."""
+        self._last = job.end
+        self._advance()
+
+    def pauseProducing(self) -> None:
+        """Write nothing: the client has not read what was written."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """Go on."""
+        self._paused = False
+        self._advance()
+
+    def stopProducing(self) -> None:
+        """End: the client has left."""
+        self._over = True
+
+    def _advance(self) -> None:
+        if self._busy or self._paused or self._over:
+            return
+        if self._next < self._known:
+            self._busy = True
+            page = self._store.packets(self._job_id, self._next, PAGE_PACKETS, PAGE_BYTES)
+            page.addCallback(self._replay).addErrback(self._fail)
+        elif self._last is not None:
+            self._over = True
+            self._client.write([self._last])
+            self._client.finish()
+
+    def _replay(self, page: list[tuple[int, bytes]]) -> None:
+        self._busy = False
+        if self._over:
+            return
+        if page:
+            self._next = page[-1][0] + 1
+            self._client.write([wire.NumberedPacket(number, data) for number, data in page])
+        else:
+            self._next = self._known  # they are not kept any more
+        self._advance()
+
+    def _fail(self, failure: Failure) -> None:
+        self._over = True
+        self._client.fail(failure)
