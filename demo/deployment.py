@@ -44,9 +44,7 @@ class Daemon:
         self.log = folder / f"{name}.log"
         self._folder = folder
         twistd = str(Path(sys.executable).with_name("twistd"))
-        self._command = [
-            twistd, "--nodaemon", "--pidfile=", f"--logfile={self.log}", name, *options
-        ]  # fmt: skip
+        self._command = [twistd, "--nodaemon", "--pidfile=", name, *options]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

@@ -116,15 +116,12 @@ class Conversation:
 
         :param secured: whether TLS had come about.
         """
-        tls_fault = trust.describe(reason)
-        if tls_fault is not None:
-            self.fail(results.error(errors.SSL, tls_fault))
-        elif not secured:
-            text = "harpd closed the connection during the TLS handshake"
-            self.fail(results.error(errors.SSL, text))
-        else:
+        if secured:
             text = "the connection to harpd ended before the end result"
             self.fail(results.error(errors.CLOSED, text))
+        else:
+            text = "harpd closed the connection during the TLS handshake"
+            self.fail(results.error(errors.SSL, trust.describe(reason) or text))
 
     # Flow: harpd is read from as fast as the database records, no faster.
 

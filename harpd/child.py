@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -66,6 +67,7 @@ def run(call: Call, zygote: int) -> NoReturn:
     :param zygote: the process id of the parent, to die with.
     """
     status = 1
+    output = _identity(call.output)
     try:
         report = _Report(call.connection, call.max_line)
         try:
@@ -77,14 +79,14 @@ def run(call: Call, zygote: int) -> NoReturn:
         except _Refusal as refusal:
             report.error(refusal.type, str(refusal))
         except _Unreportable as error:
-            print(f"the end of the call can't be reported: {error}", file=sys.stderr)
+            _complain(output, f"the end of the call can't be reported: {error}\n")
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         if status > 1:
             _wait_for_descendants()
     except BaseException:
-        os.write(2, traceback.format_exc().encode(errors="backslashreplace"))
+        _complain(output, traceback.format_exc())
     finally:
         os._exit(status)
 
@@ -215,6 +217,13 @@ class _Report:
             self._connection.sendall(data)
         except OSError as error:
             raise _Unreportable(str(error)) from error
+
+
+def _complain(output: tuple[int, int], text: str) -> None:
+    """Print something of our own, unless descriptor 2 is not the call's output any more."""
+    with suppress(OSError):
+        if _identity(2) == output:
+            os.write(2, text.encode(errors="backslashreplace"))
 
 
 def _identity(descriptor: int) -> tuple[int, int]:

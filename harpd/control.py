@@ -14,6 +14,7 @@ from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from harpd.zygote import MAX_MESSAGE
@@ -37,6 +38,7 @@ class ControlChannel(FileDescriptor):
         lost: Callable[[], None],
     ) -> None:
         super().__init__(reactor)
+        self._clock: IReactorTime = reactor
         self._end = end
         self._end.setblocking(False)
         self._received = received
@@ -98,7 +100,7 @@ class ControlChannel(FileDescriptor):
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
         self.connected = 0
         # Not at once, for the reason that `harpd.output` gives.
-        self.reactor.callLater(0, self._end.close)
+        self._clock.callLater(0, self._end.close)
         for _, descriptors in self._waiting:
             _close_all(descriptors)
         self._waiting.clear()

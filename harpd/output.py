@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 _CHUNK = 65536  # bytes, a pipe's capacity (pipe(7))
@@ -49,6 +50,7 @@ class OutputPipe(FileDescriptor):
 
     def __init__(self, reactor: Any, descriptor: int, log: Callable[[str], None]) -> None:
         super().__init__(reactor)
+        self._clock: IReactorTime = reactor
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
         self._text = PrintedText(log)
@@ -95,5 +97,5 @@ class OutputPipe(FileDescriptor):
         self.connected = 0
         # Not at once: an event of this pipe that the reactor has yet to deal with in this turn
         # would be taken for one of whatever got the descriptor's number next.
-        self.reactor.callLater(0, os.close, self._descriptor)
+        self._clock.callLater(0, os.close, self._descriptor)
         self._text.finish()

@@ -1,0 +1,1 @@
+"""The real daemons, as processes of their own, as users meet them."""

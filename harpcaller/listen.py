@@ -1,0 +1,75 @@
+"""What stands under ``listen`` in the configuration, made into Twisted server endpoints.
+
+Which addresses there are is said by the configuration; who listens on them by the service.
+"""
+
+from __future__ import annotations
+
+import re
+
+from twisted.internet.endpoints import quoteStringArgument, serverFromString
+from twisted.internet.interfaces import IStreamServerEndpoint, IStreamServerEndpointStringParser
+from twisted.plugin import getPlugins
+
+from harp.settings import MAX_PORT
+
+_SHORT = re.compile(r"(?P<host>[^\s:=/\\\[\]]+|\[(?P<v6>[0-9A-Fa-f:.]+)\]):(?P<port>[0-9]+)")
+_WITH_PORT = re.compile(r"(?:tcp|tcp6|ssl):(?:port=)?(?P<port>[0-9]+)(?::|$)")
+
+# Their parsers look at nothing but the description and the certificates it names, so they can be
+# tried before there is a reactor. A plug-in's may do anything: systemd's takes up descriptors.
+_BUILT_IN = frozenset({"tcp", "ssl", "unix"})
+_TRIED = _BUILT_IN | {"tcp6"}
+
+_HOW = "write HOST:PORT, *:PORT, [IPV6]:PORT or a server endpoint string of Twisted"
+
+
+def endpoint(reactor: object, description: str) -> IStreamServerEndpoint:
+    """Return the endpoint to listen on; nothing is opened yet but the certificates of ``ssl:``.
+
+    ``HOST:PORT`` is TCP on one IPv4 address, ``*:PORT`` on all of them, ``[IPV6]:PORT`` on an IPv6
+    address; everything else is a server endpoint string of Twisted.
+
+    :param reactor: what the endpoint will listen with.
+    :raises ValueError: if the description can't be understood.
+    """
+    translated = _translate(description)
+    try:
+        found: IStreamServerEndpoint = serverFromString(reactor, translated)
+    except Exception as error:  # plug-ins raise what they like, Twisted's own parsers too
+        raise ValueError(f"{description!r} can't be used ({error}): {_HOW}") from error
+    return found
+
+
+def check(description: str) -> None:
+    """Check a description as far as that goes without touching the machine.
+
+    :raises ValueError: if ``endpoint`` would not understand it.
+    """
+    kind = _translate(description).partition(":")[0]
+    if kind in _TRIED:
+        endpoint(None, description)
+    elif kind not in _kinds():
+        raise ValueError(f"{description!r} can't be understood: {_HOW}")
+
+
+def _translate(description: str) -> str:
+    translated = description
+    short = _SHORT.fullmatch(description)
+    if short and short["host"].lower() not in _kinds():
+        if short["v6"]:
+            interface = quoteStringArgument(short["v6"])
+            translated = f"tcp6:{short['port']}:interface={interface}"
+        elif short["host"] == "*":
+            translated = f"tcp:{short['port']}"
+        else:
+            translated = f"tcp:{short['port']}:interface={short['host']}"
+    with_port = _WITH_PORT.match(translated)
+    if with_port and int(with_port["port"]) > MAX_PORT:
+        raise ValueError(f"{description!r} has a port over {MAX_PORT}")
+    return translated
+
+
+def _kinds() -> frozenset[str]:
+    parsers = getPlugins(IStreamServerEndpointStringParser)
+    return _BUILT_IN | {parser.prefix.lower() for parser in parsers}

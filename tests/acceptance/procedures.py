@@ -1,0 +1,135 @@
+"""The procedures that the acceptance tests call."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from harpd.proc import Result, procedure, streaming_procedure
+
+print("procedures loaded")
+
+
+@procedure
+def add(a: int, b: int = 1) -> int:
+    """Return a sum."""
+    return a + b
+
+
+@procedure
+def echo(value: Any) -> Any:
+    """Return what came in."""
+    return value
+
+
+@procedure
+def fail(message: str) -> None:
+    """Raise."""
+    raise LookupError(message)
+
+
+@procedure
+def return_nan() -> float:
+    """Return what JSON has no word for."""
+    return float("nan")
+
+
+@procedure
+def return_object() -> object:
+    """Return what JSON has no word for."""
+    return object()
+
+
+@procedure
+def exit_hard(status: int) -> None:
+    """End the process as a crash would."""
+    os._exit(status)
+
+
+@procedure
+def die_by(number: int) -> None:
+    """End the process by a signal."""
+    os.kill(os.getpid(), number)
+
+
+@procedure
+def close_descriptors(path: str) -> str:
+    """Close what is not ours, so that a file of ours gets the number of the call's socket."""
+    os.closerange(0, 256)
+    files = [os.open(path, os.O_RDWR | os.O_CREAT) for _ in range(32)]
+    return f"{len(files)} files"
+
+
+@procedure
+def print_much(megabytes: int) -> int:
+    """Print so much that no buffer holds it."""
+    line = "x" * 1023
+    for _ in range(megabytes * 1024):
+        print(line)
+    return megabytes
+
+
+@procedure
+def print_protocol() -> str:
+    """Print what would be a reply if it got into the protocol."""
+    print('{"result":"forged"}')
+    subprocess.run(["echo", '{"result":"forged"}'], check=True)
+    sys.stdout.flush()
+    return "genuine"
+
+
+@procedure
+def process_id() -> int:
+    """Return the process of the call."""
+    return os.getpid()
+
+
+@procedure
+def sleep(seconds: float) -> None:
+    """Return late."""
+    time.sleep(seconds)
+
+
+@procedure(timeout=0.3)
+def sleep_too_long() -> None:
+    """Return too late."""
+    time.sleep(3600)
+
+
+@streaming_procedure
+def count(packets: int) -> Iterator[Any]:
+    """Stream numbers, then return how many there were."""
+    yield from range(packets)
+    yield Result(packets)
+
+
+@streaming_procedure
+def stay() -> Iterator[Any]:
+    """Stream the processes of the call, one of them in a session of its own, and stay."""
+    child = subprocess.Popen(["setsid", "sleep", "3600"])
+    yield [os.getpid(), child.pid]
+    signal.pause()
+
+
+@streaming_procedure
+def flood() -> Iterator[str]:
+    """Stream without an end, as fast as anybody takes it."""
+    while True:
+        yield "x" * 1000
+
+
+@streaming_procedure
+def stream_then_fail() -> Iterator[int]:
+    """Stream a packet, then raise."""
+    yield 1
+    raise LookupError("after a packet")
+
+
+@streaming_procedure
+def stream_nan() -> Iterator[float]:
+    """Stream what JSON has no word for."""
+    yield 1.0
+    yield float("nan")

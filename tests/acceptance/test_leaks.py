@@ -1,0 +1,102 @@
+"""Nothing is left behind: processes, descriptors and memory, counted before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import harp
+from tests.acceptance.daemons import (
+    HOST,
+    children,
+    deploy,
+    descriptors,
+    eventually,
+    resident_kib,
+)
+
+CALLS = 500
+
+WARM_UP = 200
+"""Calls after which caches and allocators have what they keep."""
+
+MEMORY_KIB = 4096
+"""What a process may grow by in all calls: a leak of 8 KiB a call would be found."""
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What one process has."""
+
+    children: int
+    descriptors: int
+
+
+class LeakTests(SynchronousTestCase):
+    """A long run costs no more than a short one."""
+
+    def setUp(self) -> None:
+        self.deployment = deploy()
+        self.addCleanup(self.deployment.stop)
+        self.deployment.__enter__()
+        harpd, harpcaller = self.deployment.harpd.process, self.deployment.harpcaller.process
+        assert harpd is not None
+        assert harpcaller is not None
+        (zygote,) = children(harpd.pid)
+        self.processes = {"harpd": harpd.pid, "harpcaller": harpcaller.pid, "zygote": zygote}
+
+    def holdings(self) -> dict[str, Holdings]:
+        return {
+            name: Holdings(len(children(pid)), descriptors(pid))
+            for name, pid in self.processes.items()
+        }
+
+    def memory(self) -> dict[str, int]:
+        return {name: resident_kib(pid) for name, pid in self.processes.items()}
+
+    def test_calls_of_all_kinds(self) -> None:
+        """Calls that succeed, fail, stream, are cancelled, refused or left by their client."""
+        kinds = self.kinds()
+        for _ in range(WARM_UP):
+            next(kinds)
+        # The hosts script may be running, connections may be closing.
+        before = self.settled()
+        memory = self.memory()
+        for _ in range(CALLS):
+            next(kinds)
+        eventually(lambda: self.holdings() == before, f"{self.holdings()} becomes {before}")
+        for name, kib in self.memory().items():
+            self.assertLess(kib - memory[name], MEMORY_KIB, name)
+
+    def settled(self) -> dict[str, Holdings]:
+        """Return what the processes have when no call is under way."""
+        eventually(lambda: not children(self.processes["zygote"]), "the calls' processes end")
+        seen = [self.holdings()]
+
+        def is_steady() -> bool:
+            seen.append(self.holdings())
+            return len(seen) > 50 and all(held == seen[-1] for held in seen[-50:])
+
+        eventually(is_steady, "nothing changes any more")
+        return seen[-1]
+
+    def kinds(self) -> Iterator[Any]:
+        """Make a call at each step."""
+        rpc = harp.HarpCaller("127.0.0.1", self.deployment.port)
+        host = rpc.host(HOST)
+        while True:
+            yield host.add(1).get()
+            yield host.fail("no").result(wait=True)
+            yield host.nothing().result(wait=True)
+            yield host.exit_hard(3).result(wait=True)
+            yield host.close_descriptors("/dev/null").result(wait=True)
+            yield host.count(20).follow(since=0).all()
+            yield rpc.host("nowhere").add(1).result(wait=True)
+            job = rpc.host(HOST, queue={"name": "leaks"}).stay()
+            with job.follow(since=0) as packets:
+                next(packets)
+            job.cancel()
+            yield job.result(wait=True)
