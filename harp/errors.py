@@ -120,7 +120,7 @@ PROTOCOL_ERROR = ErrorType(
 OS_ERROR = ErrorType(
     "os_error",
     (Origin.DISPATCHER,),
-    False,
+    True,
     "The dispatcher's own machine failed it (disk, descriptors, database): see its log.",
 )
 MISSING_RESULT = ErrorType(
@@ -154,9 +154,12 @@ class RemoteProtocolError(CommunicationError):
     """
 
     def __init__(self, type: ErrorType, message: str) -> None:
-        super().__init__(message)
+        super().__init__(type, message)
         self.type = type
         self.message = message
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class LocalProtocolError(HarpException):

@@ -8,6 +8,7 @@ the state after it. What is not in a table is a mistake: the peer's if the messa
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 
 from harp import errors
 from harp.errors import LocalProtocolError, RemoteProtocolError
@@ -58,28 +59,29 @@ class OutgoingCall:
         self.state = CallState.ACK_DUE
         self._reader = LineReader(max_reply + ENVELOPE_ROOM)
 
-    def receive(self, data: bytes) -> list[harpd.Reply]:
-        """Take what has arrived and return the replies that are complete.
+    def receive(self, data: bytes) -> Iterator[harpd.Reply]:
+        """Take what has arrived and return the replies that are complete, one by one.
 
-        What comes behind the end result is not looked at.
+        A reply is looked at when the iterator comes to it, so those before a faulty one are not
+        lost. What comes behind the end result is not looked at.
 
-        :raises RemoteProtocolError: the peer broke the protocol; replies before that are lost.
+        :raises RemoteProtocolError: while iterating, if harpd broke the protocol.
         """
-        replies: list[harpd.Reply] = []
         self._reader.feed(data)
-        while self.state is not CallState.ENDED:
-            line = _next_reply(self._reader)
-            if line is None:
-                break
-            reply = harpd.decode_reply_line(line)
-            kind, after = _call_step(self.state, reply)
-            if after is None:
-                raise RemoteProtocolError(
-                    errors.PROTOCOL_ERROR, f"harpd sent {kind} with {self.state.value}"
-                )
-            self.state = after
-            replies.append(reply)
-        return replies
+        return iter(self._next, None)
+
+    def _next(self) -> harpd.Reply | None:
+        line = None if self.state is CallState.ENDED else _next_reply(self._reader)
+        if line is None:
+            return None
+        reply = harpd.decode_reply_line(line)
+        kind, after = _call_step(self.state, reply)
+        if after is None:
+            raise RemoteProtocolError(
+                errors.PROTOCOL_ERROR, f"harpd sent {kind} with {self.state.value}"
+            )
+        self.state = after
+        return reply
 
 
 class IncomingCall:
@@ -124,23 +126,27 @@ class Exchange:
         """Return what is to be sent."""
         return dispatcher.encode_request(self._request)
 
-    def receive(self, data: bytes) -> list[dispatcher.Reply]:
-        """Take what has arrived and return the replies that are complete.
+    def receive(self, data: bytes) -> Iterator[dispatcher.Reply]:
+        """Take what has arrived and return the replies that are complete, one by one.
 
-        :raises RemoteProtocolError: the dispatcher broke the protocol.
+        A reply is looked at when the iterator comes to it, so those before a faulty one are not
+        lost; one that is not taken comes first the next time. What comes behind the last reply is
+        not looked at.
+
+        :raises RemoteProtocolError: while iterating, if the dispatcher broke the protocol.
         """
         self._reader.feed(data)
-        replies: list[dispatcher.Reply] = []
-        while not self.ended:
-            line = _next_reply(self._reader)
-            if line is None:
-                break
-            replies.append(self._judge(dispatcher.decode_reply_line(line)))
-        return replies
+        return iter(self._next, None)
+
+    def _next(self) -> dispatcher.Reply | None:
+        line = None if self.ended else _next_reply(self._reader)
+        return None if line is None else self._judge(dispatcher.decode_reply_line(line))
 
     def _judge(self, reply: dispatcher.Reply) -> dispatcher.Reply:
         kind = type(self._request)
         last = _LAST_REPLIES[kind]
+        if isinstance(self._request, dispatcher.GetResult) and self._request.wait:
+            last = (EndResult,)
         if EndResult in last and reply == dispatcher.CancelOutcome(True):
             reply = results.CANCELLED
         refused = isinstance(reply, EndResult) and reply.kind is EndKind.ERROR

@@ -134,7 +134,7 @@ class Section:
             return default
         try:
             return yaml.SafeLoader("").construct_object(node, deep=True)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that there is not
             return error
 
     def _wrong(self, key: str, value: object, wanted: str, instead: T) -> T:
@@ -142,7 +142,7 @@ class Section:
             self.mistake(key, "is missing")
         else:
             # The value is not repeated: it may be a password in the wrong place.
-            self.mistake(key, f"must be {wanted}, not {type(value).__name__}{_shown(value)}")
+            self.mistake(key, f"must be {wanted}, not {_shown(value)}")
         return instead
 
     def _note(self, mistake: str) -> None:
@@ -172,7 +172,21 @@ def read(file: Path) -> Iterator[Section]:
 
 
 def _shown(value: object) -> str:
-    return f" {value!r}" if isinstance(value, int | float) else ""
+    match value:
+        case None:
+            return "nothing"
+        case bool() | int() | float():
+            return str(value).lower()
+        case str():
+            return "a text" if value else "an empty text"
+        case list():
+            return "a list"
+        case dict():
+            return "a section"
+        case Exception():
+            return "a value that YAML can't build"
+        case _:
+            return f"a {type(value).__name__}"
 
 
 def _line(node: yaml.Node) -> int:

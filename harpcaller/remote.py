@@ -204,9 +204,11 @@ class _Connection(Protocol):
         self.transport.write(self._request)
 
     def dataReceived(self, data: bytes) -> None:
+        replies: list[harpd.Reply] = []
         try:
-            replies = self._session.receive(data)
+            replies.extend(self._session.receive(data))
         except RemoteProtocolError as error:
+            self._conversation.received(replies)  # those before the fault
             self._conversation.fail(results.error(error.type, error.message))
         else:
             self._conversation.received(replies)

@@ -17,6 +17,9 @@ from harp.wire.text import decode_reply, decode_request, encode, open_request, r
 
 DEFAULT_PORT = 3502
 
+NULL = msgspec.Raw(b"null")
+"""The ``info`` of a call that has none; a request leaves this very object out."""
+
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Concurrency = Annotated[int, msgspec.Meta(ge=1)]
@@ -54,7 +57,7 @@ class Call(Request, frozen=True, kw_only=True):
     timeout: Seconds | None = None
     max_exec_time: Seconds | None = None
     queue: QueueOption | None = None
-    info: msgspec.Raw = msgspec.Raw(b"null")
+    info: msgspec.Raw = NULL
 
 
 class Cancel(Request, frozen=True, kw_only=True):
@@ -240,7 +243,7 @@ class _ReplyFields(EndFields, kw_only=True):
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     call: CallFields | None = None
     time: Times | None = None
-    info: msgspec.Raw = msgspec.Raw(b"null")
+    info: msgspec.Raw = NULL
 
 
 # The key that only this kind of request has. A call has no key of its own, it is what is left.

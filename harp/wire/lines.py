@@ -21,7 +21,8 @@ class LineTooLongError(Exception):
 class LineReader:
     r"""Cuts what arrives into lines ended by ``\n``; a ``\r`` before it is dropped.
 
-    A line in the making is kept as a list of chunks, so that its cost stays linear in its length.
+    A line in the making grows in one buffer, so that its cost stays linear in its length in time
+    as in memory, however small the pieces are in which it comes.
 
     :param limit: the longest line in bytes, its end not counted.
     """
@@ -29,21 +30,18 @@ class LineReader:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lines: deque[bytes] = deque()
-        self._chunks: list[bytes] = []
-        self._length = 0
+        self._started = bytearray()
         self._too_long = False
 
     def feed(self, data: bytes) -> None:
         """Take what has arrived; past a line over the limit everything is thrown away."""
         if self._too_long:
             return
-        first, *rest = data.split(b"\n")
-        self._keep(first)
-        for piece in rest:
-            self._finish_line()
-            if self._too_long:
+        *whole, rest = data.split(b"\n")
+        for piece in whole:
+            if not (self._keep(piece) and self._finish_line()):
                 return
-            self._keep(piece)
+        self._keep(rest)
 
     def next_line(self) -> bytes | None:
         """Return the next whole line without its end, or None while more is needed.
@@ -59,29 +57,24 @@ class LineReader:
     @property
     def has_more(self) -> bool:
         """Whether anything has arrived behind the last line taken."""
-        return bool(self._lines or self._length or self._too_long)
+        return bool(self._lines or self._started or self._too_long)
 
-    def _keep(self, piece: bytes) -> None:
+    def _keep(self, piece: bytes) -> bool:
         # The one byte over the limit may be the \r of the line's end.
-        if self._length + len(piece) > self._limit + 1:
-            self._give_up()
-        elif piece:
-            self._chunks.append(piece)
-            self._length += len(piece)
+        if len(self._started) + len(piece) > self._limit + 1:
+            return self._give_up()
+        self._started += piece
+        return True
 
-    def _finish_line(self) -> None:
-        if self._too_long:
-            return
-        line = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
-        self._length = 0
-        line = line.removesuffix(b"\r")
+    def _finish_line(self) -> bool:
+        line = bytes(self._started.removesuffix(b"\r"))
         if len(line) > self._limit:
-            self._give_up()
-        else:
-            self._lines.append(line)
+            return self._give_up()
+        self._started.clear()
+        self._lines.append(line)
+        return True
 
-    def _give_up(self) -> None:
+    def _give_up(self) -> bool:
         self._too_long = True
-        self._chunks.clear()
-        self._length = 0
+        self._started.clear()
+        return False

@@ -15,11 +15,12 @@ from harp import errors
 from harp.errors import ErrorType, RemoteProtocolError
 
 T = TypeVar("T")
+Scalar = str | int | float | bool | None
 
 encode = msgspec.json.encode
 
 
-class Fault(msgspec.Struct, omit_defaults=True):
+class Fault(msgspec.Struct):
     """What an ``exception`` or an ``error`` holds; ``data`` is left out where there is none."""
 
     type: str
@@ -62,7 +63,7 @@ def open_request(line: bytes, version_key: str) -> dict[str, msgspec.Raw]:
     """
     try:
         text = line.decode()
-        message = _any_object.decode(line)
+        message = _any_message.decode(line)
         _key_reader.decode(text)
     except UnicodeDecodeError as error:
         raise RemoteProtocolError(
@@ -72,11 +73,9 @@ def open_request(line: bytes, version_key: str) -> dict[str, msgspec.Raw]:
         raise RemoteProtocolError(
             errors.PARSE_ERROR, "the request is nested too deep to be parsed"
         ) from error
-    except msgspec.ValidationError:
-        message = {}  # not an object
     except msgspec.DecodeError as error:
         raise RemoteProtocolError(errors.PARSE_ERROR, str(error)) from error
-    if version_key not in message or bytes(message[version_key]) != b"1":
+    if not isinstance(message, dict) or bytes(message.get(version_key, b"")) != b"1":
         raise RemoteProtocolError(
             errors.INVALID_PROTOCOL, f'the request is not an object with "{version_key}": 1'
         )
@@ -121,4 +120,7 @@ def _check_keys(pairs: list[tuple[str, Any]]) -> None:
 # msgspec keeps the last of two equal keys without a word, so a second reader looks for them. Its
 # numbers are not converted: a long integer would cost quadratic time.
 _key_reader = json.JSONDecoder(object_pairs_hook=_check_keys, parse_int=len, parse_float=len)
-_any_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+# What is not an object is read to its end all the same, to tell whether it is JSON.
+_any_message: msgspec.json.Decoder[dict[str, msgspec.Raw] | list[msgspec.Raw] | Scalar] = (
+    msgspec.json.Decoder(dict[str, msgspec.Raw] | list[msgspec.Raw] | Scalar)
+)

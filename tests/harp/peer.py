@@ -1,0 +1,116 @@
+"""A dispatcher of a few lines for the tests of the client: it says what a test wrote for it."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from harp import HarpCaller
+from tests.harp.test_lines import single_bytes
+
+PATIENCE = 20
+"""After how many seconds a test that hangs is given up."""
+
+Script = Sequence[bytes | Callable[[socket.socket], object]]
+"""What is said on one connection, and what else is done to its socket, one after the other."""
+
+
+def slowly(data: bytes) -> Script:
+    """Say it in single bytes."""
+    return single_bytes(data)
+
+
+def reset(connection: socket.socket) -> None:
+    """End the connection by a reset instead of an end of file."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def until(event: threading.Event) -> Callable[[socket.socket], None]:
+    """Say nothing more until the event is set."""
+
+    def wait(connection: socket.socket) -> None:
+        if not event.wait(PATIENCE):
+            raise AssertionError("what the script waits for did not happen")
+
+    return wait
+
+
+class ScriptedDispatcher:
+    """Listens on a free port and follows one script on each connection, in the order they come.
+
+    :param scripts: behind the last of them nothing listens.
+    :param reads: how much it reads before it speaks, a line or a number of bytes.
+    """
+
+    def __init__(self, scripts: Sequence[Script], reads: int = -1) -> None:
+        self.requests: list[bytes] = []
+        self._scripts = scripts
+        self._reads = reads
+        self._failures: list[BaseException] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def stop(self) -> None:
+        """Wait for all scripts to come to their end.
+
+        :raises AssertionError: if one was not asked for or failed.
+        """
+        with suppress(OSError):  # it is closed if all connections were made
+            self._listener.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:  # grows until the first, which accepts, has ended
+            thread.join(PATIENCE)
+        if self._failures:
+            raise AssertionError(f"the peer failed: {self._failures}")
+
+    def _accept(self) -> None:
+        try:
+            with self._listener:
+                for script in self._scripts:
+                    connection, _ = self._listener.accept()
+                    thread = threading.Thread(target=self._follow, args=(connection, script))
+                    self._threads.append(thread)
+                    thread.start()
+        except OSError as error:
+            self._failures.append(error)
+
+    def _follow(self, connection: socket.socket, script: Script) -> None:
+        try:
+            with connection, connection.makefile("rb") as incoming:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.requests.append(
+                    incoming.readline() if self._reads < 0 else incoming.read(self._reads)
+                )
+                for step in script:
+                    if callable(step):
+                        step(connection)
+                    else:
+                        connection.sendall(step)
+        except (OSError, AssertionError) as error:
+            self._failures.append(error)
+
+
+class ClientTestCase(SynchronousTestCase):
+    """Tests the client against scripts, and that it leaves no socket open."""
+
+    def tearDown(self) -> None:
+        """Fail if a socket was left to the garbage collector."""
+        left = [w for w in self.flushWarnings() if w["category"] is ResourceWarning]
+        self.assertEqual(left, [])
+
+    def peer(self, *scripts: Script, reads: int = -1) -> ScriptedDispatcher:
+        """Start a peer that ends with the test."""
+        peer = ScriptedDispatcher(scripts, reads)
+        self.addCleanup(peer.stop)
+        return peer
+
+    def caller(self, *scripts: Script) -> HarpCaller:
+        """Return a client of a peer with these scripts."""
+        return HarpCaller("127.0.0.1", self.peer(*scripts).port, reply_timeout=PATIENCE)

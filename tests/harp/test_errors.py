@@ -1,0 +1,137 @@
+"""Tests of ``harp.errors``."""
+
+from __future__ import annotations
+
+import pickle
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from harp import errors
+from harp.errors import (
+    ERROR_TYPES,
+    CancelledException,
+    CommunicationError,
+    ErrorType,
+    HarpException,
+    LocalProtocolError,
+    Origin,
+    RemoteError,
+    RemoteException,
+    RemoteProtocolError,
+)
+
+# The types of protocol.md, by where they may arise.
+FROM_HARPD = {
+    "parse_error",
+    "invalid_protocol",
+    "invalid_request",
+    "auth_error",
+    "no_such_procedure",
+    "procedure_loading_error",
+    "invalid_argument_list",
+    "timeout",
+    "system_error",
+    "invalid_message",
+    "shutdown",
+    "killed",
+}
+FROM_DISPATCHER = {
+    "parse_error",
+    "invalid_protocol",
+    "invalid_request",
+    "invalid_jobid",
+    "os_error",
+    "network_error",
+    "protocol_error",
+    "timeout",
+    "unknown_host",
+    "missing_result",
+    "closed",
+    "ssl",
+    "shutdown",
+}
+
+# With these nobody can say that the procedure did not start, so nothing may be retried.
+IN_DOUBT = {
+    "invalid_message",
+    "killed",
+    "timeout",
+    "shutdown",
+    "closed",
+    "protocol_error",
+    "missing_result",
+    "os_error",
+}
+
+
+class TableTests(SynchronousTestCase):
+    """The table names every failure once."""
+
+    def test_types_of_the_protocol(self) -> None:
+        """The table has the types of protocol.md and no other."""
+        self.assertEqual(set(ERROR_TYPES), FROM_HARPD | FROM_DISPATCHER)
+
+    def test_names_are_unique(self) -> None:
+        """No row hides another of the same name, and each is found by its own."""
+        rows = [row for row in vars(errors).values() if isinstance(row, ErrorType)]
+        self.assertEqual(len(rows), len(ERROR_TYPES))
+        for row in rows:
+            self.assertIs(ERROR_TYPES[row.name], row)
+
+    def test_rows_are_whole(self) -> None:
+        """Each row says where it arises and what to do, in a sentence."""
+        for row in ERROR_TYPES.values():
+            self.assertTrue(row.origins, row.name)
+            self.assertRegex(row.remedy, r"^[A-Z].{20,}\.$", row.name)
+
+    def test_origins(self) -> None:
+        """A type that only one of the parts sends has no other origin."""
+        for name in FROM_HARPD - FROM_DISPATCHER:
+            self.assertNotIn(Origin.DISPATCHER, ERROR_TYPES[name].origins, name)
+        for name in FROM_DISPATCHER - FROM_HARPD:
+            self.assertNotIn(Origin.HARPD, ERROR_TYPES[name].origins, name)
+
+    def test_may_have_run(self) -> None:
+        """A failure is certain to have come before the procedure started, or in doubt."""
+        self.assertEqual({row.name for row in ERROR_TYPES.values() if row.may_have_run}, IN_DOUBT)
+
+
+class ExceptionTests(SynchronousTestCase):
+    """What the client raises."""
+
+    def test_tree(self) -> None:
+        """Every exception of the client is caught by its base."""
+        for kind in (
+            CommunicationError,
+            CancelledException,
+            RemoteException,
+            RemoteError,
+            LocalProtocolError,
+        ):
+            self.assertTrue(issubclass(kind, HarpException))
+        self.assertTrue(issubclass(RemoteProtocolError, CommunicationError))
+        self.assertFalse(issubclass(RemoteError, CommunicationError))
+        self.assertFalse(issubclass(RemoteException, RemoteError))
+
+    def test_remote_failures(self) -> None:
+        """Type, message and data are attributes; the text has the first two."""
+        for kind in (RemoteException, RemoteError):
+            error = kind("timeout", "too slow", {"limit": 60})
+            self.assertEqual(
+                (error.type, error.message, error.data), ("timeout", "too slow", {"limit": 60})
+            )
+            self.assertEqual(str(error), "timeout: too slow")
+            self.assertIsNone(kind("timeout", "too slow").data)
+
+    def test_pickle(self) -> None:
+        """An exception can be passed to another process with all that it holds."""
+        for error in (
+            RemoteException("ValueError", "no", {"class": "ValueError"}),
+            RemoteError("timeout", "too slow"),
+            RemoteProtocolError(errors.PROTOCOL_ERROR, "not JSON"),
+            CommunicationError("web01:3502: can't connect"),
+        ):
+            copy = pickle.loads(pickle.dumps(error))
+            self.assertIs(type(copy), type(error))
+            self.assertEqual(vars(copy), vars(error))
+            self.assertEqual(str(copy), str(error))

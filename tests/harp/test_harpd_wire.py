@@ -1,0 +1,213 @@
+"""Tests of ``harp.wire.harpd`` and ``harp.wire.results``: the lines as protocol.md has them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from harp import errors
+from harp.errors import RemoteProtocolError
+from harp.wire import harpd, results
+from harp.wire.results import EndKind, EndResult
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    # Surrogates can't be written in UTF-8.
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+
+REQUEST: dict[str, Any] = {
+    "harp": 1,
+    "procedure": "du",
+    "arguments": ["/srv", 2],
+    "auth": {"user": "u", "password": "p"},
+}
+
+FAULT = b'{"type":"T","message":"M"}'
+FAULT_WITH_DATA = b'{"type":"T","message":"M","data":{"class":"T","module":"m"}}'
+
+# Every reply of version 1, as harpd writes it.
+REPLIES: list[tuple[bytes, harpd.Reply]] = [
+    (b'{"harp":1,"stream_result":true}', harpd.Ack(True)),
+    (b'{"harp":1,"stream_result":false}', harpd.Ack(False)),
+    (b'{"stream":{"a":[1, 2.0]}}', harpd.Packet(b'{"a":[1, 2.0]}')),
+    (b'{"stream":null}', harpd.Packet(b"null")),
+    (b'{"result":{"used":1}}', EndResult(EndKind.RESULT, b'{"used":1}')),
+    (b'{"result":null}', EndResult(EndKind.RESULT, b"null")),
+    (b'{"exception":%b}' % FAULT, EndResult(EndKind.EXCEPTION, FAULT)),
+    (b'{"exception":%b}' % FAULT_WITH_DATA, EndResult(EndKind.EXCEPTION, FAULT_WITH_DATA)),
+    (b'{"harp":1,"error":%b}' % FAULT, EndResult(EndKind.ERROR, FAULT)),
+    (b'{"harp":1,"error":%b}' % FAULT_WITH_DATA, EndResult(EndKind.ERROR, FAULT_WITH_DATA)),
+]
+
+
+def changed(**changes: object) -> bytes:
+    """Return the request with other values; ... leaves a key out."""
+    fields = {**REQUEST, **changes}
+    return json.dumps({key: value for key, value in fields.items() if value is not ...}).encode()
+
+
+class RequestTests(SynchronousTestCase):
+    """The request of a call."""
+
+    def test_written_exactly(self) -> None:
+        """A request is one line with the keys of version 1 and no other."""
+        self.assertEqual(
+            harpd.encode_call("du", b'["/srv", 2]', "u", "p"),
+            b'{"harp":1,"procedure":"du","arguments":["/srv", 2],'
+            b'"auth":{"user":"u","password":"p"}}\n',
+        )
+
+    def test_read(self) -> None:
+        """A request is read with its arguments as the bytes that arrived."""
+        for arguments in (b"[]", b"{}", b'["/srv", 2.0]', b'{"path":"/srv"}'):
+            line = harpd.encode_call("du", arguments, "u", "p").rstrip(b"\n")
+            found = harpd.decode_call(line)
+            self.assertEqual(
+                (found.procedure, bytes(found.arguments), found.auth),
+                ("du", arguments, harpd.Auth("u", "p")),
+            )
+
+    def test_order_of_keys_and_spaces_do_not_matter(self) -> None:
+        """A request as an old dispatcher may write it is understood."""
+        line = (
+            b'{ "auth": {"password": "p", "user": "u"}, "arguments": [ ],'
+            b' "procedure": "du", "harp": 1 }'
+        )
+        self.assertEqual(harpd.decode_call(line).procedure, "du")
+
+    def test_faults_of_structure(self) -> None:
+        """What is missing, unknown, repeated or of the wrong type is an invalid_request by name."""
+        for line, told in [
+            (changed(procedure=...), "procedure"),
+            (changed(arguments=...), "arguments"),
+            (changed(auth=...), "auth"),
+            (changed(auth={"user": "u"}), "password"),
+            (changed(auth={"user": "u", "password": 1}), "$.auth.password"),
+            (changed(auth={"user": "u", "password": "p", "realm": "r"}), "realm"),
+            (changed(auth=None), "$.auth"),
+            (changed(procedure=7), "$.procedure"),
+            (changed(arguments="all"), "$.arguments"),
+            (changed(arguments=None), "$.arguments"),
+            (changed(arguments=1), "$.arguments"),
+            (changed(proceduer="du"), "proceduer"),
+            (changed()[:-1] + b',"procedure":"rm"}', "`procedure` stands twice"),
+            (changed(arguments=...)[:-1] + b',"arguments":{"x":1,"x":2}}', "`x` stands twice"),
+        ]:
+            with self.assertRaises(RemoteProtocolError, msg=line) as caught:
+                harpd.decode_call(line)
+            self.assertEqual(caught.exception.type, errors.INVALID_REQUEST, line)
+            self.assertIn(told, caught.exception.message)
+
+    def test_password_is_not_told(self) -> None:
+        """What is said about a fault does not repeat the password."""
+        for auth in ({"user": 1, "password": "s3cret"}, {"user": "u", "password": ["s3cret"]}):
+            with self.assertRaises(RemoteProtocolError) as caught:
+                harpd.decode_call(changed(auth=auth))
+            self.assertNotIn("s3cret", caught.exception.message)
+
+    def test_other_protocol(self) -> None:
+        """A request that belongs to the dispatcher, or to another version, is told so."""
+        for line in (changed(harp=...), changed(harp=2), changed(harp=..., harpcaller=1)):
+            with self.assertRaises(RemoteProtocolError) as caught:
+                harpd.decode_call(line)
+            self.assertEqual(caught.exception.type, errors.INVALID_PROTOCOL)
+
+    @settings(deadline=None)
+    @given(TEXT, st.lists(JSON) | st.dictionaries(TEXT, JSON), TEXT, TEXT)
+    def test_round_trip(self, procedure: str, arguments: object, user: str, password: str) -> None:
+        """Whatever is asked for arrives, on one line."""
+        payload = json.dumps(arguments).encode()
+        line = harpd.encode_call(procedure, payload, user, password)
+        self.assertEqual(line.index(b"\n"), len(line) - 1)
+        self.assertEqual(
+            harpd.decode_call(line[:-1]),
+            harpd.CallRequest(1, procedure, msgspec.Raw(payload), harpd.Auth(user, password)),
+        )
+
+
+class ReplyTests(SynchronousTestCase):
+    """The acknowledgement, the packets and the end results."""
+
+    def test_written_exactly(self) -> None:
+        """A reply is one line with the keys of version 1 and no other."""
+        for line, reply in REPLIES:
+            self.assertEqual(harpd.encode_reply(reply), line + b"\n")
+
+    def test_read(self) -> None:
+        """A reply is read with its payload as the bytes that arrived."""
+        for line, reply in REPLIES:
+            self.assertEqual(harpd.decode_reply_line(line), reply, line)
+
+    def test_unknown_keys_are_ignored(self) -> None:
+        """A reader ignores keys that it does not know."""
+        for line, reply in REPLIES:
+            found = harpd.decode_reply_line(line[:-1] + b',"later":{"a":[1]}}')
+            self.assertEqual(found, reply)
+
+    def test_more_or_less_than_one_meaning(self) -> None:
+        """A reply that says two things, or nothing, is a protocol_error."""
+        for line in [
+            b"{}",
+            b'{"harp":1}',
+            b'{"stream":1,"result":2}',
+            b'{"stream_result":true,"stream":1}',
+            b'{"result":1,"error":%b}' % FAULT,
+            b'{"exception":%b,"error":%b}' % (FAULT, FAULT),
+            b'{"cancelled":true}',
+        ]:
+            with self.assertRaises(RemoteProtocolError, msg=line) as caught:
+                harpd.decode_reply_line(line)
+            self.assertEqual(caught.exception.type, errors.PROTOCOL_ERROR)
+
+    def test_faults(self) -> None:
+        """A reply that can't be understood is a protocol_error."""
+        for line in [
+            b"",
+            b"HTTP/1.1 400 Bad Request",
+            b'{"stream":NaN}',
+            b'{"stream":"\xff"}',
+            b'{"stream":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+            b'{"stream_result":1}',
+            b'{"error":"text"}',
+            b'{"error":{"type":"timeout"}}',
+            b'{"exception":{"type":1,"message":""}}',
+        ]:
+            with self.assertRaises(RemoteProtocolError, msg=line[:40]) as caught:
+                harpd.decode_reply_line(line)
+            self.assertEqual(caught.exception.type, errors.PROTOCOL_ERROR)
+
+    def test_error_of_the_table(self) -> None:
+        """An error is made from a row of the table."""
+        line = harpd.encode_reply(results.error(errors.KILLED, "gone", {"signal": 9}))
+        self.assertEqual(
+            json.loads(line),
+            {"harp": 1, "error": {"type": "killed", "message": "gone", "data": {"signal": 9}}},
+        )
+
+    @settings(deadline=None)
+    @given(JSON)
+    def test_round_trip(self, value: object) -> None:
+        """Whatever JSON can carry arrives as it was sent, in a packet and in a result."""
+        payload = json.dumps(value).encode()
+        replies: list[harpd.Reply] = [
+            harpd.Packet(payload),
+            EndResult(EndKind.RESULT, payload),
+        ]
+        for reply in replies:
+            line = harpd.encode_reply(reply)
+            self.assertEqual(harpd.decode_reply_line(line[:-1]), reply)

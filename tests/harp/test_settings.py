@@ -1,0 +1,237 @@
+"""Tests of ``harp.settings``."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from harp.settings import ConfigError, Section, read
+
+
+class SettingsTestCase(SynchronousTestCase):
+    """Reads files written for the test."""
+
+    def file(self, text: str | bytes) -> Path:
+        """Write a file and return its path."""
+        path = Path(self.mktemp())
+        path.write_bytes(text if isinstance(text, bytes) else textwrap.dedent(text).encode())
+        return path
+
+    def values(self, text: str, *getters: Callable[[Section], Any]) -> list[Any]:
+        """Return what the getters give for a file without mistakes."""
+        with read(self.file(text)) as section:
+            return [get(section) for get in getters]
+
+    def mistakes(self, text: str | bytes, *getters: Callable[[Section], Any]) -> list[str]:
+        """Return what is said about a file, without the file's name at its beginning."""
+        path = self.file(text)
+        with self.assertRaises(ConfigError) as caught, read(path) as section:
+            for get in getters:
+                get(section)
+        error = caught.exception
+        self.assertEqual(str(error), "\n".join(error.mistakes))
+        prefix = f"{path}: "
+        for mistake in error.mistakes:
+            self.assertTrue(mistake.startswith(prefix), mistake)
+        return [mistake.removeprefix(prefix) for mistake in error.mistakes]
+
+
+class GetterTests(SettingsTestCase):
+    """Each getter gives its value or its default."""
+
+    def test_text(self) -> None:
+        """A text is a string that is not empty."""
+        get = [lambda s: s.text("a"), lambda s: s.text("b", "default")]
+        self.assertEqual(self.values("a: one\n", *get), ["one", "default"])
+        for value in ("1", "true", "[x]", "''", "{x: y}"):
+            (mistake,) = self.mistakes(f"\na: {value}\n", get[0])
+            self.assertIn("a, line 2: must be a text", mistake)
+        self.assertEqual(self.mistakes("b: x\n", *get), ["a, line 1: is missing"])
+
+    def test_optional_text(self) -> None:
+        """A text that may be left out, not emptied."""
+        get = [lambda s: s.optional_text("a"), lambda s: s.optional_text("b")]
+        self.assertEqual(self.values("a: one\n", *get), ["one", None])
+        (mistake,) = self.mistakes("a:\n", get[0])
+        self.assertIn("a, line 1: must be a text", mistake)
+
+    def test_texts(self) -> None:
+        """One text is a list of one."""
+        get = [
+            lambda s: s.texts("a", []),
+            lambda s: s.texts("b", []),
+            lambda s: s.texts("c", ["d"]),
+        ]
+        self.assertEqual(
+            self.values("a: one\nb: [one, two]\n", *get), [["one"], ["one", "two"], ["d"]]
+        )
+        for value in ("1", "[one, 2]", "['']", "{x: y}"):
+            (mistake,) = self.mistakes(f"a: {value}\n", get[0])
+            self.assertIn("a, line 1: must be a text or a list of texts", mistake)
+
+    def test_integer(self) -> None:
+        """A whole number is within its limits, both included."""
+        get = [lambda s: s.integer("a", None, 1, 5), lambda s: s.integer("b", 3, 1, 5)]
+        self.assertEqual(self.values("a: 1\n", *get), [1, 3])
+        self.assertEqual(self.values("a: 5\n", *get), [5, 3])
+        for value in ("0", "6", "1.0", "one", "true", "[1]"):
+            (mistake,) = self.mistakes(f"a: {value}\n", *get)
+            self.assertIn("a, line 1: must be a whole number from 1 to 5", mistake)
+        self.assertEqual(self.mistakes("", *get), ["a, line 1: is missing"])
+
+    def test_port(self) -> None:
+        """A port is a whole number from 1 to 65535."""
+        get = [lambda s: s.port("a", 1), lambda s: s.port("b", 4306)]
+        self.assertEqual(self.values("a: 65535\n", *get), [65535, 4306])
+        for value in ("0", "65536", "http"):
+            (mistake,) = self.mistakes(f"a: {value}\n", *get)
+            self.assertIn("from 1 to 65535", mistake)
+
+    def test_seconds(self) -> None:
+        """A length of time is a number above 0."""
+        get = [lambda s: s.seconds("a", 1), lambda s: s.seconds("b", 600)]
+        self.assertEqual(self.values("a: 0.5\n", *get), [0.5, 600])
+        self.assertEqual(self.values("a: 30\n", *get), [30.0, 600])
+        for value in ("0", "-1", ".inf", ".nan", "10s", "true"):
+            (mistake,) = self.mistakes(f"a: {value}\n", *get)
+            self.assertIn("a, line 1: must be a number of seconds above 0", mistake)
+
+    def test_section(self) -> None:
+        """A section's keys are read like those of the file."""
+        with read(self.file("network:\n  port: 1\n  tls: {on: x}\n")) as root:
+            network = root.section("network")
+            self.assertEqual(network.port("port", 4306), 1)
+            self.assertEqual(network.keys(), ["port", "tls"])
+            self.assertIn("port", network)
+            self.assertNotIn("address", network)
+            tls = network.section("tls")
+            self.assertEqual(tls.name("on"), "network.tls.on")
+            self.assertEqual(tls.text("on"), "x")
+
+    def test_section_is_missing(self) -> None:
+        """A section that is not there is one mistake; its keys are not mistakes too."""
+        self.assertEqual(
+            self.mistakes("a: 1\n", lambda s: s.port("a", 1), lambda s: s.section("b").text("c")),
+            ["b, line 1: is missing"],
+        )
+        self.assertEqual(
+            self.mistakes("\nb: text\n", lambda s: s.section("b").text("c")),
+            ["b, line 2: must be a section with keys of its own"],
+        )
+
+    def test_empty_file(self) -> None:
+        """A file without keys has the defaults."""
+        for text in ("", "# nothing\n"):
+            self.assertEqual(self.values(text, lambda s: s.port("port", 4306)), [4306])
+
+    def test_anchors(self) -> None:
+        """A value that stands elsewhere in the file is read from there."""
+        get = [lambda s: s.texts("a", []), lambda s: s.texts("b", [])]
+        self.assertEqual(self.values("a: &x [one]\nb: *x\n", *get), [["one"], ["one"]])
+
+
+class MistakeTests(SettingsTestCase):
+    """Every mistake is named, all of them at once."""
+
+    def test_several_at_once(self) -> None:
+        """One reading finds all mistakes, with their keys and lines."""
+        found = self.mistakes(
+            """\
+            network:
+              port: high
+              adress: 0.0.0.0
+            timeout: 0
+            timeout: 5
+            colour: red
+            """,
+            lambda s: s.section("network").port("port", 4306),
+            lambda s: s.seconds("timeout", 600),
+            lambda s: s.text("file"),
+        )
+        self.assertEqual(
+            found,
+            [
+                "timeout, line 5: stands twice",
+                "network.port, line 2: must be a whole number from 1 to 65535, not a text",
+                "file, line 1: is missing",
+                "colour, line 6: is not a key that is known here",
+                "network.adress, line 3: is not a key that is known here",
+            ],
+        )
+
+    def test_missing_in_a_section(self) -> None:
+        """A key that is missing in a section is looked for where the section begins."""
+        found = self.mistakes("a: 1\nb:\n  c: 1\n", lambda s: s.section("b").text("d"))
+        self.assertEqual(found[0], "b.d, line 3: is missing")
+
+    def test_value_is_not_told(self) -> None:
+        """A text that stands where it should not may be a password and is not repeated."""
+        (mistake,) = self.mistakes("port: s3cret\n", lambda s: s.port("port", 1))
+        self.assertNotIn("s3cret", mistake)
+
+    def test_kind_of_value_is_told(self) -> None:
+        """What stands there instead is told in words of the file, not of the program."""
+        for value, told in [
+            ("70000", "70000"),
+            ("0.5", "0.5"),
+            ("yes", "true"),
+            ("text", "a text"),
+            ("''", "an empty text"),
+            ("", "nothing"),
+            ("[1]", "a list"),
+            ("{a: 1}", "a section"),
+            ("2026-01-01", "a date"),
+        ]:
+            (mistake,) = self.mistakes(f"port: {value}\n", lambda s: s.port("port", 1))
+            self.assertTrue(mistake.endswith(f"from 1 to 65535, not {told}"), mistake)
+
+    def test_own_mistake(self) -> None:
+        """What a daemon finds wrong with a value is named like the rest."""
+        found = self.mistakes("a: x\n", lambda s: s.text("a"), lambda s: s.mistake("a", "no file"))
+        self.assertEqual(found, ["a, line 1: no file"])
+
+    def test_value_that_yaml_cannot_build(self) -> None:
+        """A tag that is not known and a date that there is not are mistakes of their key."""
+        for value in ("!python/object:os.system x", "2026-13-45", "0b_"):
+            (mistake,) = self.mistakes(f"a: {value}\n", lambda s: s.text("a"))
+            self.assertIn("a, line 1: must be a text, not a value that YAML can't build", mistake)
+
+    def test_not_yaml(self) -> None:
+        """A file that is not YAML is told with the line where it breaks."""
+        for text in ("a: [1\nb: 2\n", "a: 'open\n", "a: 1\n---\nb: 2\n", "a:\n\tb: 1\n"):
+            (mistake,) = self.mistakes(text)
+            self.assertRegex(mistake, r"^is not YAML: .*line \d")
+            self.assertNotIn("\n", mistake)
+
+    def test_not_text(self) -> None:
+        """A file that is not UTF-8, or holds what YAML does not allow, is told so."""
+        for data in (b"a: \xff\n", b"a: \x00\n"):
+            (mistake,) = self.mistakes(data)
+            self.assertIn("is not YAML", mistake)
+
+    def test_not_a_mapping(self) -> None:
+        """A file that is a list or a text is told what it must be."""
+        for text in ("- a\n- b\n", "text\n", "null\n"):
+            self.assertEqual(self.mistakes(text), ["must be a mapping of keys to values"])
+
+    def test_unreadable(self) -> None:
+        """A file that can't be read is told with the system's reason."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        for path, reason in [
+            (folder, "Is a directory"),
+            (folder / "none.yaml", "No such file or directory"),
+        ]:
+            with self.assertRaises(ConfigError) as caught, read(path):
+                self.fail("the body ran")
+            self.assertEqual(caught.exception.mistakes, [f"{path}: can't be read: {reason}"])
+
+    def test_failure_of_the_body(self) -> None:
+        """What the body raises is not hidden by the mistakes found so far."""
+        with self.assertRaises(ZeroDivisionError), read(self.file("a: 1\n")) as section:
+            section.text("a")
+            raise ZeroDivisionError
