@@ -95,9 +95,9 @@ class OutgoingCallTests(SynchronousTestCase):
         """What was right before the peer's mistake is not lost."""
         call = OutgoingCall()
         taken: list[harpd.Reply] = []
-        lines = [*map(harpd.encode_reply, (STREAM_ACK, PACKET)), b"no reply\n"]
+        sound = [harpd.encode_reply(reply) for reply in (STREAM_ACK, PACKET)]
         with self.assertRaises(RemoteProtocolError):
-            taken.extend(call.receive(b"".join(lines)))
+            taken.extend(call.receive(b"".join([*sound, b"no reply\n"])))
         self.assertEqual(taken, [STREAM_ACK, PACKET])
 
 
