@@ -57,3 +57,10 @@ def rows(file: Path, count: int, size: int) -> float:
     took = time.perf_counter() - begin
     connection.close()
     return count / took
+
+
+def unused_port() -> int:
+    """Return a port on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -10,9 +10,15 @@ import errno
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IDelayedCall, IHandshakeListener
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    wrapClientTLS,
+)
+from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -69,7 +75,7 @@ class Conversation:
         """Connect and call."""
         endpoint = wrapClientTLS(
             server_trust.for_host(host.name, host.address),
-            HostnameEndpoint(self._reactor, host.address, host.port, timeout=CONNECT_TIMEOUT),
+            _tcp_endpoint(self._reactor, host),
         )
         request = harpd.encode_call(
             self._job.procedure, self._job.arguments, host.user, host.password
@@ -177,6 +183,16 @@ class Conversation:
             self._connection.close()
         elif self._connecting is not None:
             self._connecting.cancel()
+
+
+def _tcp_endpoint(reactor: Any, host: Host) -> IStreamClientEndpoint:
+    # HostnameEndpoint, which tries all addresses of a name, waits 0.3 s before it tells that an
+    # address refused.
+    if isIPAddress(host.address):
+        return TCP4ClientEndpoint(reactor, host.address, host.port, CONNECT_TIMEOUT)
+    if isIPv6Address(host.address):
+        return TCP6ClientEndpoint(reactor, host.address, host.port, CONNECT_TIMEOUT)
+    return HostnameEndpoint(reactor, host.address, host.port, timeout=CONNECT_TIMEOUT)
 
 
 @implementer(IHandshakeListener)
