@@ -1,0 +1,140 @@
+"""The SQLite file: making it, opening it, bringing its schema up to date.
+
+SQLite up to 3.51.2 can corrupt the database when two connections write or checkpoint at once. So
+one connection alone does both; the others open the file read-only.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+_DRIVERS = ("sqlite", "sqlite+pysqlite")
+
+
+class StoreError(Exception):
+    """The database failed, or the store is not open."""
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn the errors of the database library into a `StoreError`.
+
+    Statements and parameters are left out of its text: arguments of jobs may be secret.
+    """
+    try:
+        yield
+    except DBAPIError as error:
+        raise StoreError(str(error.orig)) from error
+    except SQLAlchemyError as error:
+        raise StoreError(str(error)) from error
+
+
+@contextmanager
+def transaction(connection: Connection) -> Iterator[None]:
+    """Commit what the body of a ``with`` statement does on the writer's connection, or undo it."""
+    with connection.begin():
+        # The driver's own way begins too late for reads and for changes of the schema. An event of
+        # the engine would do it too, but slows every statement down.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        yield
+
+
+class Database:
+    """One SQLite file.
+
+    :param url: as SQLAlchemy writes it, ``sqlite:////var/lib/harpcaller/jobs.db``.
+    :raises ValueError: if it is not the URL of an SQLite file.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = make_url(url)
+        except ArgumentError as error:
+            raise ValueError("the database is not given as a URL") from error
+        if parsed.drivername not in _DRIVERS:
+            raise ValueError(f"no database but sqlite is supported, not {parsed.drivername}")
+        name = parsed.database or ":memory:"
+        if name == ":memory:" or name.startswith("file:") or parsed.query or parsed.host:
+            raise ValueError("the database must be a file: sqlite:////path/of/the/file")
+        self._path = Path(name)
+
+    def open_writer(self) -> Connection:
+        """Open the one connection that writes, with the schema of this version.
+
+        It may be used in the calling thread only. The file is created if it is not there.
+
+        :raises StoreError: if that can't be done.
+        """
+        with translated_errors():
+            self._create()
+            engine = create_engine(
+                "sqlite://", creator=self._connect_writer, poolclass=NullPool, hide_parameters=True
+            )
+            connection = engine.connect()
+            try:
+                self._upgrade(connection)
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+
+    def readers(self, count: int) -> Engine:
+        """Return where read-only connections are got, for as many threads as ``count``."""
+        return create_engine(
+            "sqlite://",
+            creator=self._connect_reader,
+            poolclass=QueuePool,
+            pool_size=count,
+            max_overflow=0,
+            pool_reset_on_return=None,
+            hide_parameters=True,
+        )
+
+    def _create(self) -> None:
+        # SQLite gives its companion files the mode of the database. The descriptor is closed
+        # before SQLite has any: closing one drops the process's locks on the file.
+        try:
+            with suppress(FileExistsError):
+                os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except OSError as error:
+            raise StoreError(f"{self._path}: can't be created: {error.strerror}") from error
+
+    def _connect_writer(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None)
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            connection.close()
+            raise StoreError(f"{self._path}: its file system does not allow a write-ahead log")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        return connection
+
+    def _connect_reader(self) -> sqlite3.Connection:
+        return sqlite3.connect(
+            f"{self._path.absolute().as_uri()}?mode=ro",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+
+    def _upgrade(self, connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", "harpcaller.store:migrations")
+        config.attributes["connection"] = connection
+        try:
+            with transaction(connection):
+                command.upgrade(config, "head")
+        except CommandError as error:
+            raise StoreError(
+                f"{self._path}: can't be brought to this version's schema: {error}"
+            ) from error

@@ -1,0 +1,192 @@
+"""The job store as the dispatcher sees it: methods that return Deferreds, and no SQL.
+
+Changes go through the one thread that writes, reads through threads of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from threading import Thread
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection
+from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+from harp.wire.results import EndResult
+from harpcaller.jobs import Job, NewJob
+from harpcaller.store import changes, reads
+from harpcaller.store.changes import Cancellation, Ending, Recovery
+from harpcaller.store.database import Database, StoreError, translated_errors
+from harpcaller.store.writer import Writer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _ReaderThread(Thread):
+    # A process that ends without closing the store must not wait for threads that wait.
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs, daemon=True)
+
+
+class _ReaderPool(ThreadPool):
+    threadFactory = _ReaderThread
+
+
+class JobStore:
+    """Jobs, their packets and their queues, on disk.
+
+    A Deferred of a change fires when the change is on disk. One of any method fails with a
+    `StoreError` if the database fails or the store is not open. Changes happen in the order in
+    which they were asked for. All times are unix seconds.
+
+    :param url: as SQLAlchemy writes it, ``sqlite:////var/lib/harpcaller/jobs.db``.
+    :param reactor: where the Deferreds fire.
+    :param readers: how many threads read.
+    :raises ValueError: if the URL is not that of an SQLite file.
+    """
+
+    def __init__(self, url: str, reactor: IReactorFromThreads, readers: int = 4) -> None:
+        self._database = Database(url)
+        self._reactor = reactor
+        self._writer = Writer(reactor)
+        self._readers = self._database.readers(readers)
+        self._thread_count = readers
+        self._threads: ThreadPool
+        self._is_open = False
+        # Who closes the store while it opens waits for that.
+        self._lock = DeferredLock()
+
+    def open(self) -> Deferred[None]:
+        """Open the database, bring its schema up to date and start the threads.
+
+        The file is created, readable by its owner only; its directory must be there.
+
+        :raises StoreError: through the Deferred, if that can't be done.
+        """
+        return self._lock.run(self._open)
+
+    def close(self) -> Deferred[None]:
+        """Finish what was asked for so far, then stop the threads and close the database."""
+        return self._lock.run(self._close)
+
+    def submit(self, new: NewJob, now: float) -> Deferred[Job]:
+        """Record a new job.
+
+        Without a queue it is running. In a queue it is running if there is room and no other job
+        waits before it. The first job of a queue sets the queue's concurrency.
+
+        :raises StoreError: through the Deferred, also if the id is taken.
+        """
+        return self._change(changes.submit, new, now)
+
+    def append(
+        self, job_id: str, first: int, packets: Sequence[bytes], now: float
+    ) -> Deferred[None]:
+        """Record packets of a running job.
+
+        If the job is not running they are dropped without a word: they were under way when it
+        was cancelled.
+
+        :param first: the number of the first packet; the others follow it.
+        :raises StoreError: through the Deferred, also if a packet of such a number is there.
+        """
+        if not self._is_open:
+            return fail(_not_open())
+        rows = [
+            {"job_id": job_id, "number": number, "data": data, "recorded": now}
+            for number, data in enumerate(packets, first)
+        ]
+        return self._writer.insert(changes.INSERT_PACKET, rows)
+
+    def end(
+        self, job_id: str, result: EndResult, now: float, release: bool = True
+    ) -> Deferred[Ending]:
+        """Record the end of a running job and release those that waited for it.
+
+        :param release: False if nothing is to be started any more; `recover` makes up for it.
+        """
+        return self._change(changes.end, job_id, result, now, release)
+
+    def cancel(self, job_id: str, now: float) -> Deferred[Cancellation]:
+        """Cancel a job that waits or runs and release those that waited for it."""
+        return self._change(changes.cancel, job_id, now)
+
+    def recover(self, now: float) -> Deferred[Recovery]:
+        """Close what was running when the dispatcher stopped and let the queues go on.
+
+        To be called once, after `open` and before anything else.
+        """
+        return self._change(changes.recover, now)
+
+    def job(self, job_id: str) -> Deferred[Job | None]:
+        """Return the job of this id, None if there is none."""
+        return self._read(reads.job, job_id)
+
+    def packets(
+        self, job_id: str, since: int, max_packets: int, max_bytes: int
+    ) -> Deferred[list[tuple[int, bytes]]]:
+        """Return a page of a job's packets with their numbers, in their order.
+
+        :param since: the lowest number wanted.
+        :param max_packets: the most packets of one page.
+        :param max_bytes: the most bytes of one page; the first packet may be larger.
+        :return: nothing if there are no such packets, or no such job.
+        """
+        return self._read(reads.page, job_id, since, max_packets, max_bytes)
+
+    def packet_count(self, job_id: str) -> Deferred[int]:
+        """Return how many packets a job has, 0 also if there is no such job."""
+        return self._read(reads.packet_count, job_id)
+
+    def _open(self) -> Deferred[None]:
+        def opened(_: None) -> None:
+            # A pool that was stopped can't be started again.
+            self._threads = _ReaderPool(0, self._thread_count, "store-readers")
+            self._threads.start()
+            self._is_open = True
+
+        return self._writer.start(self._database.open_writer).addCallback(opened)
+
+    def _close(self) -> Deferred[None]:
+        if not self._is_open:
+            return succeed(None)
+        self._is_open = False
+        return self._writer.stop(self._stop_reading)
+
+    def _stop_reading(self) -> None:
+        # Before the writer's connection is closed: the last one to close must be one that can
+        # write, or the write-ahead log stays behind.
+        self._threads.stop()
+        self._readers.dispose()
+
+    def _change(
+        self,
+        function: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Deferred[T]:
+        if not self._is_open:
+            return fail(_not_open())
+        return self._writer.run(lambda connection: function(connection, *args, **kwargs))
+
+    def _read(
+        self,
+        function: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Deferred[T]:
+        def read() -> T:
+            with translated_errors(), self._readers.connect() as connection:
+                return function(connection, *args, **kwargs)
+
+        if not self._is_open:
+            return fail(_not_open())
+        return deferToThreadPool(self._reactor, self._threads, read)
+
+
+def _not_open() -> StoreError:
+    return StoreError("the store is not open")

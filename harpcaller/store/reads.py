@@ -1,0 +1,55 @@
+"""What is read from the store, as functions of a reader's connection.
+
+Each is one short statement whose rows are taken at once: an open read transaction would keep the
+write-ahead log from being reset.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, Integer, bindparam, func, select
+
+from harpcaller.jobs import Job
+from harpcaller.store.records import find
+from harpcaller.store.schema import LARGEST_INTEGER, jobs, packets
+
+_seq = select(jobs.c.seq).where(jobs.c.id == bindparam("job_id")).scalar_subquery()
+_PAGE = (
+    select(packets.c.number, packets.c.data)
+    .where(packets.c.job == _seq, packets.c.number >= bindparam("since"))
+    .order_by(packets.c.number)
+    .limit(bindparam("max_packets", type_=Integer))
+)
+_LAST_NUMBER = select(func.max(packets.c.number)).where(packets.c.job == _seq)
+
+
+def job(connection: Connection, job_id: str) -> Job | None:
+    """Return the job of this id, None if there is none."""
+    record = find(connection, job_id)
+    return None if record is None else record.job
+
+
+def page(
+    connection: Connection, job_id: str, since: int, max_packets: int, max_bytes: int
+) -> list[tuple[int, bytes]]:
+    """Return packets in their order, as many as fit; the first of them in any case."""
+    found: list[tuple[int, bytes]] = []
+    size = 0
+    parameters = {
+        "job_id": job_id,
+        "since": min(since, LARGEST_INTEGER),
+        "max_packets": max_packets,
+    }
+    # Row by row: one packet may be as large as a reply line.
+    with connection.execute(_PAGE, parameters) as rows:
+        for number, data in rows:
+            size += len(data)
+            if found and size > max_bytes:
+                break
+            found.append((number, data))
+    return found
+
+
+def packet_count(connection: Connection, job_id: str) -> int:
+    """Return the number that the next packet will have."""
+    last = connection.execute(_LAST_NUMBER, {"job_id": job_id}).scalar_one()
+    return 0 if last is None else last + 1

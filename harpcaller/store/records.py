@@ -1,0 +1,60 @@
+"""Rows of the table of jobs as values."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, bindparam, select
+
+from harp.wire.results import EndResult
+from harpcaller.jobs import Job
+from harpcaller.store.schema import jobs
+
+
+class Record(NamedTuple):
+    """A job and what only the store knows of it.
+
+    :param seq: its place in the order of submission.
+    :param queue_id: the queue in which it waits or runs.
+    """
+
+    seq: int
+    queue_id: int | None
+    job: Job
+
+
+# In the order that `to_record` takes them: those in the middle as `Job` has its fields.
+_COLUMNS = [
+    jobs.c.seq,
+    jobs.c.queue_id,
+    jobs.c.id,
+    jobs.c.host,
+    jobs.c.procedure,
+    jobs.c.arguments,
+    jobs.c.info,
+    jobs.c.timeout,
+    jobs.c.max_exec_time,
+    jobs.c.queue,
+    jobs.c.state,
+    jobs.c.submitted,
+    jobs.c.started,
+    jobs.c.ended,
+    jobs.c.end_kind,
+    jobs.c.end_value,
+]
+select_records = select(*_COLUMNS)
+
+_BY_ID = select_records.where(jobs.c.id == bindparam("job_id"))
+
+
+def to_record(row: Row[*tuple[Any, ...]]) -> Record:
+    """Return what a row of `select_records` means."""
+    seq, queue_id, *fields, end_kind, end_value = row
+    end = None if end_kind is None else EndResult(end_kind, end_value)
+    return Record(seq, queue_id, Job(*(*fields, end)))
+
+
+def find(connection: Connection, job_id: str) -> Record | None:
+    """Return the job of this id, None if there is none."""
+    row = connection.execute(_BY_ID, {"job_id": job_id}).one_or_none()
+    return None if row is None else to_record(row)
