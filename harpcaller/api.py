@@ -157,7 +157,9 @@ class ClientProtocol(Protocol):
     def _stream(self, job_id: str) -> PacketStream:
         client = Client(self._write, self._finish, self._broken)
         stream = PacketStream(self._parts.store, job_id, client)
-        if not self._answered:
+        if self._answered:  # the client left before it came to this
+            stream.stopProducing()
+        else:
             transport: Any = self.transport
             transport.registerProducer(stream, True)
         return stream

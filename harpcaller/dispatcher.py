@@ -109,7 +109,8 @@ class Dispatcher:
 
         :return: fires with whether there was anything to cancel; None if there is no such job.
         """
-        return self._store.cancel(job_id, self._now()).addCallback(self._cancelled)
+        cancellation = self._store.cancel(job_id, self._now(), release=not self._stopping)
+        return cancellation.addCallback(self._cancelled)
 
     async def recover(self) -> None:
         """Close what was running when the dispatcher was stopped, and let the queues go on."""

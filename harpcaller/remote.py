@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
@@ -122,6 +122,7 @@ class Conversation:
 
         :param secured: whether TLS had come about.
         """
+        self._connection = None
         if secured:
             text = "the connection to harpd ended before the end result"
             self.fail(results.error(errors.CLOSED, text))
@@ -168,8 +169,6 @@ class Conversation:
 
     def _not_connected(self, failure: Failure) -> None:
         self._connecting = None
-        if failure.check(CancelledError):
-            return
         code = getattr(failure.value, "osError", None) or getattr(failure.value, "errno", None)
         kind = errors.OS_ERROR if code in _OWN_FAULTS else errors.NETWORK_ERROR
         self.fail(results.error(kind, f"no connection to harpd: {failure.getErrorMessage()}"))
@@ -220,6 +219,8 @@ class _Connection(Protocol):
         self.transport.write(self._request)
 
     def dataReceived(self, data: bytes) -> None:
+        if self._cut is not None:
+            return  # what comes behind the end must not gather in memory
         replies: list[harpd.Reply] = []
         try:
             replies.extend(self._session.receive(data))

@@ -117,8 +117,11 @@ class DispatcherService(Service):
 
     async def _start(self) -> None:
         await self._store.open()
-        self._hosts.startService()
-        await self._hosts.when_ready()
+        if self.running:
+            self._hosts.startService()
+            await self._hosts.when_ready()
+        if not self.running:
+            return  # stopped meanwhile: no waiting job may be started now
         await self._dispatcher.recover()
         self._is_ready = True
         self._log.info("harpcaller is ready")

@@ -102,23 +102,24 @@ class PacketStream:
         if self._next < self._known:
             self._busy = True
             page = self._store.packets(self._job_id, self._next, PAGE_PACKETS, PAGE_BYTES)
-            page.addCallback(self._replay).addErrback(self._fail)
+            page.addCallback(self._replay, self._known).addErrback(self._fail)
         elif self._last is not None:
             self._over = True
             self._client.write([self._last])
             self._client.finish()
 
-    def _replay(self, page: list[tuple[int, bytes]]) -> None:
+    def _replay(self, page: list[tuple[int, bytes]], known: int) -> None:
         self._busy = False
-        if self._over:
-            return
+        if self._paused or self._over:
+            return  # it is read again if it is wanted again, rather than kept
         if page:
             self._next = page[-1][0] + 1
             self._client.write([wire.NumberedPacket(number, data) for number, data in page])
         else:
-            self._next = self._known  # they are not kept any more
+            self._next = known  # they are not kept any more; of later ones nothing is said
         self._advance()
 
     def _fail(self, failure: Failure) -> None:
-        self._over = True
-        self._client.fail(failure)
+        if not self._over:
+            self._over = True
+            self._client.fail(failure)

@@ -122,15 +122,15 @@ def end(
     return _end(connection, record, JobEvent.FINISH, result, now, release)
 
 
-def cancel(connection: Connection, job_id: str, now: float) -> Cancellation:
-    """End a job that waits or runs and release those that waited for it."""
+def cancel(connection: Connection, job_id: str, now: float, release: bool) -> Cancellation:
+    """End a job that waits or runs and, if told to, release those that waited for it."""
     record = find(connection, job_id)
     if record is None:
         return Cancellation(None, None, [])
     before = record.job.state
     if not is_legal(before, JobEvent.CANCEL):
         return Cancellation(before, record.job, [])
-    ending = _end(connection, record, JobEvent.CANCEL, results.CANCELLED, now, True)
+    ending = _end(connection, record, JobEvent.CANCEL, results.CANCELLED, now, release)
     return Cancellation(before, ending.job, ending.released)
 
 

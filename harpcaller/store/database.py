@@ -6,10 +6,11 @@ one connection alone does both; the others open the file read-only.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -49,6 +50,18 @@ def transaction(connection: Connection) -> Iterator[None]:
         yield
 
 
+class _WriterConnection(sqlite3.Connection):
+    """The connection that writes; it holds the lock of `Database._lock`."""
+
+    lock: int | None = None
+
+    def close(self) -> None:
+        super().close()
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
+
+
 class Database:
     """One SQLite file.
 
@@ -76,7 +89,6 @@ class Database:
         :raises StoreError: if that can't be done.
         """
         with translated_errors():
-            self._create()
             engine = create_engine(
                 "sqlite://", creator=self._connect_writer, poolclass=NullPool, hide_parameters=True
             )
@@ -100,23 +112,44 @@ class Database:
             hide_parameters=True,
         )
 
-    def _create(self) -> None:
-        # SQLite gives its companion files the mode of the database. The descriptor is closed
-        # before SQLite has any: closing one drops the process's locks on the file.
+    def _lock(self) -> int:
+        """Create the file if it is not there, and keep other dispatchers away from it.
+
+        Two on one file would each take the other's jobs for lost. The descriptor that holds the
+        lock is opened before SQLite's and closed after them: closing it drops all locks that the
+        process has on the file, SQLite's too (fcntl(2)).
+        """
         try:
-            with suppress(FileExistsError):
-                os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            # SQLite gives its companion files the mode of the database.
+            lock = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise StoreError(f"{self._path}: can't be created: {error.strerror}") from error
+            raise StoreError(f"{self._path}: can't be opened: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise StoreError(f"{self._path}: another process has it open") from error
+        return lock
 
     def _connect_writer(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None)
-        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        if mode != "wal":
+        lock = self._lock()
+        try:
+            connection = sqlite3.connect(
+                self._path, isolation_level=None, factory=_WriterConnection
+            )
+        except sqlite3.Error:
+            os.close(lock)
+            raise
+        connection.lock = lock
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode != "wal":
+                raise StoreError(f"{self._path}: its file system does not allow a write-ahead log")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+        except BaseException:
             connection.close()
-            raise StoreError(f"{self._path}: its file system does not allow a write-ahead log")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
+            raise
         return connection
 
     def _connect_reader(self) -> sqlite3.Connection:

@@ -111,9 +111,12 @@ class JobStore:
         """
         return self._change(changes.end, job_id, result, now, release)
 
-    def cancel(self, job_id: str, now: float) -> Deferred[Cancellation]:
-        """Cancel a job that waits or runs and release those that waited for it."""
-        return self._change(changes.cancel, job_id, now)
+    def cancel(self, job_id: str, now: float, release: bool = True) -> Deferred[Cancellation]:
+        """Cancel a job that waits or runs and release those that waited for it.
+
+        :param release: as for `end`.
+        """
+        return self._change(changes.cancel, job_id, now, release)
 
     def recover(self, now: float) -> Deferred[Recovery]:
         """Close what was running when the dispatcher stopped and let the queues go on.

@@ -239,6 +239,14 @@ class RecoveryTests(StoreTestCase):
         recovery = await self.store.recover(3.0)
         self.assertEqual([job.id for job in recovery.released], [second.id])
 
+    async def test_cancellation_without_release(self) -> None:
+        """A cancellation that is to release nobody leaves them waiting too."""
+        first = await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
+        second = await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
+        cancellation = await self.store.cancel(first.id, 2.0, release=False)
+        self.assertEqual(cancellation.released, [])
+        self.assertEqual(await self.store.job(second.id), second)
+
     async def test_nothing_to_recover(self) -> None:
         """A new store has nothing to recover."""
         recovery = await self.store.recover(1.0)

@@ -102,7 +102,7 @@ class OpenTests(TestCase):
     async def test_directory_must_be_there(self) -> None:
         """A directory that is missing is named, not made; the store can still be closed."""
         store = JobStore(f"sqlite:///{self.mktemp()}/jobs.db", real_reactor())
-        with self.assertRaisesRegex(StoreError, "jobs.db: can't be created: No such file"):
+        with self.assertRaisesRegex(StoreError, "jobs.db: can't be opened: No such file"):
             await store.open()
         await store.close()
 
@@ -139,6 +139,23 @@ class OpenTests(TestCase):
         store = JobStore(f"sqlite:///{self.mktemp()}", real_reactor())
         await gatherResults([store.open(), store.close()])
         self.failureResultOf(store.job("x"), StoreError)
+
+
+class LockTests(StoreTestCase):
+    """One dispatcher at a time."""
+
+    async def test_second_store(self) -> None:
+        """A second store on the same file is refused before it has changed anything."""
+        running = await self.running()
+        second = JobStore(f"sqlite:///{self.path}", real_reactor())
+        with self.assertRaisesRegex(StoreError, "another process has it open"):
+            await second.open()
+        job = await self.store.job(running)
+        assert job is not None
+        self.assertIs(job.state, JobState.RUNNING)
+        await self.store.close()
+        await second.open()
+        await second.close()
 
 
 class CloseTests(StoreTestCase):

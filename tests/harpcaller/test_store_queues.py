@@ -201,7 +201,7 @@ class ModelTests(SynchronousTestCase):
         """End or cancel a job, whatever state it is in."""
         before = model.states[job_id]
         if step == "cancel":
-            cancellation = changes.cancel(self.connection, job_id, 2.0)
+            cancellation = changes.cancel(self.connection, job_id, 2.0, True)
             self.assertIs(cancellation.before, before)
             released = _ids(cancellation.released)
             changed = before is not JobState.ENDED
@@ -257,7 +257,7 @@ class ScaleTests(SynchronousTestCase):
             reads.packet_count(connection, jobs[0].id)
             changes.end(connection, jobs[0].id, RESULT, 2.0, True)
             for job in jobs:
-                changes.cancel(connection, job.id, 2.0)
+                changes.cancel(connection, job.id, 2.0, True)
         plans = self.plans()
         self.assertGreaterEqual(len(self.statements), 11)
         self.assertIn("ix_jobs_queue_id_state_seq (queue_id=? AND state=?)", plans)
