@@ -7,8 +7,8 @@ import socket
 import subprocess
 from dataclasses import replace
 
-from harpd.spawner import zygote_command, zygote_settings
 from harpd.zygote import MAX_MESSAGE
+from harpd.zygote_process import zygote_command, zygote_settings
 
 TIME_LIMIT = 60.0
 """Seconds in which the file must have been loaded."""

@@ -22,7 +22,8 @@ from harp.wire import harpd, results
 from harp.wire.lines import MAX_REQUEST, LineReader, LineTooLongError
 from harp.wire.results import EndResult
 from harpd.auth import Login
-from harpd.spawner import ProceduresError, Spawner
+from harpd.spawner import Spawner
+from harpd.zygote_process import ProceduresError
 
 REQUEST_DEADLINE = 30.0
 """Seconds from the connection to the end of its request line; TLS's handshake is in it."""
