@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from harp import errors
 from harp.errors import ErrorType, RemoteProtocolError
+from harp.flow import register_producer
 from harp.wire import dispatcher as wire
 from harp.wire import results
 from harp.wire.lines import MAX_REQUEST, LineReader, LineTooLongError
@@ -160,8 +161,7 @@ class ClientProtocol(Protocol):
         if self._answered:  # the client left before it came to this
             stream.stopProducing()
         else:
-            transport: Any = self.transport
-            transport.registerProducer(stream, True)
+            register_producer(self.transport, stream)
         return stream
 
     def _watch(self, job_id: str, watcher: Watcher) -> None:

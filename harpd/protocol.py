@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from harp import errors
 from harp.errors import ErrorType, RemoteProtocolError
+from harp.flow import register_producer
 from harp.session import CallState, IncomingCall
 from harp.wire import harpd, results
 from harp.wire.lines import MAX_REQUEST, LineReader, LineTooLongError
@@ -114,7 +115,7 @@ class HarpdProtocol(Protocol):
             self._number, request.procedure, bytes(request.arguments), self
         )
         # A client that reads slowly slows the procedure down.
-        self.transport.registerProducer(process.producer, True)  # type: ignore[union-attr]
+        register_producer(self.transport, process.producer)
         if offer.timeout is not None:
             self._arm(offer.timeout, self._time_out, offer.timeout)
 

@@ -115,8 +115,9 @@ def stay() -> Iterator[Any]:
 
 
 @streaming_procedure
-def flood() -> Iterator[str]:
-    """Stream without an end, as fast as anybody takes it."""
+def flood() -> Iterator[Any]:
+    """Stream the process of the call, then without an end, as fast as anybody takes it."""
+    yield os.getpid()
     while True:
         yield "x" * 1000
 

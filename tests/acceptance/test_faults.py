@@ -148,6 +148,18 @@ class FaultsOfTheCallTests(SynchronousTestCase):
         self.assertFalse(job.cancel())
         eventually(lambda: not any(map(is_alive, processes)), "the call's processes end")
 
+    def test_cancel_of_a_flood(self) -> None:
+        """A call that streams faster than anybody reads ends as any other when it is cancelled."""
+        job = self.call("flood")
+        packets = job.follow(since=0)
+        process = next(packets)
+        self.assertTrue(job.cancel())
+        eventually(lambda: not is_alive(process), "the call's process ends")
+        numbers = [number for number, _ in job.stream(numbered=True)]
+        self.assertEqual(numbers, list(range(len(numbers))))
+        # The follower, who did not read all the while, has missed nothing.
+        self.assertEqual(len(packets.all()), len(numbers) - 1)
+
     def test_follower_leaves(self) -> None:
         """A client that leaves in mid-follow disturbs neither the job nor its other followers."""
         job = self.call("stay")
