@@ -134,6 +134,9 @@ class Dispatcher:
         self._running.pop(job.id, None)
         recording: Deferred[None] = Deferred.fromCoroutine(self._record_end(job, result))
         self._recording.add(recording)
+        recording.addErrback(
+            lambda failure: self._log.failure("the end of job {id}", failure, id=job.id)
+        )
         recording.addBoth(lambda _: self._recording.discard(recording))
 
     def _submitted(self, job: Job) -> str:

@@ -100,14 +100,12 @@ class Conversation:
     # What the connection tells.
 
     def connected(self, connection: _Connection) -> None:
-        """Keep the connection, or drop it if the job is over already."""
+        """Keep the connection, to end it when the job is over."""
         self._connection = connection
-        if self._over:
-            connection.abort()
 
     def received(self, replies: list[harpd.Reply]) -> None:
         """Take replies in their legal order."""
-        if self._over or not replies:
+        if not replies:
             return
         self._quiet.reset(self._silence)
         packets = [reply.data for reply in replies if isinstance(reply, harpd.Packet)]
@@ -146,10 +144,9 @@ class Conversation:
 
     def _kept(self, size: int) -> None:
         self._unrecorded -= size
-        if self._over or self._connection is None:
-            return
-        if self._unrecorded <= MAX_UNRECORDED and self._connection.paused:
-            self._connection.pause(False)
+        connection = self._connection
+        if connection is not None and connection.paused and self._unrecorded <= MAX_UNRECORDED:
+            connection.pause(False)
             self._quiet.reset(self._silence)  # the silence was ours
 
     # Time limits.

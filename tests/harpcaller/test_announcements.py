@@ -1,0 +1,103 @@
+"""Tests of ``harpcaller.announcements``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from harp.wire.results import CANCELLED
+from harpcaller.announcements import Announcements
+from harpcaller.jobs import Job
+from tests.harpcaller.memory import ended_job, running_job
+
+JOB = ended_job(running_job(), CANCELLED)
+
+
+class Listener:
+    """Notes what it is told.
+
+    :param then: what it does whenever it is told something.
+    """
+
+    def __init__(self, then: Callable[[], None] = lambda: None) -> None:
+        self.told: list[object] = []
+        self._then = then
+
+    def packets(self, first: int, packets: Sequence[bytes]) -> None:
+        self.told.append((first, *packets))
+        self._then()
+
+    def ended(self, job: Job) -> None:
+        self.told.append(job)
+        self._then()
+
+
+class AnnouncementsTests(SynchronousTestCase):
+    """Who is told what."""
+
+    def setUp(self) -> None:
+        self.announcements = Announcements()
+
+    def test_watchers_are_told(self) -> None:
+        """All watchers of a job are told of its packets and its end."""
+        listeners = [Listener(), Listener()]
+        for listener in listeners:
+            self.announcements.watch(JOB.id, listener)
+        self.announcements.packets(JOB.id, 3, [b"1", b"2"])
+        self.announcements.ended(JOB)
+        for listener in listeners:
+            self.assertEqual(listener.told, [(3, b"1", b"2"), JOB])
+
+    def test_other_jobs(self) -> None:
+        """What becomes of other jobs is not told."""
+        listener = Listener()
+        self.announcements.watch("another", listener)
+        self.announcements.packets(JOB.id, 0, [b"1"])
+        self.announcements.ended(JOB)
+        self.assertEqual(listener.told, [])
+
+    def test_nothing_after_the_end(self) -> None:
+        """Nothing is told after the end."""
+        listener = Listener()
+        self.announcements.watch(JOB.id, listener)
+        self.announcements.ended(JOB)
+        self.announcements.packets(JOB.id, 0, [b"1"])
+        self.announcements.ended(JOB)
+        self.assertEqual(listener.told, [JOB])
+
+    def test_unwatch(self) -> None:
+        """Who does not watch any more is told nothing, the others are."""
+        leaving, staying = Listener(), Listener()
+        self.announcements.watch(JOB.id, leaving)
+        self.announcements.watch(JOB.id, staying)
+        self.announcements.unwatch(JOB.id, leaving)
+        self.announcements.ended(JOB)
+        self.assertEqual((leaving.told, staying.told), ([], [JOB]))
+
+    def test_unwatch_twice_and_late(self) -> None:
+        """Who left before, never came, or was told of the end can leave all the same."""
+        listener = Listener()
+        self.announcements.unwatch(JOB.id, listener)
+        self.announcements.watch(JOB.id, listener)
+        self.announcements.unwatch(JOB.id, listener)
+        self.announcements.unwatch(JOB.id, listener)
+        self.announcements.watch(JOB.id, listener)
+        self.announcements.ended(JOB)
+        self.announcements.unwatch(JOB.id, listener)
+
+    def test_leave_while_being_told(self) -> None:
+        """Who leaves because of what it is told does not keep the others from being told."""
+
+        def leave() -> None:
+            self.announcements.unwatch(JOB.id, leaving)
+
+        leaving = Listener(leave)
+        others = [Listener(), Listener()]
+        for listener in (others[0], leaving, others[1]):
+            self.announcements.watch(JOB.id, listener)
+        self.announcements.packets(JOB.id, 0, [b"1"])
+        self.announcements.ended(JOB)
+        self.assertEqual(leaving.told, [(0, b"1")])
+        for listener in others:
+            self.assertEqual(listener.told, [(0, b"1"), JOB])
