@@ -37,6 +37,7 @@ UNSOUND = [
     (b'{"%s": 1, "arguments": [{"a": 1, "a": 2}]}\n', "invalid_request"),
     (b'{"%s": 1}\nmore', "invalid_request"),
     (b"x" * (1024 * 1024 + 2), "invalid_request"),
+    (b"x" * (8 * 1024 * 1024), "invalid_request"),
 ]
 
 

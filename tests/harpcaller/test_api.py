@@ -18,7 +18,8 @@ from zope.interface import directlyProvides
 from harp.wire.lines import MAX_REQUEST
 from harp.wire.results import CANCELLED, EndKind, EndResult
 from harpcaller.announcements import Announcements
-from harpcaller.api import CLOSE_DEADLINE, REQUEST_DEADLINE, ClientFactory, ClientProtocol, Parts
+from harpcaller.api import ClientFactory, ClientProtocol, Parts
+from harpcaller.connection import CLOSE_DEADLINE, REQUEST_DEADLINE
 from harpcaller.dispatcher import Dispatcher, Limits
 from harpcaller.jobs import JobState
 from harpcaller.store import Cancellation, StoreError
