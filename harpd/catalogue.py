@@ -12,8 +12,9 @@ import pwd
 import sys
 import traceback
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from harpd.proc import Groups, Procedure
 
@@ -64,11 +65,13 @@ def load(file: str) -> Mapping[str, Entry]:
     try:
         with open(file, "rb") as source:
             code = compile(source.read(), file, "exec", dont_inherit=True)
-        exec(code, module.__dict__)  # noqa: S102 - the operator's own file
     except OSError as error:
         raise CatalogueError([f"{file}: can't be read: {error.strerror}"]) from error
     except SyntaxError as error:
-        raise CatalogueError([f"{file}, line {error.lineno}: {error.msg}"]) from error
+        where = f", line {error.lineno}" if error.lineno else ""
+        raise CatalogueError([f"{file}{where}: {error.msg}"]) from error
+    try:
+        exec(code, module.__dict__)  # noqa: S102 - the operator's own file
     except BaseException as error:
         raise CatalogueError([_at_import(file, error)]) from error
     mistakes: list[str] = []
@@ -76,7 +79,7 @@ def load(file: str) -> Mapping[str, Entry]:
         name: entry
         for name, value in vars(module).items()
         if isinstance(value, Procedure) and not name.startswith("_")
-        if (entry := _entry(name, value, mistakes)) is not None
+        if (entry := _entry(file, name, value, mistakes)) is not None
     }
     if mistakes:
         raise CatalogueError(mistakes)
@@ -89,31 +92,36 @@ def _at_import(file: str, error: BaseException) -> str:
     return f"{file}{where}: {type(error).__name__}: {error}"
 
 
-def _entry(name: str, procedure: Procedure, mistakes: list[str]) -> Entry | None:
+def _entry(file: str, name: str, procedure: Procedure, mistakes: list[str]) -> Entry | None:
     code = getattr(inspect.unwrap(procedure.function), "__code__", None)
-    where = f"{code.co_filename}, line {code.co_firstlineno}: " if code else ""
+    where = f"{code.co_filename}, line {code.co_firstlineno}" if code else file
     found = len(mistakes)
 
     def mistake(what: str) -> None:
-        mistakes.append(f"{where}procedure {name}: {what}")
+        mistakes.append(f"{where}: procedure {name}: {what}")
 
     timeout = procedure.timeout
     if timeout is not None and (
         isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0
     ):
         mistake(f"timeout must be a number of seconds above 0, not {timeout!r}")
-    if inspect.iscoroutinefunction(procedure.function):
+    function = procedure.function
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         mistake("is a coroutine function, which nothing here would await")
-    if inspect.isgeneratorfunction(procedure.function) and not procedure.streaming:
+    if inspect.isgeneratorfunction(function) and not procedure.streaming:
         mistake("yields, so it must be marked with streaming_procedure")
-    identity = None
+    signature = identity = None
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        mistake("is not a function with a signature")
     try:
         identity = _identity(procedure.uid, procedure.gid)
     except LookupError as error:
         mistake(str(error.args[0]))
-    if len(mistakes) > found:
+    if len(mistakes) > found or signature is None:
         return None
-    return Entry(name, procedure, inspect.signature(procedure.function), identity)
+    return Entry(name, procedure, signature, identity)
 
 
 def _identity(uid: str | int | None, gid: Groups | None) -> Identity | None:
@@ -121,7 +129,7 @@ def _identity(uid: str | int | None, gid: Groups | None) -> Identity | None:
         return None
     groups: tuple[int, ...] | None = None
     if gid is not None:
-        names = [gid] if isinstance(gid, str | int) else list(gid)
+        names = list(gid) if isinstance(gid, Sequence) and not isinstance(gid, str) else [gid]
         if not names:
             raise LookupError("gid is an empty list")
         groups = tuple(_group(name) for name in names)
@@ -143,19 +151,27 @@ def _identity(uid: str | int | None, gid: Groups | None) -> Identity | None:
 
 def _user(uid: str | int) -> pwd.struct_passwd | None:
     try:
-        return pwd.getpwnam(uid) if isinstance(uid, str) else pwd.getpwuid(uid)
-    except (KeyError, OverflowError, TypeError):
-        if isinstance(uid, int) and not isinstance(uid, bool) and uid >= 0:
+        if isinstance(uid, str):
+            return pwd.getpwnam(uid)
+        if _is_id(uid):
+            return pwd.getpwuid(uid)
+    except KeyError:
+        if _is_id(uid):
             return None
-        raise LookupError(f"there is no user {uid!r}") from None
+    raise LookupError(f"there is no user {uid!r}")
 
 
 def _group(gid: str | int) -> int:
     try:
         if isinstance(gid, str):
             return grp.getgrnam(gid).gr_gid
-        if isinstance(gid, int) and not isinstance(gid, bool) and gid >= 0:
+        if _is_id(gid):
             return gid
     except KeyError:
         pass
     raise LookupError(f"there is no group {gid!r}")
+
+
+def _is_id(value: object) -> TypeGuard[int]:
+    # The last number of 32 bits tells the kernel to change nothing (setresuid(2)).
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32 - 1

@@ -82,7 +82,8 @@ def run(call: Call, zygote: int) -> NoReturn:
             _complain(output, f"the end of the call can't be reported: {error}\n")
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            with suppress(Exception):  # the procedure may have closed or replaced it
+                stream.flush()
         if status > 1:
             _wait_for_descendants()
     except BaseException:
@@ -129,7 +130,8 @@ def _carry_out(call: Call, report: _Report) -> None:
     except (_Refusal, _Unreportable, Terminated):
         raise
     except BaseException as error:
-        traceback.print_exc()
+        with suppress(Exception):  # as above, and the caller must learn of the error all the same
+            traceback.print_exc()
         report.exception(error)
     else:
         report.result(outcome)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificates
@@ -15,6 +18,8 @@ from harp import settings
 from harp.settings import Section
 from harp.wire.harpd import DEFAULT_PORT
 from harpd.auth import Authenticator
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,21 +56,12 @@ def load(file: Path) -> Config:
 
 
 def _tls(network: Section) -> CertificateOptions | None:
-    certificates = key = None
-    certfile, keyfile = network.text("certfile"), network.text("keyfile")
-    if certfile and keyfile:
-        try:
-            certificates = load_pem_x509_certificates(Path(certfile).read_bytes())
-        except (OSError, ValueError) as error:
-            network.mistake("certfile", f"{certfile}: no certificate can be read: {error}")
-        try:
-            key = load_pem_private_key(Path(keyfile).read_bytes(), password=None)
-        except (OSError, ValueError, TypeError) as error:
-            network.mistake("keyfile", f"{keyfile}: no private key can be read: {error}")
+    certificates = _pem(network, "certfile", "certificate", load_pem_x509_certificates)
+    key = _pem(network, "keyfile", "private key", partial(load_pem_private_key, password=None))
     if not certificates or key is None:
         return None
     if key.public_key() != certificates[0].public_key():
-        network.mistake("keyfile", f"{keyfile} is not the key of the certificate in {certfile}")
+        network.mistake("keyfile", "is not the key of the first certificate in certfile")
         return None
     leaf, *chain = [crypto.X509.from_cryptography(certificate) for certificate in certificates]
     tls = CertificateOptions(
@@ -76,8 +72,19 @@ def _tls(network: Section) -> CertificateOptions | None:
     try:
         tls.getContext()
     except SSL.Error as error:
-        network.mistake("certfile", f"{certfile}: {error}")
+        network.mistake("certfile", f"can't be shown: {error}")
     return tls
+
+
+def _pem(network: Section, key: str, what: str, load: Callable[[bytes], T]) -> T | None:
+    file = network.text(key)
+    if not file:
+        return None
+    try:
+        return load(Path(file).read_bytes())
+    except (OSError, ValueError, TypeError) as error:  # the last: it is encrypted
+        network.mistake(key, f"{file}: no {what} can be read: {error}")
+        return None
 
 
 def _authenticator(section: Section) -> Authenticator | None:
@@ -86,7 +93,7 @@ def _authenticator(section: Section) -> Authenticator | None:
         return None
     try:
         module = importlib.import_module(name)
-    except ImportError as error:
+    except Exception as error:  # whatever a module of somebody's own raises
         section.mistake("module", f"{name} can't be imported: {error}")
         return None
     load = getattr(module, "load", None)

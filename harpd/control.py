@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from harpd.zygote import MAX_MESSAGE
 
 _BATCH = 64  # messages taken in one turn of the reactor
+_DRAIN = 16  # batches taken at the end, more than the socket can hold
 
 
 class ControlChannel(FileDescriptor):
@@ -105,6 +106,13 @@ class ControlChannel(FileDescriptor):
             _close_all(descriptors)
         self._waiting.clear()
         self._lost()
+
+    def finish(self) -> None:
+        """Take what the zygote had sent before it died, and close."""
+        for _ in range(_DRAIN):
+            if not self.connected or self.doRead() is not None:
+                break
+        self.close()
 
     def close(self) -> None:
         """Let the zygote know that nobody is left."""

@@ -13,7 +13,9 @@ from twisted.python.failure import Failure
 
 _CHUNK = 65536  # bytes, a pipe's capacity (pipe(7))
 _DRAIN = 16  # chunks read at the end, where another process may go on writing for ever
-_CONTROL = {code: f"\\x{code:02x}" for code in [*range(32), 127] if chr(code) not in "\n\t"}
+_CONTROL = {
+    code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"
+}
 
 
 class PrintedText:

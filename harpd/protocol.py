@@ -23,6 +23,7 @@ from harp.wire import harpd, results
 from harp.wire.lines import MAX_REQUEST, LineReader, LineTooLongError
 from harp.wire.results import EndResult
 from harpd.auth import Login
+from harpd.call import CallProcess
 from harpd.spawner import Spawner
 from harpd.zygote_process import ProceduresError
 
@@ -55,6 +56,7 @@ class HarpdProtocol(Protocol):
         self._session = IncomingCall()
         self._requested = False
         self._deadline: IDelayedCall | None = None
+        self._process: CallProcess | None = None
         self._kill: Callable[[], None] | None = None
         self._number = 0
 
@@ -111,11 +113,11 @@ class HarpdProtocol(Protocol):
         self._number = self._parts.spawner.next_number()
         self._log.info("call {number} of {procedure} by {user} from {client}", **self._who(request))
         self._send(harpd.Ack(offer.streaming))
-        process, self._kill = self._parts.spawner.start(
+        self._process, self._kill = self._parts.spawner.start(
             self._number, request.procedure, bytes(request.arguments), self
         )
         # A client that reads slowly slows the procedure down.
-        register_producer(self.transport, process.producer)
+        register_producer(self.transport, self._process.producer)
         if offer.timeout is not None:
             self._arm(offer.timeout, self._time_out, offer.timeout)
 
@@ -138,6 +140,7 @@ class HarpdProtocol(Protocol):
             if self._kill is not None:
                 self._log.info("call {number}: its client has left", number=self._number)
                 self._kill()
+        self._let_go()
         self._lost(self)
 
     # The ways in which it ends early.
@@ -176,8 +179,14 @@ class HarpdProtocol(Protocol):
         self._write([end])
         assert self.transport is not None
         self.transport.unregisterProducer()  # type: ignore[attr-defined]
+        self._let_go()
         self.transport.loseConnection()
         self._arm(CLOSE_DEADLINE, self._cut)
+
+    def _let_go(self) -> None:
+        """Have the process read to its end: if it stayed paused, it would stay open for ever."""
+        if self._process is not None:
+            self._process.producer.resumeProducing()
 
     def _send(self, reply: harpd.Reply) -> None:
         self._write([reply])

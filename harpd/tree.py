@@ -104,7 +104,8 @@ def _status(pid: int) -> tuple[int, int | None] | None:
 
 
 def _send(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
+    # One that has become another user's, as with sudo, is not ours to end if we are not root.
+    with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
 
 

@@ -199,7 +199,12 @@ class Zygote:
 
 
 def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
-    data, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 2, socket.MSG_CMSG_CLOEXEC)
+    try:
+        data, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 2)
+    except ConnectionResetError:  # the daemon died before it took all of our messages
+        return b"", []
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)  # recv_fds takes MSG_CMSG_CLOEXEC and drops it
     return data, descriptors
 
 
@@ -219,7 +224,9 @@ def main() -> None:
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     control = socket.socket(fileno=settings.control)
     control.set_inheritable(False)
-    Zygote(control, settings).serve()
+    zygote = Zygote(control, settings)
+    zygote.serve()
+    signal.set_wakeup_fd(-1)  # children may end yet, when its socket is closed
 
 
 if __name__ == "__main__":

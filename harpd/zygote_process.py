@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -96,13 +96,6 @@ class ZygoteProcess(ProcessProtocol):
         kill: Callable[[], None],
     ) -> CallProcess:
         """Have a call forked; see `Spawner.start`."""
-        ours, theirs = socket.socketpair()
-        try:
-            read, write = os.pipe2(os.O_CLOEXEC)
-        except OSError:
-            ours.close()
-            theirs.close()
-            raise
 
         def log(text: str) -> None:
             self._log.info(
@@ -113,10 +106,16 @@ class ZygoteProcess(ProcessProtocol):
             )
 
         process = CallProcess(arguments, caller, kill)
-        self._calls[number] = process, OutputPipe(self._reactor, read, log)
-        with ours:
+        ours, theirs = socket.socketpair()
+        with ours, ExitStack() as undo:
+            undo.enter_context(theirs)
+            read, write = os.pipe2(os.O_CLOEXEC)
+            undo.callback(os.close, read)
+            undo.callback(os.close, write)
             ours.setblocking(False)
             self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, OneProtocol(process))
+            undo.pop_all()
+        self._calls[number] = process, OutputPipe(self._reactor, read, log)
         self._channel.send({"start": number, "procedure": procedure}, [theirs.detach(), write])
         return process
 
@@ -142,7 +141,7 @@ class ZygoteProcess(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         """Close what is left of its calls: nobody will tell their end any more."""
         self._printed.finish()
-        self._channel.close()
+        self._channel.finish()
         if not self.loaded.called:
             why = self._mistakes or [f"the zygote ended: {reason.getErrorMessage()}"]
             self.loaded.errback(ProceduresError(why))

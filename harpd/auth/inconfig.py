@@ -12,13 +12,14 @@ def load(section: Section) -> PasswordTable:
     hashes: dict[str, str] = {}
     plain: dict[str, str] = {}
     for name in users.keys():  # noqa: SIM118 - a section is not a mapping
-        scheme, _, secret = users.text(name).partition(":")
+        value = users.text(name)
+        scheme, _, secret = value.partition(":")
         if scheme == "plain":
             plain[name] = secret
         elif scheme == "crypt" and is_known_hash(secret):
             hashes[name] = secret
         elif scheme == "crypt":
             users.mistake(name, f"is not a hash that can be verified; known are {SCHEMES}")
-        else:
+        elif value:  # else it is noted already
             users.mistake(name, 'must begin with "crypt:" or "plain:"')
     return PasswordTable(hashes, plain)

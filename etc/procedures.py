@@ -1,0 +1,46 @@
+"""What others may call on this machine: twistd harpd --procedures=/etc/harpd/procedures.py.
+
+Every function that is marked with a decorator of harpd.proc can be called from outside under its
+name, whatever else is defined here cannot. A call runs in a process of its own; what it prints goes
+to harpd's log. Arguments and results are what JSON can carry.
+"""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+from harpd.proc import Result, procedure, streaming_procedure
+
+
+@procedure
+def disk_usage(path: str = "/") -> dict[str, int]:
+    """Return how full a file system is, in bytes.
+
+    What it returns is the result; what it raises reaches the caller as an exception.
+    """
+    usage = shutil.disk_usage(path)
+    return {"total": usage.total, "used": usage.used, "free": usage.free}
+
+
+# After 60 seconds the call and all that it started is ended. uid and gid are a user and a group by
+# name or number (gid may be a list); without them a procedure runs as what harpd runs as.
+@procedure(timeout=60, uid="nobody")
+def host_name() -> str:
+    """Return the name of this machine."""
+    done = subprocess.run(["/bin/uname", "-n"], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@streaming_procedure(timeout=600)
+def search(path: str, word: str) -> Iterator[object]:
+    """Report the lines of a file that have a word in them as they are found.
+
+    Each value that is yielded reaches the caller at once; Result, if there is one, comes last.
+    """
+    found = 0
+    with open(path, errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            if word in line:
+                found += 1
+                yield {"line": number, "text": line.rstrip("\n")}
+    yield Result({"found": found})

@@ -1,0 +1,154 @@
+"""Real zygotes under the real reactor, with a check that nothing of them is left."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial.unittest import TestCase
+
+from harp.wire.harpd import Packet, Reply
+from harp.wire.results import EndResult
+from harpd import tree
+from harpd.call import CallProcess
+from harpd.spawner import Spawner
+from harpd.zygote_process import ProceduresError
+from tests.harpd.waiting import descriptors, eventually, reactor, turns
+from tests.harpd.zygotes import KILL_GRACE, write_procedures
+
+
+class ClockedReactor:
+    """The real reactor but for the time that passes: it waits when a test tells it to."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+
+    def callLater(self, delay: float, function: Callable[..., Any], *args: Any) -> IDelayedCall:
+        """Call a function later; what is for the next turn comes with the real one."""
+        instead = self.clock if delay else reactor
+        later: IDelayedCall = instead.callLater(delay, function, *args)
+        return later
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(reactor, name)
+
+
+class Running:
+    """A call that was started, and the caller that takes its replies."""
+
+    def __init__(self, spawner: Spawner, procedure: str, arguments: str) -> None:
+        self.received: list[Reply] = []
+        self.number = spawner.next_number()
+        self.process: CallProcess
+        self.process, self.kill = spawner.start(self.number, procedure, arguments.encode(), self)
+
+    def replies(self, replies: list[Reply]) -> None:
+        """Take replies; nothing may come behind the end result."""
+        assert replies
+        assert not self.ended, replies
+        self.received += replies
+
+    @property
+    def ended(self) -> bool:
+        """Whether the end result has come."""
+        return any(isinstance(reply, EndResult) for reply in self.received)
+
+    async def packet(self) -> Any:
+        """Wait for the first packet."""
+        await eventually(lambda: self.received, "a packet")
+        first = self.received[0]
+        assert isinstance(first, Packet), first
+        return msgspec.json.decode(first.data)
+
+    async def end(self) -> tuple[str, Any]:
+        """Wait for the end result and return its kind and value."""
+        await eventually(lambda: self.ended, "the end result")
+        last = self.received[-1]
+        assert isinstance(last, EndResult)
+        return last.kind.value, msgspec.json.decode(last.value)
+
+
+class SpawnerTestCase(TestCase):
+    """Tests with spawners, which are stopped with the test and must leave nothing."""
+
+    timeout = 30
+
+    async def setUp(self) -> None:  # type: ignore[override]
+        await turns()  # the reactor has descriptors of its own only while it runs
+        self.before = descriptors()
+
+    async def spawner(
+        self,
+        procedures: str,
+        path: list[str] | None = None,
+        clocked: ClockedReactor | None = None,
+        kill_grace: float = KILL_GRACE,
+    ) -> Spawner:
+        """Start a spawner; wait for its catalogue, or for its mistakes."""
+        file = write_procedures(self.mktemp(), procedures)
+        spawner = Spawner(clocked or reactor, file, path or [], kill_grace)
+        spawner.privilegedStartService()
+        self.addCleanup(self.check_nothing_left, spawner)
+        try:
+            await spawner.catalogue()
+        except ProceduresError as error:
+            self.mistakes = error.mistakes
+        return spawner
+
+    async def check_nothing_left(self, spawner: Spawner) -> None:
+        """Stop the spawner: no process and no descriptor may be left."""
+        await maybeDeferred(spawner.stopService)
+        self.assertEqual(tree.descendants(os.getpid()), {})
+        await eventually(lambda: not descriptors() - self.before, "the last descriptor's end")
+
+    async def run_call(self, procedures: str, arguments: str = "[]") -> tuple[str, Any]:
+        """Run the procedure ``f`` and return how it ended."""
+        return await Running(await self.spawner(procedures), "f", arguments).end()
+
+
+def zygote_pid(spawner: Spawner) -> int:
+    """Return the process id of the zygote."""
+    assert spawner._zygote is not None
+    pid: int = spawner._zygote._process.pid
+    return pid
+
+
+@contextmanager
+def printed(procedure: str) -> Iterator[Callable[[], list[str]]]:
+    """Give what has been logged so far as printed by the calls of a procedure."""
+    with capturedLogs() as events:
+        yield lambda: [
+            formatEvent(event)
+            for event in events
+            if event.get("procedure") == procedure and "text" in event
+        ]
+
+
+@contextmanager
+def few_descriptors(free: int) -> Iterator[None]:
+    """Leave only so many descriptors that can be opened."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + free + 5, limits[1]))
+    taken: list[int] = []
+    try:
+        while True:
+            try:
+                taken.append(os.dup(0))
+            except OSError:
+                break
+        for _ in range(free):
+            os.close(taken.pop())
+        yield
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -1,0 +1,71 @@
+"""Tests of harpd.check."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from harpd import check, tree
+from harpd.check import check_procedures
+from harpd.zygote_process import zygote_settings
+from tests.harpd.waiting import descriptors
+from tests.harpd.zygotes import PRELUDE, write_procedures
+
+
+class CheckProceduresTests(SynchronousTestCase):
+    """The mistakes of a file are found in another process, whatever the file does."""
+
+    def setUp(self) -> None:
+        self.before = descriptors()
+
+    def tearDown(self) -> None:
+        self.assertEqual(descriptors(), self.before)
+
+    def check(self, text: str, path: list[str] | None = None) -> list[str]:
+        """Return the mistakes of a file without its name."""
+        file = write_procedures(self.mktemp(), text)
+        found = check_procedures(file, path or [])
+        self.assertTrue(all(mistake.startswith(file) for mistake in found), found)
+        return [mistake.removeprefix(file) for mistake in found]
+
+    def test_no_mistake(self) -> None:
+        """A file without mistakes has none."""
+        self.assertEqual(self.check("@procedure\ndef f(): pass"), [])
+
+    def test_mistakes(self) -> None:
+        """All mistakes are told."""
+        found = self.check("@procedure(timeout=0)\ndef f(): pass\n@procedure\ndef g(): yield")
+        self.assertEqual(
+            [mistake.partition(": ")[0] for mistake in found], [", line 3", ", line 5"]
+        )
+
+    def test_path(self) -> None:
+        """Modules are found in the given folders."""
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        (folder / "check_test_module.py").write_text(PRELUDE + "@procedure\ndef f(): pass")
+        self.assertEqual(self.check("from check_test_module import f", [str(folder)]), [])
+        (mistake,) = self.check("from check_test_module import f")
+        self.assertIn("No module named 'check_test_module'", mistake)
+
+    def test_unreadable(self) -> None:
+        """A file that is not there is a mistake."""
+        found = check_procedures("/nonexistent", [])
+        self.assertEqual(found, ["/nonexistent: can't be read: No such file or directory"])
+
+    def test_exits(self) -> None:
+        """A file that ends its process is a mistake, however it does it."""
+        for end in ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"]:
+            self.assertEqual(self.check(end), [": the process that loads it ended without a word"])
+        self.assertEqual(self.check("sys.exit(0)"), [", line 3: SystemExit: 0"])
+
+    def test_hangs(self) -> None:
+        """A file that is never loaded is a mistake, and its process is ended."""
+        self.patch(check, "TIME_LIMIT", 0.3)
+        self.patch(check, "zygote_settings", partial(zygote_settings, kill_grace=0.1))
+        found = self.check("while True: signal.pause()")
+        self.assertEqual(found, [": was not loaded within 0.3 s"])
+        self.assertEqual(tree.descendants(os.getpid()), {})

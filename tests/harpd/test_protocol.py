@@ -1,0 +1,405 @@
+"""Tests of harpd.protocol: every way of a connection, byte for byte."""
+
+from __future__ import annotations
+
+import errno
+
+from twisted.internet.defer import Deferred
+
+from harp.wire.lines import MAX_REQUEST
+from harpd.protocol import CLOSE_DEADLINE, REQUEST_DEADLINE
+from harpd.zygote_process import Catalogue, ProceduresError
+from tests.harpd.connections import (
+    ACK,
+    STREAM_ACK,
+    Connection,
+    ConnectionTestCase,
+    FakeCall,
+    error,
+    request,
+)
+
+AUTH_ERROR = error("auth_error", "unknown user or wrong password")
+SHUTDOWN = error("shutdown", "harpd is being stopped")
+DATA_BEHIND = error("invalid_request", "there is data after the request line")
+
+
+class CallTests(ConnectionTestCase):
+    """A call that goes as it should: the exact bytes of version 1."""
+
+    def test_result(self) -> None:
+        """Acknowledgement, result, end."""
+        connection, call = self.call()
+        self.assertEqual(connection.received, ACK)
+        self.assertFalse(connection.wire.disconnecting)
+        call.says(b'{"result":{"a":[1,null]}}\n')
+        self.assert_ended(connection, ACK + b'{"result":{"a":[1,null]}}\n')
+        call.ends()
+        connection.leaves()
+        self.assertEqual(call.kills, 0)
+
+    def test_stream(self) -> None:
+        """Acknowledgement of a stream, packets as they come, result, end."""
+        connection, call = self.call("stream")
+        self.assertEqual(connection.received, STREAM_ACK)
+        call.says(b'{"stream":1}\n')
+        self.assertEqual(connection.received, STREAM_ACK + b'{"stream":1}\n')
+        call.says(b'{"stream":2}\n{"result":null}\n')
+        self.assert_ended(connection, STREAM_ACK + b'{"stream":1}\n{"stream":2}\n{"result":null}\n')
+
+    def test_exception(self) -> None:
+        """What the procedure raised."""
+        connection, call = self.call()
+        fault = b'{"type":"E","message":"m","data":{"class":"E","module":"m"}}'
+        call.says(b'{"exception":' + fault + b"}\n")
+        self.assert_ended(connection, ACK + b'{"exception":' + fault + b"}\n")
+
+    def test_error_of_the_process(self) -> None:
+        """What went wrong in the process of the call."""
+        connection, call = self.call()
+        refused = error("invalid_argument_list", "plain: too many positional arguments")
+        call.says(refused)
+        self.assert_ended(connection, ACK + refused)
+
+    def test_killed(self) -> None:
+        """A process that went without a result."""
+        connection, call = self.call()
+        call.ends(9)
+        message = "the process of the call was killed by signal 9 without a result"
+        self.assert_ended(connection, ACK + error("killed", message, '{"signal":9}'))
+
+    def test_arguments(self) -> None:
+        """Arguments reach the process as the bytes that they were."""
+        line = request().replace(b'"arguments": []', b'"arguments": [ 1.50, "\\u017c" ]')
+        self.connect(line)
+        self.assertEqual(self.spawner.calls[0].socket.value(), b'[ 1.50, "\\u017c" ]\n')
+
+    def test_byte_by_byte(self) -> None:
+        """A request may come in pieces, and end as lines do elsewhere."""
+        connection = self.connect()
+        for byte in request().replace(b"\n", b"\r\n"):
+            self.assertEqual(connection.received, b"")
+            connection.sends(bytes([byte]))
+        self.assertEqual(connection.received, ACK)
+
+    def test_options(self) -> None:
+        """Small writes are not held back, and a dead client is found out."""
+        self.assertEqual(self.connect().wire.options, ["nodelay", "keepalive"])
+
+    def test_one_call_a_connection(self) -> None:
+        """What comes behind the end of a call is not looked at."""
+        connection, call = self.call()
+        call.says(b'{"result":1}\n')
+        connection.sends(request())
+        self.assertEqual(connection.received, ACK + b'{"result":1}\n')
+        self.assertEqual(len(self.spawner.calls), 1)
+
+
+class RefusalTests(ConnectionTestCase):
+    """A request that can't be carried out starts nothing."""
+
+    def assert_refused(self, data: bytes, received: bytes) -> None:
+        """Check what a client gets that sends this."""
+        connection = self.connect(data)
+        self.assert_ended(connection, received)
+        self.assertEqual(self.spawner.calls, [])
+
+    def test_requests(self) -> None:
+        """Each fault of a request has its type, and names what is wrong."""
+        for line, type, message in [
+            (b"nonsense", "parse_error", "malformed"),
+            (b"", "parse_error", "truncated"),
+            (b"\xff", "parse_error", "not UTF-8 at byte 0"),
+            (b"[" * 100_000, "parse_error", "nested too deep"),
+            (b"[]", "invalid_protocol", "is not an object with"),
+            (b'{"harp": 2}', "invalid_protocol", "is not an object with"),
+            (b'{"harp": 1}', "invalid_request", "missing required field `procedure`"),
+            (request()[:-2] + b', "timeout": 5}', "invalid_request", "unknown field `timeout`"),
+            (request(arguments="x").strip(), "invalid_request", "at `$.arguments`"),
+            (request()[:-2] + b', "harp": 1}', "invalid_request", "Key `harp` stands twice"),
+        ]:
+            connection = self.connect(line + b"\n")
+            start = f'{{"harp":1,"error":{{"type":"{type}","message":"'.encode()
+            self.assertTrue(connection.received.startswith(start), connection.received)
+            self.assertIn(message.encode(), connection.received)
+            self.assertTrue(connection.wire.disconnecting)
+        self.assertEqual(self.spawner.calls, [])
+
+    def test_wrong_password(self) -> None:
+        """A wrong password is refused, whether the procedure exists or not."""
+        self.assert_refused(request(password="x"), AUTH_ERROR)
+        self.assert_refused(request("nothing", password="x"), AUTH_ERROR)
+
+    def test_no_such_procedure(self) -> None:
+        """The procedure is named in the data."""
+        expected = error("no_such_procedure", "no procedure nothing", '{"procedure":"nothing"}')
+        self.assert_refused(request("nothing"), expected)
+
+    def test_procedures_not_loaded(self) -> None:
+        """What is wrong with the procedures file is told."""
+        failed: Deferred[Catalogue] = Deferred()
+        failed.errback(ProceduresError(["one", "two"]))
+        self.spawner.held = failed
+        self.assert_refused(request(), error("procedure_loading_error", "one; two"))
+
+    def test_no_descriptors(self) -> None:
+        """A call that can't be started for want of something is a system_error after all."""
+        self.spawner.failure = OSError(errno.EMFILE, "Too many open files")
+        self.assert_refused(
+            request(), ACK + error("system_error", "[Errno 24] Too many open files")
+        )
+        self.spawner.failure = None
+        connection, _ = self.call()
+        self.assertEqual(connection.received, ACK)
+
+    def test_own_failure(self) -> None:
+        """A failure of harpd itself shows nothing of it to the client; it is logged."""
+        self.spawner.failure = ValueError("internals")
+        self.assert_refused(request(), ACK + error("system_error", "harpd failed, see its log"))
+        (failure,) = self.flushLoggedErrors(ValueError)
+        self.assertEqual(str(failure.value), "internals")
+
+    def test_too_long(self) -> None:
+        """A request over the limit is refused before it is whole; one of the limit is not."""
+        message = f"in the request, a line is longer than {MAX_REQUEST} bytes"
+        self.assert_refused(b"x" * (MAX_REQUEST + 2), error("invalid_request", message))
+        line = request().strip()
+        padded = line[:-1] + b" " * (MAX_REQUEST - len(line)) + b"}"
+        connection = self.connect(padded + b"\n")
+        self.assertEqual(connection.received, ACK)
+
+    def test_too_long_in_pieces(self) -> None:
+        """The client is told once, however much it sends."""
+        connection = self.connect()
+        for _ in range(30):
+            connection.sends(b"x" * 65536)
+        self.assertEqual(connection.received.count(b"\n"), 1)
+
+
+class DataBehindTests(ConnectionTestCase):
+    """Data after the request line is an invalid_request, whenever it comes."""
+
+    def test_same_segment(self) -> None:
+        """Together with the request: nothing starts."""
+        for data in [b"x", b"\n", request()]:
+            connection = self.connect(request() + data)
+            self.assert_ended(connection, DATA_BEHIND)
+        self.assertEqual(self.spawner.calls, [])
+
+    def test_during_login(self) -> None:
+        """While the login is being checked: nothing starts."""
+        self.login.held = Deferred()
+        connection = self.connect(request())
+        connection.sends(b"x")
+        self.login.held.callback(True)
+        self.assert_ended(connection, DATA_BEHIND)
+        self.assertEqual(self.spawner.calls, [])
+
+    def test_during_run(self) -> None:
+        """While the procedure runs: the call is killed, and what it still says is dropped."""
+        connection, call = self.call("stream")
+        connection.sends(b"x")
+        connection.sends(b"y")
+        call.says(b'{"stream":1}\n{"result":1}\n')
+        self.assert_ended(connection, STREAM_ACK + DATA_BEHIND)
+        self.assertEqual(call.kills, 1)
+
+
+class DeadlineTests(ConnectionTestCase):
+    """Nothing waits for ever."""
+
+    def test_silent_client(self) -> None:
+        """A client that sends no request is cut, also in the middle of one."""
+        for data in [b"", b'{"harp":']:
+            connection = self.connect(data)
+            self.clock.advance(REQUEST_DEADLINE - 1)
+            if data:
+                connection.sends(b" ")  # does not give it more time
+            self.assertFalse(connection.wire.aborted)
+            self.clock.advance(1)
+            self.assertTrue(connection.wire.aborted)
+            connection.leaves()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_long_run(self) -> None:
+        """A procedure without a limit may run as long as it likes."""
+        connection, call = self.call()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.clock.advance(10 * REQUEST_DEADLINE)
+        call.says(b'{"result":1}\n')
+        self.assert_ended(connection, ACK + b'{"result":1}\n')
+
+    def test_client_that_does_not_close(self) -> None:
+        """A client that does not take the end of the connection is cut."""
+        connection, call = self.call()
+        call.says(b'{"result":1}\n')
+        self.clock.advance(CLOSE_DEADLINE - 0.1)
+        self.assertFalse(connection.wire.aborted)
+        self.clock.advance(0.1)
+        self.assertTrue(connection.wire.aborted)
+
+    def test_closed_in_time(self) -> None:
+        """A connection that is closed leaves no deadline behind."""
+        connection, call = self.call()
+        call.says(b'{"result":1}\n')
+        connection.leaves()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.connect().leaves()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_timeout(self) -> None:
+        """A procedure that exceeds its own limit is killed and its client told."""
+        connection, call = self.call("limited")
+        self.clock.advance(2.4)
+        self.assertEqual((connection.received, call.kills), (ACK, 0))
+        self.clock.advance(0.1)
+        expected = error("timeout", "the procedure's own limit of 2.5 s was exceeded")
+        self.assert_ended(connection, ACK + expected)
+        self.assertEqual(call.kills, 1)
+        connection.leaves()
+        self.assertEqual(call.kills, 1)
+        call.ends(15)
+        self.assert_ended(connection, ACK + expected)
+
+    def test_within_the_limit(self) -> None:
+        """A limit that was kept has no effect later."""
+        connection, call = self.call("limited")
+        call.says(b'{"result":1}\n')
+        connection.leaves()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class LeavingTests(ConnectionTestCase):
+    """A client that leaves before the end result cancels its call."""
+
+    def test_before_the_request(self) -> None:
+        """There is nothing to end."""
+        self.connect(b'{"harp"').leaves()
+        self.assertEqual(self.spawner.calls, [])
+
+    def test_during_login(self) -> None:
+        """The call is not started."""
+        self.login.held = Deferred()
+        connection = self.connect(request())
+        connection.leaves()
+        self.login.held.callback(True)
+        self.assertEqual((self.spawner.calls, connection.received), ([], b""))
+
+    def test_during_refused_login(self) -> None:
+        """Nobody is told of a refusal."""
+        self.login.held = Deferred()
+        connection = self.connect(request(password="x"))
+        connection.leaves()
+        self.login.held.callback(False)
+        self.assertEqual(connection.received, b"")
+
+    def test_while_loading(self) -> None:
+        """The call is not started when the procedures are there at last."""
+        self.spawner.held = Deferred()
+        connection = self.connect(request())
+        connection.leaves()
+        self.spawner.held.callback(self.spawner.offers)
+        self.assertEqual((self.spawner.calls, connection.received), ([], b""))
+
+    def test_while_loading_fails(self) -> None:
+        """Nobody is told of procedures that can't be loaded."""
+        self.spawner.held = Deferred()
+        connection = self.connect(request())
+        connection.leaves()
+        self.spawner.held.errback(ProceduresError(["x"]))
+        self.assertEqual(connection.received, b"")
+
+    def test_during_run(self) -> None:
+        """The call is killed, once."""
+        connection, call = self.call("limited")
+        connection.leaves()
+        self.assertEqual(call.kills, 1)
+        call.says(b'{"result":1}\n')
+        call.ends(15)
+        self.assertEqual((call.kills, connection.received), (1, ACK))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_after_the_result(self) -> None:
+        """A client that has its result may leave."""
+        connection, call = self.call()
+        call.says(b'{"result":1}\n')
+        connection.leaves()
+        self.assertEqual(call.kills, 0)
+
+
+class FlowTests(ConnectionTestCase):
+    """A client that reads slowly slows the procedure down."""
+
+    def test_producer(self) -> None:
+        """The process is paused and resumed with the connection."""
+        connection, call = self.call("stream")
+        self.assertTrue(connection.wire.streaming)
+        producer = connection.wire.producer
+        assert producer is not None
+        producer.pauseProducing()
+        self.assertEqual(call.socket.producerState, "paused")
+        producer.resumeProducing()
+        self.assertEqual(call.socket.producerState, "producing")
+
+    def paused(self) -> tuple[Connection, FakeCall]:
+        """Start a call whose client does not read."""
+        connection, call = self.call("limited")
+        assert connection.wire.producer is not None
+        connection.wire.producer.pauseProducing()
+        return connection, call
+
+    def test_let_go(self) -> None:
+        """However a call ends, its process is not held any more: its end could not be seen."""
+        connection, call = self.paused()
+        call.says(b'{"result":1}\n')
+        self.assertIsNone(connection.wire.producer)
+        self.assertEqual(call.socket.producerState, "producing")
+        connection, call = self.paused()
+        self.clock.advance(2.5)
+        self.assertEqual(call.socket.producerState, "producing")
+        connection, call = self.paused()
+        connection.leaves()
+        self.assertEqual(call.socket.producerState, "producing")
+
+
+class FactoryTests(ConnectionTestCase):
+    """The daemon's end is the end of its connections."""
+
+    def test_shut_down(self) -> None:
+        """Running calls get shutdown and are killed; connections that wait get it too."""
+        running, call = self.call("stream")
+        self.login.held = Deferred()
+        waiting = self.connect(request())
+        silent = self.connect()
+        ended = self.factory.shut_down()
+        self.assert_ended(running, STREAM_ACK + SHUTDOWN)
+        self.assert_ended(waiting, SHUTDOWN)
+        self.assert_ended(silent, SHUTDOWN)
+        self.assertEqual(call.kills, 1)
+        self.login.held.callback(True)
+        self.assertEqual(len(self.spawner.calls), 1)
+        for connection in (running, waiting, silent):
+            self.assertNoResult(ended)
+            connection.leaves()
+        self.assertIsNone(self.successResultOf(ended))
+
+    def test_clients_that_do_not_leave(self) -> None:
+        """Clients that do not close their connections do not hold up the end."""
+        connection, _ = self.call()
+        self.factory.shut_down()
+        self.clock.advance(CLOSE_DEADLINE)
+        self.assertTrue(connection.wire.aborted)
+
+    def test_call_with_result(self) -> None:
+        """A call that has its result gets nothing more."""
+        connection, call = self.call()
+        call.says(b'{"result":1}\n')
+        ended = self.factory.shut_down()
+        self.assertEqual(connection.received, ACK + b'{"result":1}\n')
+        connection.leaves()
+        self.successResultOf(ended)
+
+    def test_no_connections(self) -> None:
+        """Without connections it has ended at once; those that have gone do not count."""
+        self.connect().leaves()
+        self.successResultOf(self.factory.shut_down())
