@@ -141,8 +141,12 @@ class Section:
         if value is None and key not in self._nodes:
             self.mistake(key, "is missing")
         else:
-            # The value is not repeated: it may be a password in the wrong place.
-            self.mistake(key, f"must be {wanted}, not {_shown(value)}")
+            # A value is repeated only where a number is wanted: it may be a password elsewhere.
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            shown = (
+                "a number" if is_number and not isinstance(instead, int | float) else _shown(value)
+            )
+            self.mistake(key, f"must be {wanted}, not {shown}")
         return instead
 
     def _note(self, mistake: str) -> None:

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from harp import errors
-from harp.errors import ErrorType, RemoteProtocolError
+from harp.errors import ErrorType, LocalProtocolError, RemoteProtocolError
 from harp.flow import register_producer
 from harp.session import CallState, IncomingCall
 from harp.wire import harpd, results
@@ -125,12 +125,17 @@ class HarpdProtocol(Protocol):
         """Pass on what the process reports; see `harpd.call.Caller`."""
         if self._session.state is CallState.ENDED:
             return
-        last = replies[-1]
-        if isinstance(last, EndResult):
-            self._write([*replies[:-1]])
-            self._end(last)
-        else:
-            self._write(replies)
+        *before, last = replies
+        try:
+            if isinstance(last, EndResult):
+                self._write(before)
+                self._end(last)
+            else:
+                self._write(replies)
+        except LocalProtocolError as error:
+            # Only code that writes to the call's socket by itself comes to this.
+            text = f"the process of the call reported {error}"
+            self._refuse(errors.INVALID_MESSAGE, text)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Cancel the call if the connection was closed before its end result."""

@@ -172,6 +172,9 @@ class MistakeTests(SettingsTestCase):
         """A text that stands where it should not may be a password and is not repeated."""
         (mistake,) = self.mistakes("port: s3cret\n", lambda s: s.port("port", 1))
         self.assertNotIn("s3cret", mistake)
+        (mistake,) = self.mistakes("password: 12345\n", lambda s: s.text("password"))
+        self.assertNotIn("12345", mistake)
+        self.assertIn("not a number", mistake)
 
     def test_kind_of_value_is_told(self) -> None:
         """What stands there instead is told in words of the file, not of the program."""

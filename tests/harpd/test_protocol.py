@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 
 from twisted.internet.defer import Deferred
 
@@ -26,6 +27,16 @@ DATA_BEHIND = error("invalid_request", "there is data after the request line")
 
 class CallTests(ConnectionTestCase):
     """A call that goes as it should: the exact bytes of version 1."""
+
+    def test_forged_replies(self) -> None:
+        """What a plain procedure can't report ends its call, and nothing of it gets out."""
+        for forged in (b'{"stream":1}\n', b'{"harp":1,"stream_result":true}\n'):
+            connection, call = self.call()
+            call.says(forged)
+            self.assertEqual(call.kills, 1)
+            (error,) = connection.received.removeprefix(ACK).splitlines()
+            self.assertEqual(json.loads(error)["error"]["type"], "invalid_message")
+            connection.leaves()
 
     def test_result(self) -> None:
         """Acknowledgement, result, end."""
