@@ -67,9 +67,10 @@ def load(file: str) -> Mapping[str, Entry]:
             code = compile(source.read(), file, "exec", dont_inherit=True)
     except OSError as error:
         raise CatalogueError([f"{file}: can't be read: {error.strerror}"]) from error
-    except SyntaxError as error:
-        where = f", line {error.lineno}" if error.lineno else ""
-        raise CatalogueError([f"{file}{where}: {error.msg}"]) from error
+    except (SyntaxError, ValueError) as error:  # the latter for NUL bytes, up to Python 3.11.3
+        line = getattr(error, "lineno", None)
+        where = f", line {line}" if line else ""
+        raise CatalogueError([f"{file}{where}: {getattr(error, 'msg', error)}"]) from error
     try:
         exec(code, module.__dict__)  # noqa: S102 - the operator's own file
     except BaseException as error:

@@ -17,11 +17,10 @@ from twisted.trial.unittest import TestCase
 
 from harp.wire.harpd import Packet, Reply
 from harp.wire.results import EndResult
-from harpd import tree
 from harpd.call import CallProcess
 from harpd.spawner import Spawner
 from harpd.zygote_process import ProceduresError
-from tests.harpd.waiting import descriptors, eventually, reactor, turns
+from tests.harpd.waiting import descriptors, eventually, processes, reactor, turns
 from tests.harpd.zygotes import KILL_GRACE, write_procedures
 
 
@@ -84,6 +83,7 @@ class SpawnerTestCase(TestCase):
     async def setUp(self) -> None:  # type: ignore[override]
         await turns()  # the reactor has descriptors of its own only while it runs
         self.before = descriptors()
+        self.others = processes()
 
     async def spawner(
         self,
@@ -106,7 +106,7 @@ class SpawnerTestCase(TestCase):
     async def check_nothing_left(self, spawner: Spawner) -> None:
         """Stop the spawner: no process and no descriptor may be left."""
         await maybeDeferred(spawner.stopService)
-        self.assertEqual(tree.descendants(os.getpid()), {})
+        self.assertEqual(processes() - self.others, set())
         await eventually(lambda: not descriptors() - self.before, "the last descriptor's end")
 
     async def run_call(self, procedures: str, arguments: str = "[]") -> tuple[str, Any]:

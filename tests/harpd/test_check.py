@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from harpd import check, tree
+from harpd import check
 from harpd.check import check_procedures
 from harpd.zygote_process import zygote_settings
-from tests.harpd.waiting import descriptors
+from tests.harpd.waiting import descriptors, processes
 from tests.harpd.zygotes import PRELUDE, write_procedures
 
 
@@ -20,6 +19,7 @@ class CheckProceduresTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.before = descriptors()
+        self.others = processes()
 
     def tearDown(self) -> None:
         self.assertEqual(descriptors(), self.before)
@@ -68,4 +68,4 @@ class CheckProceduresTests(SynchronousTestCase):
         self.patch(check, "zygote_settings", partial(zygote_settings, kill_grace=0.1))
         found = self.check("while True: signal.pause()")
         self.assertEqual(found, [": was not loaded within 0.3 s"])
-        self.assertEqual(tree.descendants(os.getpid()), {})
+        self.assertEqual(processes() - self.others, set())

@@ -20,14 +20,14 @@ from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from harpd import config, tree
+from harpd import config
 from harpd.call import CallProcess
 from harpd.output import OutputPipe
 from harpd.service import Options, join, makeService
 from harpd.spawner import Spawner
 from tests.harpd.certificates import issued, write_configuration
 from tests.harpd.connections import ACK, STREAM_ACK, error, request
-from tests.harpd.waiting import alive, descriptors, eventually, reactor
+from tests.harpd.waiting import alive, descriptors, eventually, processes, reactor
 from tests.harpd.zygotes import write_procedures
 
 GOOD = "@procedure\ndef plain(*args): return list(args)\n"
@@ -37,6 +37,7 @@ class OptionsTests(SynchronousTestCase):
     """Both files are read before the daemon starts."""
 
     def setUp(self) -> None:
+        self.others = processes()
         self.folder = Path(self.mktemp()).absolute()
         self.config = write_configuration(self.folder)
         self.procedures = write_procedures(self.folder / "procedures.py", GOOD)
@@ -109,7 +110,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertIs(harpd_plugin.harpd.makeService, makeService)
         service = makeService(self.options())
         self.assertTrue(IService.providedBy(service))
-        self.assertEqual(tree.descendants(os.getpid()), {})
+        self.assertEqual(processes() - self.others, set())
 
 
 class Client(Protocol):
@@ -137,6 +138,7 @@ class JoinedTests(TestCase):
         # What the reactor keeps open for good once it has run and listened.
         await reactor.listenTCP(0, Factory()).stopListening()
         self.before = descriptors()
+        self.others = processes()
 
     async def start(self, procedures: str) -> MultiService:
         """Start a daemon on a free port; it is stopped with the test and leaves nothing."""
@@ -157,7 +159,7 @@ class JoinedTests(TestCase):
         """Stop the daemon; no process and no descriptor may be left."""
         if service.running:
             await maybeDeferred(service.stopService)
-        self.assertEqual(tree.descendants(os.getpid()), {})
+        self.assertEqual(processes() - self.others, set())
         await eventually(lambda: not descriptors() - self.before, "the last descriptor's end")
 
     @property

@@ -11,6 +11,8 @@ from typing import Any
 from twisted.internet import reactor as _reactor
 from twisted.internet.task import deferLater
 
+from harpd import tree
+
 reactor: Any = _reactor
 
 PATIENCE = 10.0
@@ -26,6 +28,11 @@ def alive(pid: int) -> bool:
             return stat.read().rpartition(b")")[2].split()[0] not in {b"Z", b"X"}
     except OSError:
         return False
+
+
+def processes() -> set[int]:
+    """Return the living processes below this one; other tests keep daemons that they share."""
+    return set(tree.descendants(os.getpid()))
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:
