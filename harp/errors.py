@@ -49,7 +49,10 @@ INVALID_PROTOCOL = ErrorType(
     "The message has no protocol version 1: check which port the client talks to.",
 )
 INVALID_REQUEST = ErrorType(
-    "invalid_request", _BOTH, False, "The message names what is wrong with the request: mend it."
+    "invalid_request",
+    _BOTH,
+    True,  # harpd says it too of data that comes when the call has begun
+    "The message names what is wrong with the request: mend it.",
 )
 AUTH_ERROR = ErrorType(
     "auth_error", (Origin.HARPD,), False, "Check user and password in the hosts registry."

@@ -1,13 +1,14 @@
-"""Back-pressure for both daemons: a producer that a closing connection does not keep alive.
+"""Back-pressure for both daemons: producers, and the last bytes of a connection.
 
 For the daemons only; the client library does not import this, or Twisted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPullProducer, IPushProducer
 from zope.interface import implementer
 
 
@@ -40,3 +41,46 @@ class _Ending:
 
     def stopProducing(self) -> None:
         self._producer.stopProducing()
+
+
+SLICE = 64 * 1024
+"""How much of a long line is in a transport's hands at once, in bytes."""
+
+
+def write_last(
+    transport: Any, data: bytes, progress: Callable[[], None], done: Callable[[], None]
+) -> None:
+    """Write the last line of a connection, no faster than the peer takes it.
+
+    :param progress: called whenever the peer has taken a slice.
+    :param done: called when the last slice has been written.
+    """
+    if len(data) <= SLICE:
+        transport.write(data)
+        progress()
+        done()
+    else:
+        last = _LastLine(transport, data, progress, done)
+        transport.registerProducer(last, False)
+
+
+@implementer(IPullProducer)
+class _LastLine:
+    def __init__(
+        self, transport: Any, data: bytes, progress: Callable[[], None], done: Callable[[], None]
+    ) -> None:
+        self._transport = transport
+        self._data = memoryview(data)
+        self._progress = progress
+        self._done = done
+
+    def resumeProducing(self) -> None:
+        self._transport.write(bytes(self._data[:SLICE]))
+        self._data = self._data[SLICE:]
+        self._progress()
+        if not self._data:
+            self._transport.unregisterProducer()
+            self._done()
+
+    def stopProducing(self) -> None:
+        self._data = memoryview(b"")

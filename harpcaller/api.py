@@ -62,6 +62,7 @@ class ClientProtocol(RequestConnection):
         super().connectionLost(reason)
         if self._watching is not None:
             self._parts.announcements.unwatch(*self._watching)
+            self._watching = None  # a circle, which would keep what the client did not read
 
     # One method a request; the table of them stands at the end of the module.
 
@@ -129,6 +130,7 @@ class ClientProtocol(RequestConnection):
 
     def _watch(self, job_id: str, watcher: Watcher) -> None:
         if not self.answered:
+            self.waits = True
             self._watching = job_id, watcher
             self._parts.announcements.watch(job_id, watcher)
 

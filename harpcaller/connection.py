@@ -5,15 +5,22 @@ What the request means and what answers it is `harpcaller.api`'s.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.interfaces import IDelayedCall, ISSLTransport, ITCPTransport
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    ISSLTransport,
+    ITCPTransport,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from harp import errors
 from harp.errors import ErrorType, RemoteProtocolError
+from harp.flow import write_last
 from harp.wire import dispatcher as wire
 from harp.wire import results
 from harp.wire.lines import MAX_REQUEST, LineReader, LineTooLongError
@@ -21,15 +28,19 @@ from harp.wire.lines import MAX_REQUEST, LineReader, LineTooLongError
 REQUEST_DEADLINE = 30.0
 """Seconds from the connection to the end of its request line."""
 
-CLOSE_DEADLINE = 600.0
-"""Seconds for a client, which may be slow, to take what is left when all has been written."""
+CLOSE_DEADLINE = 120.0
+"""Seconds without progress, when all has been answered, after which the connection is cut."""
 
 LINGER = 10.0
 """Seconds for a client to stop sending after its request was refused."""
 
 
+@implementer(IHalfCloseableProtocol)
 class RequestConnection(Protocol):
     """Reads one request and is closed after the last reply to it."""
+
+    waits = False
+    """Whether the answer may be long in coming, so that a client that says no more has left."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -51,7 +62,7 @@ class RequestConnection(Protocol):
         self._arm(REQUEST_DEADLINE)
 
     def dataReceived(self, data: bytes) -> None:
-        """Take the request line; what comes behind it later is not looked at."""
+        """Take the request line; what comes behind it is not looked at."""
         if self._requested:
             return
         self._reader.feed(data)
@@ -60,10 +71,6 @@ class RequestConnection(Protocol):
             if line is None:
                 return
             self._requested = True
-            if self._reader.has_more:
-                raise RemoteProtocolError(
-                    errors.INVALID_REQUEST, "there is data after the request line"
-                )
             request = wire.decode_request_line(line)
         except LineTooLongError as error:
             self._requested = True
@@ -79,6 +86,15 @@ class RequestConnection(Protocol):
         self.answered = True
         self._disarm()
 
+    def readConnectionLost(self) -> None:
+        """Close, unless a client that only ended its own direction is about to be answered."""
+        if self.waits or self.answered or not self._requested:
+            transport: Any = self.transport
+            transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Nothing to do: it was closed by us."""
+
     def write(self, replies: Sequence[wire.Reply]) -> None:
         """Send replies."""
         assert self.transport is not None
@@ -88,9 +104,7 @@ class RequestConnection(Protocol):
         """Send the last reply, if one is left, and close."""
         if not self.answered:
             transport: Any = self.transport
-            self._write_last(reply)
-            transport.loseConnection()
-            self._arm(CLOSE_DEADLINE)
+            self._answer_last(reply, CLOSE_DEADLINE, transport.loseConnection)
 
     def refuse(self, type: ErrorType, message: str) -> None:
         """Send an error and close."""
@@ -109,19 +123,18 @@ class RequestConnection(Protocol):
         away until the client closes too. TLS does that by itself.
         """
         transport: Any = self.transport
-        self._write_last(results.error(type, message))
-        if ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport):
-            transport.loseWriteConnection()
-        else:
-            transport.loseConnection()
-        self._arm(LINGER)
+        tcp = ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport)
+        close = transport.loseWriteConnection if tcp else transport.loseConnection
+        self._answer_last(results.error(type, message), LINGER, close)
 
-    def _write_last(self, reply: wire.Reply | None) -> None:
+    def _answer_last(
+        self, reply: wire.Reply | None, deadline: float, close: Callable[[], None]
+    ) -> None:
         self.answered = True
-        if reply is not None:
-            self.write([reply])
         transport: Any = self.transport
         transport.unregisterProducer()
+        line = b"" if reply is None else wire.encode_reply(reply)
+        write_last(transport, line, lambda: self._arm(deadline), close)
 
     def _arm(self, delay: float) -> None:
         self._disarm()

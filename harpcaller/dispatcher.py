@@ -11,20 +11,24 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
 from harp import errors
 from harp.errors import RemoteProtocolError
+from harp.logs import shown
 from harp.wire import dispatcher as wire
 from harp.wire import results
-from harp.wire.results import EndResult
+from harp.wire.lines import ENVELOPE_ROOM, MAX_REQUEST
+from harp.wire.results import EndKind, EndResult
+from harp.wire.text import Fault, encode
 from harpcaller.announcements import Announcements
 from harpcaller.hosts import HostsRegistry
 from harpcaller.jobs import Job, JobState, NewJob, QueueSpec
 from harpcaller.queues import canonical_queue_name
 from harpcaller.remote import Conversation
-from harpcaller.store import Cancellation, Ending, JobStore, StoreError
+from harpcaller.store import Cancellation, Ending, JobStore
 from harpcaller.trust import ServerTrust
 
 RECORD_AGAIN = 1.0
@@ -80,8 +84,10 @@ class Dispatcher:
         """Record a job and start it if it need not wait.
 
         :return: fires with its id when it is on disk.
-        :raises RemoteProtocolError: ``invalid_request``, if the queue's name is no sound JSON.
+        :raises RemoteProtocolError: ``invalid_request``, if the queue's name is no sound JSON or
+            harpd would not take so long a request.
         """
+        _check_size(call)
         queue = None
         if call.queue is not None:
             try:
@@ -143,8 +149,8 @@ class Dispatcher:
         self._log.info(
             "job {id}: {procedure} on {host} is {state}",
             id=job.id,
-            procedure=job.procedure,
-            host=job.host,
+            procedure=shown(job.procedure),
+            host=shown(job.host),
             state=job.state.value,
         )
         if job.state is JobState.RUNNING:
@@ -189,7 +195,7 @@ class Dispatcher:
                 ending = await self._store.end(
                     job.id, result, self._now(), release=not self._stopping
                 )
-            except StoreError:
+            except Exception:  # whatever it was, a job must not run for ever
                 self._log.failure("the end of job {id} is not recorded", id=job.id)
                 if self._stopping:
                     return  # the next start closes it
@@ -201,9 +207,27 @@ class Dispatcher:
 
     def _is_over(self, job: Job, released: list[Job]) -> None:
         assert job.end is not None
-        self._log.info("job {id} ended: {kind}", id=job.id, kind=job.end.kind.value)
+        self._log.info("job {id} ended: {how}", id=job.id, how=_told(job.end))
         self._announcements.ended(job)
         self._start_all(released)
+
+
+def _check_size(call: wire.Call) -> None:
+    length = len(encode(call.procedure)) + len(bytes(call.arguments))
+    longest = MAX_REQUEST - ENVELOPE_ROOM
+    if length > longest:
+        raise RemoteProtocolError(
+            errors.INVALID_REQUEST,
+            f"{length} bytes are more than the {longest} that harpd takes - at `$.arguments`",
+        )
+
+
+def _told(end: EndResult) -> str:
+    """Return what the log says of an end result: nothing of a result, the type of a failure."""
+    if end.kind not in {EndKind.ERROR, EndKind.EXCEPTION}:
+        return str(end.kind.value)
+    fault: Fault = msgspec.json.decode(end.value, type=Fault)
+    return shown(f"{end.kind.value}: {fault.type}: {fault.message}")
 
 
 class _Packets:

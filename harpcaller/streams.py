@@ -26,12 +26,12 @@ class Client:
     """Where a stream goes.
 
     :param write: sends replies.
-    :param finish: called once, after the last reply.
+    :param finish: sends the last reply.
     :param fail: called instead, if the store fails.
     """
 
     write: Callable[[Sequence[wire.Reply]], None]
-    finish: Callable[[], None]
+    finish: Callable[[wire.Reply], None]
     fail: Callable[[Failure], None]
 
 
@@ -105,8 +105,7 @@ class PacketStream:
             page.addCallback(self._replay, self._known).addErrback(self._fail)
         elif self._last is not None:
             self._over = True
-            self._client.write([self._last])
-            self._client.finish()
+            self._client.finish(self._last)
 
     def _replay(self, page: list[tuple[int, bytes]], known: int) -> None:
         self._busy = False

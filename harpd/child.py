@@ -108,6 +108,7 @@ def _become(call: Call, zygote: int) -> None:
             os.setresuid(identity.uid, identity.uid, identity.uid)
         tree.die_with_parent(zygote)
         signal.signal(signal.SIGTERM, _terminate)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # which the zygote blocked
     except OSError as error:
         raise _Refusal(SYSTEM_ERROR, f"the process of the call: {error}") from error
 

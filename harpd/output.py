@@ -11,11 +11,10 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from harp.logs import CONTROL
+
 _CHUNK = 65536  # bytes, a pipe's capacity (pipe(7))
 _DRAIN = 16  # chunks read at the end, where another process may go on writing for ever
-_CONTROL = {
-    code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"
-}
 
 
 class PrintedText:
@@ -35,8 +34,7 @@ class PrintedText:
             whole, end, rest = whole + end + rest, b"\n", b""
         self._rest = rest
         if end:
-            # Control characters could make a terminal that shows the log do things.
-            self._log(whole.decode(errors="backslashreplace").translate(_CONTROL))
+            self._log(whole.decode(errors="backslashreplace").translate(CONTROL))
 
     def finish(self) -> None:
         """Log a last line that was not ended."""

@@ -17,21 +17,24 @@ from twisted.python.failure import Failure
 
 from harp import errors
 from harp.errors import ErrorType, LocalProtocolError, RemoteProtocolError
-from harp.flow import register_producer
+from harp.flow import register_producer, write_last
+from harp.logs import shown
 from harp.session import CallState, IncomingCall
 from harp.wire import harpd, results
 from harp.wire.lines import MAX_REQUEST, LineReader, LineTooLongError
 from harp.wire.results import EndResult
+from harp.wire.text import refuse_repeated_keys
 from harpd.auth import Login
 from harpd.call import CallProcess
 from harpd.spawner import Spawner
 from harpd.zygote_process import ProceduresError
 
 REQUEST_DEADLINE = 30.0
-"""Seconds from the connection to the end of its request line; TLS's handshake is in it."""
+"""Seconds from the connection to the end of its login; TLS's handshake is in it."""
 
-CLOSE_DEADLINE = 10.0
-"""Seconds for the peer to take the last bytes and end TLS, after which the connection is cut."""
+CLOSE_DEADLINE = 120.0
+"""Seconds without progress, at the end, after which the connection is cut: for each slice of a
+long result, and for the peer's end of TLS."""
 
 
 @dataclass(frozen=True)
@@ -85,19 +88,20 @@ class HarpdProtocol(Protocol):
                 )
             assert line is not None
             self._requested = True
-            self._disarm()
-            self._call(harpd.decode_call(line)).addErrback(self._failed)
+            self._call(line, harpd.decode_call(line)).addErrback(self._failed)
         except LineTooLongError as error:
             self._refuse(errors.INVALID_REQUEST, f"in the request, {error}")
         except RemoteProtocolError as error:
             self._refuse(error.type, error.message)
 
     @inlineCallbacks
-    def _call(self, request: harpd.CallRequest) -> Any:
+    def _call(self, line: bytes, request: harpd.CallRequest) -> Any:
         if not (yield self._parts.login.check(request.auth.user, request.auth.password)):
             self._log.warn("login of {user} from {client} refused", **self._who(request))
             self._refuse(errors.AUTH_ERROR, "unknown user or wrong password")
             return
+        self._disarm()
+        refuse_repeated_keys(line)  # which costs too much for somebody unknown
         try:
             catalogue = yield self._parts.spawner.catalogue()
         except ProceduresError as error:
@@ -151,14 +155,19 @@ class HarpdProtocol(Protocol):
     # The ways in which it ends early.
 
     def shut_down(self) -> None:
-        """End the call because the daemon ends."""
+        """End the call because the daemon ends; who has not asked for one gets no answer."""
+        if not self._requested:
+            self._cut()
+            return
         self._refuse(errors.SHUTDOWN, "harpd is being stopped")
 
     def _time_out(self, limit: float) -> None:
         self._refuse(errors.TIMEOUT, f"the procedure's own limit of {limit:g} s was exceeded")
 
     def _failed(self, failure: Failure) -> None:
-        if failure.check(OSError):
+        if isinstance(failure.value, RemoteProtocolError):
+            self._refuse(failure.value.type, failure.value.message)
+        elif failure.check(OSError):
             self._refuse(errors.SYSTEM_ERROR, failure.getErrorMessage())
         else:
             self._log.failure("call {number}", failure, number=self._number)
@@ -171,7 +180,7 @@ class HarpdProtocol(Protocol):
                 client=self._client,
                 number=self._number or "not started",
                 type=type.name,
-                message=message,
+                message=shown(message),
             )
             more = () if data is None else (data,)
             self._end(results.error(type, message, *more))
@@ -181,11 +190,13 @@ class HarpdProtocol(Protocol):
     # What goes out.
 
     def _end(self, end: EndResult) -> None:
-        self._write([end])
+        line = self._session.send(end)
         assert self.transport is not None
         self.transport.unregisterProducer()  # type: ignore[attr-defined]
         self._let_go()
-        self.transport.loseConnection()
+        write_last(self.transport, line, self._progress, self.transport.loseConnection)
+
+    def _progress(self) -> None:
         self._arm(CLOSE_DEADLINE, self._cut)
 
     def _let_go(self) -> None:
@@ -203,8 +214,8 @@ class HarpdProtocol(Protocol):
     def _who(self, request: harpd.CallRequest) -> dict[str, Any]:
         return {
             "number": self._number,
-            "procedure": request.procedure,
-            "user": request.auth.user,
+            "procedure": shown(request.procedure),
+            "user": shown(request.auth.user),
             "client": self._client,
         }
 

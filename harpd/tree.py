@@ -9,7 +9,9 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from collections.abc import Iterator
 from contextlib import suppress
+from typing import NamedTuple
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -46,10 +48,8 @@ def descendants(pid: int) -> dict[int, int]:
     :return: start times in clock ticks since boot, by process id.
     """
     below: dict[int, list[tuple[int, int | None]]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit() and (status := _status(int(name))) is not None:
-            parent, started = status
-            below.setdefault(parent, []).append((int(name), started))
+    for child, status in _processes():
+        below.setdefault(status.parent, []).append((child, status.started))
     found: dict[int, int] = {}
     waiting = [pid]
     while waiting:
@@ -88,19 +88,40 @@ def kill_remaining(members: dict[int, int]) -> None:
     :param members: what `terminate` returned.
     """
     for pid, started in members.items():
-        if (status := _status(pid)) is not None and status[1] == started:
+        if (status := _status(pid)) is not None and status.started == started:
             kill(pid)
 
 
-def _status(pid: int) -> tuple[int, int | None] | None:
-    """Return a process's parent and start time; the latter is None once it is dead."""
+def kill_session(leader: int) -> None:
+    """Kill what a process that is dead has left in its session, and all below that."""
+    for pid, status in list(_processes()):
+        if status.session == leader and status.started is not None:
+            kill(pid)
+
+
+class _Status(NamedTuple):
+    """A process as proc(5) has it; its start time is None once it is dead."""
+
+    parent: int
+    session: int
+    started: int | None
+
+
+def _processes() -> Iterator[tuple[int, _Status]]:
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (status := _status(int(name))) is not None:
+            yield int(name), status
+
+
+def _status(pid: int) -> _Status | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             # The command's name, in parentheses, may hold anything (proc(5)).
-            state, parent, *fields = stat.read().rpartition(b")")[2].split()
+            fields = stat.read().rpartition(b")")[2].split()
     except OSError:
         return None
-    return int(parent), None if state in {b"Z", b"X"} else int(fields[17])
+    started = None if fields[0] in {b"Z", b"X"} else int(fields[19])
+    return _Status(int(fields[1]), int(fields[3]), started)
 
 
 def _send(pid: int, number: signal.Signals) -> None:

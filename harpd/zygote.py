@@ -29,7 +29,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from harpd import child, tree
 from harpd.catalogue import CatalogueError, Entry, load
@@ -124,25 +124,33 @@ class Zygote:
 
     def _start(self, call: int, procedure: str, connection: int, output: int) -> None:
         mine = os.getpid()
+        # A TERM that comes before the fork can deal with it waits instead of being ignored.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         try:
             pid = os.fork()
+            if pid == 0:
+                self._be_call(procedure, connection, output, mine)
+            self._running[pid] = _Running(call)
         except OSError as error:
             self._send({"failed": call, "message": f"fork: {error.strerror}"})
-        else:
-            if pid == 0:
-                self._leave_to_child()
-                child.run(
-                    child.Call(
-                        self._catalogue[procedure],
-                        socket.socket(fileno=connection),
-                        output,
-                        self._settings.max_line,
-                    ),
-                    mine,
-                )
-            self._running[pid] = _Running(call)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         os.close(connection)
         os.close(output)
+
+    def _be_call(self, procedure: str, connection: int, output: int, zygote: int) -> NoReturn:
+        """Go on as the process of a call, and never return to what the zygote does."""
+        try:
+            self._leave_to_child()
+            call = child.Call(
+                self._catalogue[procedure],
+                socket.socket(fileno=connection),
+                output,
+                self._settings.max_line,
+            )
+            child.run(call, zygote)
+        finally:
+            os._exit(1)
 
     def _leave_to_child(self) -> None:
         """Take away from a fork what is the zygote's own."""
@@ -175,6 +183,9 @@ class Zygote:
                 return
             running = self._running.pop(pid, None)
             if running is not None:  # else an orphan of some call that ended
+                if os.WIFSIGNALED(status):
+                    # It did not end by itself, so it did not mean to leave anything behind.
+                    tree.kill_session(pid)
                 if running.told_to_end:
                     self._leaderless[running.call] = running.told_to_end
                 self._send({"exited": running.call, "status": status})

@@ -13,7 +13,14 @@ import msgspec
 from harp import errors
 from harp.errors import RemoteProtocolError
 from harp.wire.results import EndFields, EndResult
-from harp.wire.text import decode_reply, decode_request, encode, open_request, require_container
+from harp.wire.text import (
+    decode_reply,
+    decode_request,
+    encode,
+    open_request,
+    refuse_repeated_keys,
+    require_container,
+)
 
 DEFAULT_PORT = 3502
 
@@ -170,6 +177,7 @@ def decode_request_line(line: bytes) -> Request:
     :raises RemoteProtocolError: ``parse_error``, ``invalid_protocol`` or ``invalid_request``.
     """
     message = open_request(line, "harpcaller")
+    refuse_repeated_keys(line)
     named = [key for key in _REQUESTS if key in message]
     if len(named) > 1:
         keys = ", ".join(f"`{key}`" for key in named)

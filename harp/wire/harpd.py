@@ -65,7 +65,7 @@ def encode_call(procedure: str, arguments: bytes, user: str, password: str) -> b
 
 
 def decode_call(line: bytes) -> CallRequest:
-    """Decode a request line.
+    """Decode a request line, but for ``refuse_repeated_keys``.
 
     :raises RemoteProtocolError: ``parse_error``, ``invalid_protocol`` or ``invalid_request``.
     """

@@ -13,7 +13,7 @@ import os
 from typing import Any
 from typing import Protocol as Interface
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
 from twisted.internet.threads import deferToThreadPool
 
 MAX_PASSWORD = 512
@@ -21,6 +21,9 @@ MAX_PASSWORD = 512
 
 REMEMBERED_FOR = 60.0
 """Seconds for which a password that was right is not hashed again."""
+
+MAX_HASHING = 2
+"""How many passwords are hashed at once; guesses must not take the threads from all else."""
 
 _MAX_REMEMBERED = 1024
 
@@ -46,6 +49,7 @@ class Login:
         self._authenticator = authenticator
         self._secret = os.urandom(32)
         self._remembered: dict[bytes, float] = {}
+        self._hashing = DeferredSemaphore(MAX_HASHING)
 
     def check(self, user: str, password: str) -> Deferred[bool]:
         """Tell whether this is the user's password."""
@@ -57,7 +61,8 @@ class Login:
         now = self._reactor.seconds()
         if self._remembered.get(key, now) > now:
             return succeed(True)
-        verified = deferToThreadPool(
+        verified: Deferred[bool] = self._hashing.run(
+            deferToThreadPool,
             self._reactor,
             self._reactor.getThreadPool(),
             self._authenticator.verify,

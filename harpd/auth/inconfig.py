@@ -14,7 +14,9 @@ def load(section: Section) -> PasswordTable:
     for name in users.keys():  # noqa: SIM118 - a section is not a mapping
         value = users.text(name)
         scheme, _, secret = value.partition(":")
-        if scheme == "plain":
+        if scheme == "plain" and not secret:
+            users.mistake(name, "has no password")
+        elif scheme == "plain":
             plain[name] = secret
         elif scheme == "crypt" and is_known_hash(secret):
             hashes[name] = secret

@@ -85,10 +85,13 @@ def resident_kib(pid: int) -> int:
     raise AssertionError("no VmRSS")
 
 
-def ask_dispatcher(deployment: Deployment, line: bytes) -> bytes:
-    """Send bytes to the dispatcher and return all that it answers until it closes."""
+def ask_dispatcher(deployment: Deployment, line: bytes, half_close: bool = False) -> bytes:
+    """Send bytes to the dispatcher and return all that it answers until it closes.
+
+    :param half_close: whether to end our direction behind them.
+    """
     with socket.create_connection(("127.0.0.1", deployment.port), PATIENCE) as connection:
-        return _exchange(connection, line)
+        return _exchange(connection, line, half_close)
 
 
 def connect_harpd(deployment: Deployment) -> ssl.SSLSocket:
@@ -117,8 +120,10 @@ def harpd_request(
     return json.dumps(request).encode() + b"\n"
 
 
-def _exchange(connection: socket.socket, line: bytes) -> bytes:
+def _exchange(connection: socket.socket, line: bytes, half_close: bool = False) -> bytes:
     connection.sendall(line)
+    if half_close:
+        connection.shutdown(socket.SHUT_WR)
     answer = b""
     while data := connection.recv(65536):
         answer += data

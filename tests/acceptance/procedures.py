@@ -115,6 +115,27 @@ def stay() -> Iterator[Any]:
 
 
 @streaming_procedure
+def crash_with_child() -> Iterator[Any]:
+    """Stream a child, then die by a signal."""
+    yield subprocess.Popen(["sleep", "3600"]).pid
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@procedure
+def large(mebibytes: int) -> str:
+    """Return a text of that size."""
+    return "x" * (mebibytes * 1024 * 1024)
+
+
+@procedure
+def mark(path: str) -> None:
+    """Sleep, and leave a mark only if that was not cut short."""
+    time.sleep(1)
+    with open(path, "a") as file:
+        file.write("ran to its end\n")
+
+
+@streaming_procedure
 def flood() -> Iterator[Any]:
     """Stream the process of the call, then without an end, as fast as anybody takes it."""
     yield os.getpid()

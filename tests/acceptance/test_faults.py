@@ -105,6 +105,29 @@ class FaultsOfTheCallTests(SynchronousTestCase):
             self.assertEqual(error.type, "killed")
         self.assertEqual(self.error(self.call("die_by", 9)).data, {"signal": 9})
 
+    def test_crash_leaves_no_children(self) -> None:
+        """What a process that is killed had started goes with it."""
+        job = self.call("crash_with_child")
+        child = first_packet(job)
+        self.assertEqual(self.error(job).data, {"signal": 11})
+        eventually(lambda: not is_alive(child), "the child ends")
+
+    def test_cancelled_at_birth(self) -> None:
+        """A call that is cancelled while it is being forked does not run on."""
+        with tempfile.NamedTemporaryFile() as file:
+            jobs = []
+            for _ in range(60):
+                jobs.append(self.call("mark", file.name))
+                jobs[-1].cancel()
+            self.assertEqual({job.result(wait=True) for job in jobs}, {harp.CALL_CANCELLED})
+            # One that was submitted later has run to its end, those before it had the time to.
+            self.call("mark", file.name).get()
+            self.assertEqual(file.read(), b"ran to its end\n")
+
+    def test_large_result(self) -> None:
+        """A result of many slices arrives whole, through both daemons."""
+        self.assertEqual(self.call("large", 12).get(), "x" * (12 * 1024 * 1024))
+
     def test_closes_its_descriptors(self) -> None:
         """A result that can't be reported is not written into somebody else's file."""
         with tempfile.NamedTemporaryFile() as file:

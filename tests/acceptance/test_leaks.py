@@ -9,6 +9,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 import harp
+from harpd.tree import descendants
 from tests.acceptance.daemons import (
     HOST,
     children,
@@ -31,7 +32,7 @@ MEMORY_KIB = 4096
 class Holdings:
     """What one process has."""
 
-    children: int
+    descendants: int
     descriptors: int
 
 
@@ -50,7 +51,7 @@ class LeakTests(SynchronousTestCase):
 
     def holdings(self) -> dict[str, Holdings]:
         return {
-            name: Holdings(len(children(pid)), descriptors(pid))
+            name: Holdings(len(descendants(pid)), descriptors(pid))
             for name, pid in self.processes.items()
         }
 
@@ -92,6 +93,10 @@ class LeakTests(SynchronousTestCase):
             yield host.fail("no").result(wait=True)
             yield host.nothing().result(wait=True)
             yield host.exit_hard(3).result(wait=True)
+            yield host.die_by(9).result(wait=True)
+            yield host.crash_with_child().result(wait=True)
+            yield host.print_much(1).result(wait=True)
+            yield host.large(1).result(wait=True)
             yield host.close_descriptors("/dev/null").result(wait=True)
             yield host.count(20).follow(since=0).all()
             yield rpc.host("nowhere").add(1).result(wait=True)

@@ -72,6 +72,28 @@ class DispatcherWireTests(SynchronousTestCase):
             self.ask(f'{{"harpcaller": 1, "get_result": "{job}"}}\r\n'), b'{"result":3}\n'
         )
 
+    def test_client_ends_its_direction(self) -> None:
+        """A client that says by its end of the stream that it says no more is answered."""
+        job = self.submit("add", [1])
+        self.ask(f'{{"harpcaller": 1, "get_result": "{job}"}}\n')
+        for request, answer in (
+            (f'"get_result": "{job}", "wait": false', b'{"result":2}\n'),
+            (f'"read_stream": "{job}"', b'{"result":2}\n'),
+            (f'"cancel": "{job}"', b'{"cancelled":false}\n'),
+        ):
+            line = f'{{"harpcaller": 1, {request}}}\n'.encode()
+            self.assertEqual(ask_dispatcher(shared(), line, half_close=True), answer)
+
+    def test_too_much_for_harpd(self) -> None:
+        """A call that harpd would refuse for its length is refused before it is a job."""
+        arguments = json.dumps(["x" * (1024 * 1024 - 200)])
+        answer = self.ask(
+            f'{{"harpcaller":1,"host":"h","procedure":"p","arguments":{arguments}}}\n'
+        )
+        error = json.loads(answer)["error"]
+        self.assertEqual(error["type"], "invalid_request")
+        self.assertIn("$.arguments", error["message"])
+
     def test_payloads_come_back_as_they_were(self) -> None:
         """Arguments and info travel as the bytes that arrived, whatever JSON they are."""
         arguments = (

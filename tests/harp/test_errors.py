@@ -53,6 +53,7 @@ FROM_DISPATCHER = {
 
 # With these nobody can say that the procedure did not start, so nothing may be retried.
 IN_DOUBT = {
+    "invalid_request",
     "invalid_message",
     "killed",
     "timeout",

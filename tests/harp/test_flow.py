@@ -12,11 +12,12 @@ from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ClientEndpoint, w
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
+from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
-from harp.flow import register_producer
+from harp.flow import SLICE, register_producer, write_last
 
 CHUNK = b"x" * 65536
 
@@ -112,3 +113,47 @@ class TlsTests(TestCase):
 
         while not condition():
             await deferLater(reactor, 0)
+
+
+class LastLineTests(SynchronousTestCase):
+    """The last line goes out no faster than it is taken, and its progress is told."""
+
+    def setUp(self) -> None:
+        self.transport: Any = StringTransport()
+        self.told: list[str] = []
+
+    def write(self, data: bytes) -> None:
+        write_last(
+            self.transport,
+            data,
+            lambda: self.told.append("progress"),
+            lambda: self.told.append("done"),
+        )
+
+    def test_short(self) -> None:
+        """A short line is written at once."""
+        self.write(b"x" * SLICE)
+        self.assertEqual(self.transport.value(), b"x" * SLICE)
+        self.assertEqual(self.told, ["progress", "done"])
+        self.assertIsNone(self.transport.producer)
+
+    def test_long(self) -> None:
+        """Of a long line the transport holds one slice at a time."""
+        data = bytes(range(256)) * (5 * SLICE // 512)
+        self.write(data)
+        for taken in (1, 2):
+            self.transport.producer.resumeProducing()
+            self.assertEqual(self.transport.value(), data[: taken * SLICE])
+        self.assertEqual(self.told, ["progress", "progress"])
+        self.transport.producer.resumeProducing()
+        self.assertEqual(self.transport.value(), data)
+        self.assertEqual(self.told, ["progress", "progress", "progress", "done"])
+        self.assertIsNone(self.transport.producer)
+
+    def test_peer_leaves(self) -> None:
+        """What a peer that has left did not take is let go."""
+        self.write(b"x" * (2 * SLICE))
+        producer = self.transport.producer
+        producer.stopProducing()
+        self.assertEqual(self.transport.value(), b"")
+        self.assertNotIn("done", self.told)

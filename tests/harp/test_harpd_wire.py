@@ -14,6 +14,7 @@ from harp import errors
 from harp.errors import RemoteProtocolError
 from harp.wire import harpd, results
 from harp.wire.results import EndKind, EndResult
+from harp.wire.text import refuse_repeated_keys
 
 JSON = st.recursive(
     st.none()
@@ -110,6 +111,7 @@ class RequestTests(SynchronousTestCase):
         ]:
             with self.assertRaises(RemoteProtocolError, msg=line) as caught:
                 harpd.decode_call(line)
+                refuse_repeated_keys(line)
             self.assertEqual(caught.exception.type, errors.INVALID_REQUEST, line)
             self.assertIn(told, caught.exception.message)
 

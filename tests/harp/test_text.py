@@ -14,6 +14,8 @@ from harp.wire import text
 DEEP = b"[" * 100_000 + b"]" * 100_000
 
 # What is wrong with a line: the line, the name of the fault and what its message must tell.
+LONG = b"k" * 100_000
+
 REQUEST_FAULTS: list[tuple[bytes, ErrorType, str]] = [
     (b"", errors.PARSE_ERROR, "truncated"),
     (b" ", errors.PARSE_ERROR, "truncated"),
@@ -39,6 +41,11 @@ REQUEST_FAULTS: list[tuple[bytes, ErrorType, str]] = [
     (b'{"harp":1,"harp":1}', errors.INVALID_REQUEST, "`harp` stands twice"),
     (b'{"harp":1,"x":[{"y":{},"z":0,"y":1}]}', errors.INVALID_REQUEST, "`y` stands twice"),
     (b'{"harp":1,"x":0,"\\u0078":0}', errors.INVALID_REQUEST, "`x` stands twice"),
+    (
+        b'{"harp":1,"' + b"k" * 100_000 + b'":1,"' + b"k" * 100_000 + b'":1}',
+        errors.INVALID_REQUEST,
+        "",
+    ),
     (b"[NaN]", errors.PARSE_ERROR, "byte 1"),
     (b'"open', errors.PARSE_ERROR, "truncated"),
     (b"1 2", errors.PARSE_ERROR, "trailing"),
@@ -62,6 +69,7 @@ class OpenRequestTests(SynchronousTestCase):
         for line, type, told in REQUEST_FAULTS:
             with self.assertRaises(RemoteProtocolError, msg=line[:60]) as caught:
                 text.open_request(line, "harp")
+                text.refuse_repeated_keys(line)
             self.assertEqual(caught.exception.type, type, line[:60])
             self.assertIn(told, caught.exception.message, line[:60])
             self.assertLess(len(caught.exception.message), 200, line[:60])
@@ -79,11 +87,11 @@ class OpenRequestTests(SynchronousTestCase):
 
     def test_same_key_at_two_places(self) -> None:
         """The same key in two objects is no repetition."""
-        text.open_request(b'{"harp":1,"x":{"harp":2,"x":[{"x":1},{"x":1}]}}', "harp")
+        text.refuse_repeated_keys(b'{"harp":1,"x":{"harp":2,"x":[{"x":1},{"x":1}]}}')
 
     def test_long_numbers(self) -> None:
         """A number of any length is passed on, for nobody looks at it here."""
-        text.open_request(b'{"harp":1,"x":' + b"9" * 500_000 + b"}", "harp")
+        text.refuse_repeated_keys(b'{"harp":1,"x":' + b"9" * 500_000 + b"}")
 
     def test_version_key_of_the_other_protocol(self) -> None:
         """Each protocol asks for its own version key."""

@@ -339,10 +339,11 @@ class RequestTests(ApiTestCase):
         self.assert_answered(client, b'{"harpcaller":1,"job_id":"the-job"}\n')
 
     def test_data_behind_the_request(self) -> None:
-        """A request with something behind it is refused, and nothing is called."""
+        """What comes behind a request is not looked at, in whatever pieces it comes."""
         for more in (b"x", b"\n", CALL + b"\n"):
             client = self.asking(CALL + b"\n" + more)
-            self.assert_refused(client, "invalid_request", "after the request line")
+            self.store.answer("submit", WAITING)
+            self.assert_answered(client, b'{"harpcaller":1,"job_id":"the-job"}\n')
 
     def test_second_request(self) -> None:
         """One connection carries one request; what comes later is not looked at."""

@@ -491,11 +491,14 @@ class FailureTests(OrderTestCase):
         self.assertEqual(self.network.getDelayedCalls(), [])
 
     def test_mistake_of_ours(self) -> None:
-        """What goes wrong after an end is in the log rather than lost."""
+        """Whatever goes wrong with an end is in the log, and the job does not run for ever."""
         self.running().reply(RESULT)
         self.store.answer("end", RuntimeError("a mistake"))
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
-        self.successResultOf(self.stop())
+        self.network.advance(RECORD_AGAIN)
+        ended = ended_job(running_job(), RESULT)
+        self.store.answer("end", Ending(ended, []))
+        self.assertEqual(self.watcher.told, [ended])
 
 
 class StopTests(OrderTestCase):

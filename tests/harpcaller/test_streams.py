@@ -61,18 +61,18 @@ class Reader:
         assert not self.has_left, "written after the client left"
         for reply in replies:
             assert not self.outcome, "written after the end"
-            if isinstance(reply, wire.NumberedPacket):
-                assert reply.data == packet(reply.packet)
-                self.got.append(reply.packet)
-            else:
-                self.outcome.append(reply)
+            assert isinstance(reply, wire.NumberedPacket)
+            assert reply.data == packet(reply.packet)
+            self.got.append(reply.packet)
         if self.pause_at_next_write:  # as a transport does whose buffer is full
             self.pause_at_next_write = False
             self.pause()
 
-    def _finish(self) -> None:
-        assert not self.has_left
-        self.outcome.append("finished")
+    def _finish(self, last: wire.Reply) -> None:
+        assert not self.paused, "written while paused"
+        assert not self.has_left, "written after the client left"
+        assert not self.outcome, "finished twice"
+        self.outcome += [last, "finished"]
 
     def _fail(self, failure: Failure) -> None:
         assert not self.has_left

@@ -377,7 +377,7 @@ class FactoryTests(ConnectionTestCase):
     """The daemon's end is the end of its connections."""
 
     def test_shut_down(self) -> None:
-        """Running calls get shutdown and are killed; connections that wait get it too."""
+        """Running calls get shutdown and are killed, waiting ones too; the silent are cut off."""
         running, call = self.call("stream")
         self.login.held = Deferred()
         waiting = self.connect(request())
@@ -385,7 +385,8 @@ class FactoryTests(ConnectionTestCase):
         ended = self.factory.shut_down()
         self.assert_ended(running, STREAM_ACK + SHUTDOWN)
         self.assert_ended(waiting, SHUTDOWN)
-        self.assert_ended(silent, SHUTDOWN)
+        self.assertEqual(silent.received, b"")
+        self.assertTrue(silent.wire.aborted)
         self.assertEqual(call.kills, 1)
         self.login.held.callback(True)
         self.assertEqual(len(self.spawner.calls), 1)
