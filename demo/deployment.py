@@ -104,7 +104,7 @@ class Deployment:
         self.procedures = folder / "procedures.py"
         shutil.copy(procedures, self.procedures)
         self._make_certificates()
-        (folder / "passwords").write_text(f"{USER}:{_hash(PASSWORD)}\n")
+        _write_private(folder / "passwords", f"{USER}:{_hash(PASSWORD)}\n".encode())
         _write_yaml(folder / "harpd.yaml", self._harpd_config())
         self.set_hosts({HOST: self.host_entry()})
         script = folder / "list-hosts"
@@ -152,7 +152,7 @@ class Deployment:
     def set_hosts(self, hosts: Mapping[str, Mapping[str, Any]]) -> None:
         """Set what the dispatcher's hosts script prints from now on."""
         lines = [json.dumps({"hostname": name, **entry}) for name, entry in hosts.items()]
-        (self.folder / "hosts.jsonl").write_text("\n".join(lines) + "\n")
+        _write_private(self.folder / "hosts.jsonl", "\n".join([*lines, ""]).encode())
 
     def _make_certificates(self) -> None:
         authority = trustme.CA()
@@ -160,9 +160,7 @@ class Deployment:
         authority.cert_pem.write_to_path(str(self.ca_file))
         chain = b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
         (self.folder / "harpd.pem").write_bytes(chain)
-        key = self.folder / "harpd.key"
-        key.touch(mode=0o600)
-        key.write_bytes(certificate.private_key_pem.bytes())
+        _write_private(self.folder / "harpd.key", certificate.private_key_pem.bytes())
 
     def _harpd_config(self) -> dict[str, Any]:
         return {
@@ -186,6 +184,11 @@ class Deployment:
             "host_db": str(self.folder / "hosts.cache"),
             "ca_file": str(self.ca_file),
         }
+
+
+def _write_private(file: Path, data: bytes) -> None:
+    file.touch(mode=0o600)
+    file.write_bytes(data)
 
 
 def _write_yaml(file: Path, keys: Mapping[str, Any]) -> None:
