@@ -38,7 +38,7 @@ class CallProcess(Protocol):
         self._caller = caller
         self._kill = kill
         self._reader = LineReader(MAX_REPLY + ENVELOPE_ROOM)
-        self._end: EndResult | None = None
+        self._ended = False
         self._closed = False
         self._exit: EndResult | None = None
 
@@ -55,21 +55,19 @@ class CallProcess(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Check what the process reports and pass it on."""
-        if self._end is not None:
+        if self._ended:
             return
         self._reader.feed(data)
         found: list[harpd.Reply] = []
         try:
-            while self._end is None and (line := self._reader.next_line()) is not None:
+            while not self._ended and (line := self._reader.next_line()) is not None:
                 reply = harpd.decode_reply_line(line)
                 found.append(reply)
-                if isinstance(reply, EndResult):
-                    self._end = reply
+                self._ended = isinstance(reply, EndResult)
         except (RemoteProtocolError, LineTooLongError) as error:
-            self._end = results.error(
-                errors.INVALID_MESSAGE, f"the process of the call wrote no reply: {error}"
-            )
-            found.append(self._end)
+            self._ended = True
+            text = f"the process of the call wrote no reply: {error}"
+            found.append(results.error(errors.INVALID_MESSAGE, text))
             self._kill()
         if found:
             self._caller.replies(found)
@@ -77,7 +75,7 @@ class CallProcess(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Nothing more can come. If the process is still there, it has closed its socket."""
         self._closed = True
-        if self._exit is None and self._end is None:
+        if self._exit is None and not self._ended:
             self._kill()
         self._finish()
 
@@ -110,9 +108,9 @@ class CallProcess(Protocol):
             handle.shutdown(socket.SHUT_RD)
 
     def _finish(self) -> None:
-        if self._end is None and self._exit is not None and self._closed:
-            self._end = self._exit
-            self._caller.replies([self._end])
+        if not self._ended and self._exit is not None and self._closed:
+            self._ended = True
+            self._caller.replies([self._exit])
 
 
 class OneProtocol(Factory):

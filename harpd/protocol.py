@@ -150,6 +150,7 @@ class HarpdProtocol(Protocol):
                 self._log.info("call {number}: its client has left", number=self._number)
                 self._kill()
         self._let_go()
+        self._process = None  # a circle, which would keep what it holds until it is looked for
         self._lost(self)
 
     # The ways in which it ends early.

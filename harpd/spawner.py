@@ -44,7 +44,7 @@ class Spawner(Service):
         self._zygote: ZygoteProcess | None = None
         self._catalogue: Catalogue | ProceduresError | None = None
         self._waiting: list[Deferred[Catalogue]] = []
-        self._timers: set[IDelayedCall] = set()
+        self._timers: dict[object, IDelayedCall] = {}
         self._delay = FIRST_DELAY
         self._stopped: Deferred[None] | None = None
 
@@ -96,9 +96,7 @@ class Spawner(Service):
     def stopService(self) -> Deferred[None] | None:
         """End all calls and the zygote; fires when it is gone."""
         super().stopService()  # type: ignore[no-untyped-call]
-        for timer in list(self._timers):
-            timer.cancel()
-        self._timers.clear()
+        self._forget_timers()
         if self._zygote is None:
             return None
         self._stopped = Deferred()
@@ -133,9 +131,7 @@ class Spawner(Service):
         if not isinstance(self._catalogue, ProceduresError):
             self._catalogue = None
         if self._stopped is not None:
-            for timer in list(self._timers):
-                timer.cancel()
-            self._timers.clear()
+            self._forget_timers()
             self._stopped.callback(None)
             return
         self._log.error("the zygote ended; another is started in {delay} s", delay=self._delay)
@@ -143,9 +139,15 @@ class Spawner(Service):
         self._delay = min(2 * self._delay, LAST_DELAY)
 
     def _later(self, delay: float, function: Callable[..., None], *args: Any) -> None:
-        def run() -> None:
-            self._timers.discard(timer)
-            function(*args)
+        # By a key: a function that knew its own timer would be a circle, left to the collector.
+        key = object()
+        self._timers[key] = self._reactor.callLater(delay, self._run_later, key, function, args)
 
-        timer: IDelayedCall = self._reactor.callLater(delay, run)
-        self._timers.add(timer)
+    def _run_later(self, key: object, function: Callable[..., None], args: tuple[Any, ...]) -> None:
+        del self._timers[key]
+        function(*args)
+
+    def _forget_timers(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()

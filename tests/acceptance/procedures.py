@@ -122,9 +122,9 @@ def crash_with_child() -> Iterator[Any]:
 
 
 @procedure
-def large(mebibytes: int) -> str:
+def large(kibibytes: int) -> str:
     """Return a text of that size."""
-    return "x" * (mebibytes * 1024 * 1024)
+    return "x" * (kibibytes * 1024)
 
 
 @procedure

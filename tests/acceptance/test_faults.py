@@ -126,7 +126,7 @@ class FaultsOfTheCallTests(SynchronousTestCase):
 
     def test_large_result(self) -> None:
         """A result of many slices arrives whole, through both daemons."""
-        self.assertEqual(self.call("large", 12).get(), "x" * (12 * 1024 * 1024))
+        self.assertEqual(self.call("large", 12 * 1024).get(), "x" * (12 * 1024 * 1024))
 
     def test_closes_its_descriptors(self) -> None:
         """A result that can't be reported is not written into somebody else's file."""

@@ -96,7 +96,7 @@ class LeakTests(SynchronousTestCase):
             yield host.die_by(9).result(wait=True)
             yield host.crash_with_child().result(wait=True)
             yield host.print_much(1).result(wait=True)
-            yield host.large(1).result(wait=True)
+            yield host.large(128).result(wait=True)
             yield host.close_descriptors("/dev/null").result(wait=True)
             yield host.count(20).follow(since=0).all()
             yield rpc.host("nowhere").add(1).result(wait=True)
