@@ -6,6 +6,7 @@ Changes go through the one thread that writes, reads through threads of their ow
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from threading import Thread
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -53,6 +54,7 @@ class JobStore:
         self._database = Database(url)
         self._reactor = reactor
         self._writer = Writer(reactor)
+        self._reader_count = readers
         self._readers = self._database.readers(readers)
         self._thread_count = readers
         self._threads: ThreadPool
@@ -152,7 +154,21 @@ class JobStore:
             self._threads.start()
             self._is_open = True
 
-        return self._writer.start(self._database.open_writer).addCallback(opened)
+        return self._writer.start(self._connect).addCallback(opened)
+
+    def _connect(self) -> Connection:
+        """Open every connection now, so that what the store holds does not depend on its load."""
+        writer = self._database.open_writer()
+        try:
+            with translated_errors(), ExitStack() as taken:
+                for _ in range(self._reader_count):
+                    reader = taken.enter_context(self._readers.connect())
+                    # Only a read opens the write-ahead log.
+                    reader.exec_driver_sql("SELECT count(*) FROM sqlite_master").close()
+        except BaseException:
+            writer.close()
+            raise
+        return writer
 
     def _close(self) -> Deferred[None]:
         if not self._is_open:
