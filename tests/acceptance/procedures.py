@@ -128,11 +128,14 @@ def large(kibibytes: int) -> str:
 
 
 @procedure
-def mark(path: str) -> None:
-    """Sleep, and leave a mark only if that was not cut short."""
-    time.sleep(1)
-    with open(path, "a") as file:
-        file.write("ran to its end\n")
+def keep_diary(path: str) -> None:
+    """Write down that the call has begun, stay, and write down that it was told to end."""
+    diary = os.open(path, os.O_WRONLY | os.O_APPEND)
+    try:
+        os.write(diary, b"began %d\n" % os.getpid())
+        signal.pause()
+    finally:
+        os.write(diary, b"told %d\n" % os.getpid())
 
 
 @streaming_procedure

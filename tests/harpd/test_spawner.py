@@ -134,6 +134,27 @@ class KillTests(SpawnerTestCase):
         self.assertEqual(error["data"], {"exit_status": 143})
         self.assertIn("tidied", texts()[0])
 
+    async def test_at_birth(self) -> None:
+        """A TERM that comes while the process is being forked is obeyed when it is there."""
+        spawner = await self.spawner(
+            """
+            def until_told_to_end():
+                while signal.SIGTERM not in signal.sigpending():
+                    os.sched_yield()
+
+            os.register_at_fork(after_in_child=until_told_to_end)
+
+            @procedure
+            def f():
+                signal.pause()
+            """,
+            clocked=ClockedReactor(),  # KILL never comes
+        )
+        call = Running(spawner, "f", "[]")
+        call.kill()
+        kind, error = await call.end()
+        self.assertEqual((kind, error["data"]), ("error", {"exit_status": 143}))
+
     async def test_stubborn(self) -> None:
         """What does not end at TERM lives for the grace and not longer."""
         clocked = ClockedReactor()
