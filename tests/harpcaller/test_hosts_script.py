@@ -1,4 +1,4 @@
-"""Tests of harpcaller.hostscript: real programs, with a Clock for the limits."""
+"""Tests of harpcaller.hosts.script: real programs, with a Clock for the limits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorProcess
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
-from harpcaller.hostscript import KILL_GRACE, MAX_ERRORS, Output, ScriptRun, run_script
+from harpcaller.hosts.script import KILL_GRACE, MAX_ERRORS, Output, ScriptRun, run_script
 
 
 class RunScriptTests(TestCase):

@@ -1,6 +1,6 @@
 """One run of the program that prints the hosts: a session of its own, its time and output limited.
 
-What it printed is understood, and what a failure means is decided, by ``harpcaller.hosts``.
+What it printed, and what a failure means, is understood elsewhere.
 """
 
 from __future__ import annotations

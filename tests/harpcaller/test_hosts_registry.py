@@ -1,8 +1,7 @@
-"""Tests of harpcaller.hosts: real programs and files, with a Clock for the interval."""
+"""Tests of harpcaller.hosts.registry: real programs and files, with a Clock for the interval."""
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from pathlib import Path
@@ -13,90 +12,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorProcess
 from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogPublisher
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
-from harpcaller import hosts
-from harpcaller.hosts import MAX_COMPLAINTS, Host, HostsRegistry, parse_hosts
-
-WEB1 = Host("web1", "10.0.0.1", 4306, "u", "secret")
-
-
-def line(hostname: str = "web1", **changes: object) -> bytes:
-    """Return one line of the script's output; a change to None leaves the key out."""
-    login = {"user": "u", "password": "secret"}
-    entry = {"hostname": hostname, "address": "10.0.0.1", "port": 4306, "credentials": login}
-    entry |= changes
-    return json.dumps({key: value for key, value in entry.items() if value is not None}).encode()
-
-
-class HostTests(SynchronousTestCase):
-    """The value."""
-
-    def test_password_is_not_shown(self) -> None:
-        """The password stays out of logs and tracebacks."""
-        self.assertNotIn("secret", f"{WEB1!r} {WEB1}")
-
-
-class ParseHostsTests(SynchronousTestCase):
-    """The script's output."""
-
-    def test_good_lines(self) -> None:
-        """Each line is a host; blank lines and the last line's end do not matter."""
-        found = parse_hosts(line() + b"\r\n\n" + line("web2", address="web2.example.org", port=1))
-        web2 = Host("web2", "web2.example.org", 1, "u", "secret")
-        self.assertEqual(found, ({"web1": WEB1, "web2": web2}, []))
-
-    def test_port_is_optional(self) -> None:
-        """A host without a port has harpd's own."""
-        self.assertEqual(parse_hosts(line(port=None)), ({"web1": WEB1}, []))
-
-    def test_unknown_keys(self) -> None:
-        """Scripts may print more than is understood here."""
-        login = {"user": "u", "password": "secret", "realm": "x"}
-        found, complaints = parse_hosts(line(tags=["x"], credentials=login))
-        self.assertEqual((found, complaints), ({"web1": WEB1}, []))
-
-    def test_no_lines(self) -> None:
-        """No output is no host, and nothing to complain about."""
-        self.assertEqual(parse_hosts(b""), ({}, []))
-
-    def test_bad_lines(self) -> None:
-        """A bad line is left out and told by its number and fault, without what stood there."""
-        bad = [
-            line(hostname=""),
-            line(address=None),
-            line(address=""),
-            line(port=0),
-            line(port=65536),
-            line(port="4306"),
-            line(credentials="u:secret"),
-            line(credentials={"user": "u"}),
-            line(credentials={"user": "u", "password": 1}),
-            b'{"password": "secret"',
-            b'["secret"]',
-            b'"secret" \xff',
-            line()[:-1] + b', "unknown": "\xff"}',
-            line()[:-1] + b', "unknown": ' + b"[" * 100000,
-        ]
-        for entry in bad:
-            found, complaints = parse_hosts(b"\n" + entry + b"\n" + line())
-            self.assertEqual(found, {"web1": WEB1})
-            self.assertEqual(len(complaints), 1)
-            self.assertRegex(complaints[0], r"^line 2: \w")
-            self.assertNotIn("secret", complaints[0])
-
-    def test_fault_is_named(self) -> None:
-        """The complaint leads to the key."""
-        _, complaints = parse_hosts(line(port="x") + b"\n" + line(credentials={"user": "u"}))
-        self.assertIn("$.port", complaints[0])
-        self.assertIn("`password`", complaints[1])
-
-    def test_same_name_twice(self) -> None:
-        """Of two lines with one name the first counts."""
-        found, complaints = parse_hosts(line() + b"\n" + line(address="10.0.0.2"))
-        self.assertEqual(found, {"web1": WEB1})
-        self.assertEqual(len(complaints), 1)
-        self.assertIn("line 2: ", complaints[0])
+from harpcaller.hosts import HostsFile, HostsRegistry, HostsScript, registry
+from harpcaller.hosts.registry import MAX_COMPLAINTS
+from tests.harpcaller.test_hosts_entries import WEB1, line
 
 
 class HostsRegistryTests(TestCase):
@@ -118,17 +38,20 @@ class HostsRegistryTests(TestCase):
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
 
-    def make(self) -> HostsRegistry:
-        registry = HostsRegistry(
-            cast(IReactorProcess, reactor), self.clock, self.script, self.cache, 900.0
+    def make(self, source: HostsScript | HostsFile | None = None) -> HostsRegistry:
+        made = HostsRegistry(
+            cast(IReactorProcess, reactor), self.clock, source or self.source(max_loss=None)
         )
 
         async def stop() -> None:
-            if registry.running:
-                await (registry.stopService() or _done())
+            if made.running:
+                await (made.stopService() or _done())
 
         self.addCleanup(stop)
-        return registry
+        return made
+
+    def source(self, interval: float = 900.0, max_loss: float | None = 0.5) -> HostsScript:
+        return HostsScript(self.script, self.cache, interval, max_loss)
 
     def write(self, text: str) -> None:
         """Make a script that counts its runs before anything else."""
@@ -268,7 +191,7 @@ class HostsRegistryTests(TestCase):
     async def test_mistake_of_ours(self) -> None:
         """An unexpected exception is logged, and the next run comes all the same."""
         self.registry.startService()
-        self.patch(hosts, "parse_hosts", lambda output: 1 // 0)
+        self.patch(registry, "parse_hosts", lambda output: 1 // 0)
         self.assertIn("internal", await self.registry.refresh() or "")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.clock.advance(900)
