@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,47 +24,12 @@ from harpcaller.hosts.cache import read_cache, write_cache
 from harpcaller.hosts.entries import Host, parse_hosts
 from harpcaller.hosts.file import load_hosts_file
 from harpcaller.hosts.script import ScriptRun, run_script
+from harpcaller.hosts.sources import HostsFile, HostsScript, HostsSource
 
 MAX_COMPLAINTS = 20
 """Of how many bad lines is told; one mistake of the program can spoil all of them."""
 
-MAX_LOSS = 0.5
-"""The part of the known hosts that a script's new list may miss, unless told otherwise."""
-
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class HostsScript:
-    """A program that prints the hosts.
-
-    :param path: the program.
-    :param cache_file: where its last good output is kept, for nobody else to read.
-    :param refresh_interval: from start to start of the program, in seconds.
-    :param max_loss: the part of the hosts, 0 to 1, of which a new list may miss no more; None if
-        it may miss any.
-    """
-
-    path: Path
-    cache_file: Path
-    refresh_interval: float
-    max_loss: float | None = MAX_LOSS
-
-
-@dataclass(frozen=True, slots=True)
-class HostsFile:
-    """A file that has the hosts in it, and what it had when it was read."""
-
-    path: Path
-    hosts: Mapping[str, Host] = field(repr=False)
-
-    @classmethod
-    def read(cls, path: Path) -> HostsFile:
-        """Read the file.
-
-        :raises harp.settings.ConfigError: with every mistake in it.
-        """
-        return cls(path, load_hosts_file(path))
 
 
 class HostsRegistry(Service):
@@ -79,9 +43,7 @@ class HostsRegistry(Service):
     name = "hosts"
     _log = Logger()
 
-    def __init__(
-        self, reactor: IReactorProcess, clock: IReactorTime, source: HostsScript | HostsFile
-    ) -> None:
+    def __init__(self, reactor: IReactorProcess, clock: IReactorTime, source: HostsSource) -> None:
         self._reactor = reactor
         self._clock = clock
         self._source = source
@@ -138,7 +100,7 @@ class HostsRegistry(Service):
         self._start_refresh()
         return refreshed
 
-    def reconfigure(self, source: HostsScript | HostsFile) -> None:
+    def reconfigure(self, source: HostsSource) -> None:
         """Take the hosts from somewhere else, or anew from the same; it can't fail.
 
         The hosts of a file are in force at once. A script is run at once; the list that there is
@@ -204,7 +166,7 @@ class HostsRegistry(Service):
         for each in refreshed:
             each.callback(problem)
 
-    async def _take_new_list(self, source: HostsScript | HostsFile) -> str | None:
+    async def _take_new_list(self, source: HostsSource) -> str | None:
         if isinstance(source, HostsScript):
             return await self._take_from_script(source)
         try:
@@ -222,10 +184,8 @@ class HostsRegistry(Service):
             return f"it can't be started: {error.strerror}"
         output = await self._run.ended
         self._run = None
-        if output.errors.strip():
-            self._log.warn(
-                "{script} says: {errors}", script=source.path, errors=_shown(output.errors)
-            )
+        if errors := _one_line(output.errors):
+            self._log.warn("{script} says: {errors}", script=source.path, errors=errors)
         if output.problem is not None:
             return output.problem
         hosts, complaints = await self._in_thread(lambda: parse_hosts(output.printed))
@@ -293,6 +253,6 @@ def _first(complaints: list[str]) -> str:
     return "; ".join(complaints[:MAX_COMPLAINTS]) + (f"; and {more} more" if more > 0 else "")
 
 
-def _shown(errors: str) -> str:
+def _one_line(errors: str) -> str:
     lines = (line.translate(CONTROL).expandtabs().strip() for line in errors.splitlines())
     return " | ".join(line for line in lines if line)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -124,6 +126,26 @@ class HostsRegistryTests(TestCase):
         self.assertEqual(self.registry.lookup("web1"), WEB1)
         self.assertEqual([each.name for each in self.folder.glob(".*")], [])
 
+    async def test_killed_while_writing_the_cache(self) -> None:
+        """Writers that were killed leave one file at most, and the next good list removes it."""
+        self.cache.write_bytes(line("old"))
+        text = (
+            "import os, pathlib, sys\n"
+            "from harpcaller.hosts.cache import write_cache\n"
+            "os.fsync = lambda descriptor: os.kill(os.getpid(), 9)\n"
+            "write_cache(pathlib.Path(sys.argv[1]), b'new')\n"
+        )
+        for _ in range(2):
+            ended = subprocess.run([sys.executable, "-c", text, str(self.cache)], check=False)
+            self.assertEqual(ended.returncode, -9)
+        self.assertEqual(self.cache.read_bytes(), line("old"))
+        (left,) = self.folder.glob(".*")
+        left.chmod(0o644)
+        self.registry.startService()
+        await self.registry.refresh()
+        self.assertEqual([each.name for each in self.folder.glob(".*")], [])
+        self.assertEqual(stat.S_IMODE(self.cache.stat().st_mode), 0o600)
+
     async def test_half_written_cache(self) -> None:
         """If the new cache can't be written whole, the old one stays as it was."""
         self.cache.write_bytes(line("old"))
@@ -176,6 +198,14 @@ class HostsRegistryTests(TestCase):
         self.registry.startService()
         self.assertIsNone(await self.registry.refresh())
         self.assertIn("half the racks are dark", self.logged())
+
+    async def test_errors_are_escaped(self) -> None:
+        """They are one line of the log, without what a terminal would obey."""
+        self.write(r"cat $output; printf 'one\n\n\ttwo\033[2J\r\nthree\302\205four\000\n' >&2")
+        self.registry.startService()
+        await self.registry.refresh()
+        self.assertIn(r"says: one | two\x1b[2J | three | four\x00", self.logged())
+        self.assertTrue(self.logged().isprintable())
 
     async def test_can_not_start(self) -> None:
         """A process that can't be started is a failure like others."""
@@ -256,6 +286,103 @@ class HostsRegistryTests(TestCase):
         self.registry.startService()
         await self.registry.refresh()
         self.assertEqual(self.runs(), 2)
+
+    async def take(self, *names: str, accept_loss: bool = False) -> str | None:
+        """Let the script print these hosts, and return what a refresh comes to."""
+        self.output.write_bytes(b"\n".join(line(name) for name in names))
+        return await self.registry.refresh(accept_loss)
+
+    async def test_loss_keeps_the_list(self) -> None:
+        """A list without more than half of the known hosts is not taken, on disk neither."""
+        self.registry = self.make(self.source())
+        self.registry.startService()
+        await self.take("a", "b", "c", "d")
+        cached = self.cache.read_bytes()
+        problem = await self.take("d", "e", "f", "g", "h")
+        for word in ("5 hosts", "3 of the 4", "host_db_max_loss is 0.5", "accept_loss"):
+            self.assertIn(word, problem or "")
+        self.assertIn(problem or "", self.logged(LogLevel.error))
+        self.assertEqual(self.names(), ["a", "b", "c", "d"])
+        self.assertEqual(self.cache.read_bytes(), cached)
+
+    async def test_half_may_go(self) -> None:
+        """Half of them is not more than half."""
+        self.registry = self.make(self.source())
+        self.registry.startService()
+        await self.take("a", "b", "c", "d")
+        self.assertIsNone(await self.take("c", "d"))
+        self.assertEqual(self.names(), ["c", "d"])
+
+    async def test_max_loss(self) -> None:
+        """The part can be set, down to nothing, or not looked at."""
+        for max_loss, is_taken in [(0.0, False), (0.7, False), (0.75, True), (None, True)]:
+            self.registry = self.make(self.source(max_loss=max_loss))
+            self.cache.unlink(missing_ok=True)
+            self.registry.startService()
+            await self.take("a", "b", "c", "d")
+            self.assertEqual(await self.take("d") is None, is_taken, max_loss)
+            await (self.registry.stopService() or _done())
+
+    async def test_loss_after_a_start(self) -> None:
+        """The list of the time before the start is what the loss is measured by."""
+        self.cache.write_bytes(b"\n".join(line(name) for name in "abcd"))
+        self.registry = self.make(self.source())
+        self.registry.startService()
+        self.assertIn("4 of the 4", await self.registry.refresh() or "")
+        self.assertEqual(self.names(), ["a", "b", "c", "d"])
+
+    async def test_loss_is_accepted(self) -> None:
+        """Who says so gets the short list, this time only."""
+        self.registry = self.make(self.source())
+        self.registry.startService()
+        await self.take("a", "b", "c", "d")
+        self.assertIsNone(await self.take("d", accept_loss=True))
+        self.assertEqual(self.names(), ["d"])
+        self.assertEqual(self.cache.read_bytes(), line("d"))
+        self.assertIn("3 of the 4 known; that was asked for", self.logged())
+        self.assertIn("1 of the 1", await self.take("e") or "")
+        self.assertIn("no host", await self.take(accept_loss=True) or "")
+
+    async def test_loss_is_accepted_by_one_who_joins(self) -> None:
+        """The run may have begun before somebody accepts what it brings."""
+        self.registry = self.make(self.source())
+        self.registry.startService()
+        await self.take("a", "b", "c", "d")
+        self.output.write_bytes(line("d"))
+        self.clock.advance(900)
+        self.assertIsNone(await self.registry.refresh(accept_loss=True))
+        self.assertEqual(self.runs(), 2)
+
+    def names(self) -> list[str]:
+        return [host.name for host in self.registry.page(100)[0]]
+
+    async def test_pages(self) -> None:
+        """The hosts can be listed by name, some at a time, none twice."""
+        self.registry.startService()
+        await self.take("b", "e", "a", "d", "c")
+        self.assertEqual(self.registry.count(), 5)
+        seen, cursor, pages = [], None, 0
+        while pages == 0 or cursor is not None:
+            hosts, cursor = self.registry.page(2, cursor)
+            seen += [host.name for host in hosts]
+            pages += 1
+        self.assertEqual((seen, pages), (["a", "b", "c", "d", "e"], 3))
+        self.assertEqual(self.registry.page(5), (self.registry.page(100)[0], None))
+        self.assertEqual(self.registry.page(1)[0], [self.registry.lookup("a")])
+
+    async def test_pages_of_a_list_that_changes(self) -> None:
+        """A cursor holds also when its host is gone, and after the last one."""
+        self.registry.startService()
+        await self.take("a", "b", "c")
+        _, cursor = self.registry.page(2)
+        await self.take("a", "c", "d")
+        hosts, end = self.registry.page(2, cursor)
+        self.assertEqual(([host.name for host in hosts], end), (["c", "d"], None))
+        self.assertEqual(self.registry.page(2, "z"), ([], None))
+
+    def test_no_pages(self) -> None:
+        """No hosts are an empty page."""
+        self.assertEqual((self.registry.page(10), self.registry.count()), (([], None), 0))
 
 
 def _no_space(descriptor: int) -> None:
