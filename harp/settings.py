@@ -6,7 +6,7 @@ Which keys there are is said by the ``config`` module of each daemon; this one k
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -92,11 +92,30 @@ class Section:
 
     def seconds(self, key: str, default: float) -> float:
         """Return a length of time in seconds, more than none."""
-        value = self._value(key, default)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if is_number and 0 < value < math.inf:
-            return float(value)
-        return self._wrong(key, value, "a number of seconds above 0", default)
+        return self._above_zero(key, default, "a number of seconds above 0", math.inf)
+
+    def hours(self, key: str) -> float | None:
+        """Return a length of time in hours, more than none, as seconds; None if it is not there."""
+        if key not in self:
+            return None
+        return 3600 * self._above_zero(key, 1.0, "a number of hours above 0", math.inf)
+
+    def fraction(self, key: str, default: float) -> float:
+        """Return a number above 0, up to 1."""
+        wanted = "a number above 0, up to 1"
+        return self._above_zero(key, default, wanted, math.nextafter(1, 2))
+
+    def optional_integer(self, key: str, minimum: int, maximum: int) -> int | None:
+        """Return a whole number between two limits, None if the key is not there."""
+        return self.integer(key, minimum, minimum, maximum) if key in self else None
+
+    def choice(self, key: str, default: str, choices: Sequence[str]) -> str:
+        """Return one of several texts."""
+        value = self.text(key, default)
+        if value and value not in choices:
+            self.mistake(key, f"must be one of {', '.join(choices)}")
+            return default
+        return value or default
 
     def section(self, key: str) -> Section:
         """Return the mapping under a key."""
@@ -136,6 +155,13 @@ class Section:
             return yaml.SafeLoader("").construct_object(node, deep=True)
         except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that there is not
             return error
+
+    def _above_zero(self, key: str, default: float, wanted: str, below: float) -> float:
+        value = self._value(key, default)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and 0 < value < below:
+            return float(value)
+        return self._wrong(key, value, wanted, default)
 
     def _wrong(self, key: str, value: object, wanted: str, instead: T) -> T:
         if value is None and key not in self._nodes:

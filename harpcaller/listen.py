@@ -1,4 +1,4 @@
-"""What stands under ``listen`` in the configuration, made into Twisted server endpoints.
+"""What stands under ``listen`` in the configuration, made into Twisted server endpoints and ports.
 
 Which addresses there are is said by the configuration; who listens on them by the service.
 """
@@ -6,12 +6,75 @@ Which addresses there are is said by the configuration; who listens on them by t
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
-from twisted.internet.interfaces import IStreamServerEndpoint, IStreamServerEndpointStringParser
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+    IStreamServerEndpointStringParser,
+)
 from twisted.plugin import getPlugins
 
 from harp.settings import MAX_PORT
+
+class Ports:
+    """The ports that are open, by their descriptions.
+
+    :param factory: makes the protocols of all of them.
+    """
+
+    def __init__(self, reactor: Any, factory: IProtocolFactory) -> None:
+        self._reactor = reactor
+        self._factory = factory
+        self._open: dict[str, IListeningPort] = {}
+
+    async def _listen(self, description: str) -> IListeningPort:
+        return await endpoint(self._reactor, description).listen(self._factory)
+
+    def open(self, descriptions: Iterable[str]) -> Deferred[None]:
+        """Open the first ports.
+
+        :raises CannotListenError: (errback) if one can't be bound.
+        """
+        return Deferred.fromCoroutine(self._open_all(descriptions))
+
+    async def change(self, descriptions: Sequence[str]) -> list[str]:
+        """Open what is new, then close what is not wanted any more; what stays is not touched.
+
+        :return: why that can't be done; then nothing has changed.
+        """
+        new: dict[str, IListeningPort] = {}
+        for description in descriptions:
+            if description in self._open:
+                continue
+            try:
+                new[description] = await self._listen(description)
+            except Exception as error:  # plug-ins raise what they like
+                await _close(new.values())
+                return [f"listen: {description}: {error}"]
+        old = [self._open.pop(each) for each in list(self._open) if each not in descriptions]
+        self._open |= new
+        await _close(old)
+        return []
+
+    async def close(self) -> None:
+        """Close all."""
+        ports, self._open = self._open, {}
+        await _close(ports.values())
+
+    async def _open_all(self, descriptions: Iterable[str]) -> None:
+        for description in descriptions:
+            self._open[description] = await self._listen(description)
+
+
+async def _close(ports: Iterable[IListeningPort]) -> None:
+    for port in ports:
+        await maybeDeferred(port.stopListening)
+
 
 _SHORT = re.compile(r"(?P<host>[^\s:=/\\\[\]]+|\[(?P<v6>[0-9A-Fa-f:.]+)\]):(?P<port>[0-9]+)")
 _WITH_PORT = re.compile(r"(?:tcp|tcp6|ssl):(?:port=)?(?P<port>[0-9]+)(?::|$)")
