@@ -193,7 +193,7 @@ class Dispatcher:
             try:
                 # When the dispatcher stops, those that wait are not to be started any more.
                 ending = await self._store.end(
-                    job.id, result, self._now(), release=not self._stopping
+                    job.id, result, None, self._now(), release=not self._stopping
                 )
             except Exception:  # whatever it was, a job must not run for ever
                 self._log.failure("the end of job {id} is not recorded", id=job.id)
