@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, case, exists, insert, select, update
 
 from harp import errors
+from harp.errors import Origin
 from harp.wire import results
 from harp.wire.results import EndResult
-from harpcaller.jobs import Job, JobEvent, JobState, NewJob, is_legal, state_after
-from harpcaller.store import queues
+from harpcaller.jobs import Capacity, Job, JobEvent, JobState, NewJob, is_legal, state_after
+from harpcaller.store import admission
 from harpcaller.store.records import Record, find
 from harpcaller.store.schema import in_state, jobs, packets
 
@@ -27,7 +28,7 @@ class Ending(msgspec.Struct, frozen=True):
     """What the end of a job changed.
 
     :param job: the job as it ended; None if it was not running, and nothing changed.
-    :param released: jobs of its queue that now run, in the order of submission.
+    :param released: jobs that now run, in the order of submission.
     """
 
     job: Job | None
@@ -39,7 +40,7 @@ class Cancellation(msgspec.Struct, frozen=True):
 
     :param before: the state that it found; None if there is no such job.
     :param job: the job as it is now; None if there is no such job.
-    :param released: jobs of its queue that now run, in the order of submission.
+    :param released: jobs that now run, in the order of submission.
     """
 
     before: JobState | None
@@ -59,20 +60,19 @@ class Recovery(msgspec.Struct, frozen=True):
 
 
 _INSERT = insert(jobs)
-_START = (
-    update(jobs)
-    .where(jobs.c.seq == bindparam("at"))
-    .values(state=bindparam("after"), started=bindparam("now"))
-)
+_has_packets = exists().where(packets.c.job == jobs.c.seq)
 _END_VALUES: Mapping[str, Any] = {
     "state": bindparam("after"),
+    "waits_for": None,
     "queue_id": None,
     "ended": bindparam("now"),
     "end_kind": bindparam("kind"),
     "end_value": bindparam("value"),
+    "end_origin": bindparam("origin"),
+    "stream_ended": case((_has_packets, bindparam("now"))),
 }
 _END = update(jobs).where(jobs.c.seq == bindparam("at")).values(_END_VALUES)
-_RUNNING_IDS = select(jobs.c.id).where(in_state(JobState.RUNNING)).order_by(jobs.c.seq)
+_RUNNING_IDS = select(jobs.c.seq, jobs.c.id).where(in_state(JobState.RUNNING))
 _END_RUNNING = update(jobs).where(in_state(JobState.RUNNING)).values(_END_VALUES)
 
 # One row; executed for many at once. It inserts nothing if the job is not running.
@@ -87,11 +87,11 @@ INSERT_PACKET = insert(packets).from_select(
 )
 
 
-def submit(connection: Connection, new: NewJob, now: float) -> Job:
+def submit(connection: Connection, capacity: Capacity, new: NewJob, now: float) -> Job:
     """Insert a job, running if it need not wait."""
-    place = None if new.queue is None else queues.place_for(connection, new.queue)
+    queue_id, waits_for = admission.place_for(connection, new, capacity)
     state = JobState.WAITING
-    if place is None or place.may_start:
+    if waits_for is None:
         state = state_after(state, JobEvent.START)
     job = Job(
         id=new.id,
@@ -105,24 +105,35 @@ def submit(connection: Connection, new: NewJob, now: float) -> Job:
         state=state,
         submitted=now,
         started=now if state is JobState.RUNNING else None,
+        waits_for=waits_for,
+        caller=new.caller,
     )
     values = msgspec.structs.asdict(job)
-    del values["ended"], values["end"]
-    connection.execute(_INSERT, values | {"queue_id": None if place is None else place.queue_id})
+    del values["ended"], values["end"], values["origin"]
+    connection.execute(_INSERT, values | {"queue_id": queue_id})
     return job
 
 
 def end(
-    connection: Connection, job_id: str, result: EndResult, now: float, release: bool
+    connection: Connection,
+    capacity: Capacity,
+    job_id: str,
+    result: EndResult,
+    origin: Origin | None,
+    now: float,
+    release: bool,
 ) -> Ending:
     """End a job that runs and, if told to, release those that waited for it."""
     record = find(connection, job_id)
     if record is None or not is_legal(record.job.state, JobEvent.FINISH):
         return Ending(None, [])
-    return _end(connection, record, JobEvent.FINISH, result, now, release)
+    job = _end(connection, record, JobEvent.FINISH, result, origin, now)
+    return Ending(job, _released(connection, capacity, record, now) if release else [])
 
 
-def cancel(connection: Connection, job_id: str, now: float, release: bool) -> Cancellation:
+def cancel(
+    connection: Connection, capacity: Capacity, job_id: str, now: float, release: bool
+) -> Cancellation:
     """End a job that waits or runs and, if told to, release those that waited for it."""
     record = find(connection, job_id)
     if record is None:
@@ -130,22 +141,23 @@ def cancel(connection: Connection, job_id: str, now: float, release: bool) -> Ca
     before = record.job.state
     if not is_legal(before, JobEvent.CANCEL):
         return Cancellation(before, record.job, [])
-    ending = _end(connection, record, JobEvent.CANCEL, results.CANCELLED, now, release)
-    return Cancellation(before, ending.job, ending.released)
+    job = _end(connection, record, JobEvent.CANCEL, results.CANCELLED, None, now)
+    released = _released(connection, capacity, record, now) if release else []
+    return Cancellation(before, job, released)
 
 
-def recover(connection: Connection, now: float) -> Recovery:
-    """Close the jobs that were running and let every queue go on."""
-    closed = list(connection.execute(_RUNNING_IDS).scalars())
+def recover(connection: Connection, capacity: Capacity, now: float) -> Recovery:
+    """Close the jobs that were running and let the others go on."""
+    # Sorted here: told to sort, SQLite would rather go through the whole table in its order.
+    closed = [job_id for _, job_id in sorted(connection.execute(_RUNNING_IDS).tuples())]
     after = state_after(JobState.RUNNING, JobEvent.LOSE)
-    connection.execute(_END_RUNNING, _end_parameters(after, LOST, now))
-    released = [
-        record
-        for queue_id in queues.all_queues(connection)
-        for record in _release(connection, queue_id, now)
-    ]
-    released.sort(key=lambda record: record.seq)
-    return Recovery(closed, [record.job for record in released])
+    connection.execute(_END_RUNNING, _end_parameters(after, LOST, Origin.DISPATCHER, now))
+    return Recovery(closed, set_capacity(connection, capacity, now))
+
+
+def set_capacity(connection: Connection, capacity: Capacity, now: float) -> list[Job]:
+    """Let go on who can under another capacity; return those that now run."""
+    return [record.job for record in admission.settle_all(connection, capacity, now)]
 
 
 def _end(
@@ -153,33 +165,28 @@ def _end(
     record: Record,
     event: JobEvent,
     result: EndResult,
+    origin: Origin | None,
     now: float,
-    release: bool,
-) -> Ending:
+) -> Job:
     after = state_after(record.job.state, event)
-    connection.execute(_END, {"at": record.seq} | _end_parameters(after, result, now))
-    ended = msgspec.structs.replace(record.job, state=after, ended=now, end=result)
-    if record.queue_id is None or not release:
-        return Ending(ended, [])
-    released = _release(connection, record.queue_id, now)
-    return Ending(ended, [record.job for record in released])
+    connection.execute(_END, {"at": record.seq} | _end_parameters(after, result, origin, now))
+    return msgspec.structs.replace(
+        record.job, state=after, waits_for=None, ended=now, end=result, origin=origin
+    )
 
 
-def _end_parameters(after: JobState, result: EndResult, now: float) -> dict[str, Any]:
-    return {"after": after, "now": now, "kind": result.kind, "value": result.value}
+def _end_parameters(
+    after: JobState, result: EndResult, origin: Origin | None, now: float
+) -> dict[str, Any]:
+    return {
+        "after": after,
+        "now": now,
+        "kind": result.kind,
+        "value": result.value,
+        "origin": origin,
+    }
 
 
-def _release(connection: Connection, queue_id: int, now: float) -> list[Record]:
-    released = [
-        _start(connection, record, now) for record in queues.next_jobs(connection, queue_id)
-    ]
-    if not released:
-        queues.remove_if_empty(connection, queue_id)
-    return released
-
-
-def _start(connection: Connection, record: Record, now: float) -> Record:
-    after = state_after(record.job.state, JobEvent.START)
-    connection.execute(_START, {"at": record.seq, "after": after, "now": now})
-    job = msgspec.structs.replace(record.job, state=after, started=now)
-    return record._replace(job=job)
+def _released(connection: Connection, capacity: Capacity, ended: Record, now: float) -> list[Job]:
+    released = admission.settle(connection, capacity, now, ended.queue_id, ended.job.host)
+    return [record.job for record in released]

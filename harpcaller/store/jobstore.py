@@ -16,8 +16,9 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
+from harp.errors import Origin
 from harp.wire.results import EndResult
-from harpcaller.jobs import Job, NewJob
+from harpcaller.jobs import Capacity, Job, NewJob
 from harpcaller.store import changes, reads
 from harpcaller.store.changes import Cancellation, Ending, Recovery
 from harpcaller.store.database import Database, StoreError, translated_errors
@@ -46,11 +47,19 @@ class JobStore:
 
     :param url: as SQLAlchemy writes it, ``sqlite:////var/lib/harpcaller/jobs.db``.
     :param reactor: where the Deferreds fire.
+    :param capacity: how much may run at once, until `set_capacity` says something else.
     :param readers: how many threads read.
     :raises ValueError: if the URL is not that of an SQLite file.
     """
 
-    def __init__(self, url: str, reactor: IReactorFromThreads, readers: int = 4) -> None:
+    def __init__(
+        self,
+        url: str,
+        reactor: IReactorFromThreads,
+        capacity: Capacity = Capacity(),  # noqa: B008  # it is frozen
+        readers: int = 4,
+    ) -> None:
+        self._capacity = capacity
         self._database = Database(url)
         self._reactor = reactor
         self._writer = Writer(reactor)
@@ -78,12 +87,13 @@ class JobStore:
     def submit(self, new: NewJob, now: float) -> Deferred[Job]:
         """Record a new job.
 
-        Without a queue it is running. In a queue it is running if there is room and no other job
-        waits before it. The first job of a queue sets the queue's concurrency.
+        It is running if there is room for it in its queue, if it has one, on its host and in the
+        dispatcher, and no other job waits before it. The first job of a queue sets the queue's
+        concurrency.
 
         :raises StoreError: through the Deferred, also if the id is taken.
         """
-        return self._change(changes.submit, new, now)
+        return self._change(changes.submit, self._capacity, new, now)
 
     def append(
         self, job_id: str, first: int, packets: Sequence[bytes], now: float
@@ -105,27 +115,44 @@ class JobStore:
         return self._writer.insert(changes.INSERT_PACKET, rows)
 
     def end(
-        self, job_id: str, result: EndResult, now: float, release: bool = True
+        self,
+        job_id: str,
+        result: EndResult,
+        origin: Origin | None,
+        now: float,
+        release: bool = True,
     ) -> Deferred[Ending]:
         """Record the end of a running job and release those that waited for it.
 
+        :param origin: where the failure arose with which it ended; None if it did not fail.
         :param release: False if nothing is to be started any more; `recover` makes up for it.
         """
-        return self._change(changes.end, job_id, result, now, release)
+        return self._change(changes.end, self._capacity, job_id, result, origin, now, release)
 
     def cancel(self, job_id: str, now: float, release: bool = True) -> Deferred[Cancellation]:
         """Cancel a job that waits or runs and release those that waited for it.
 
         :param release: as for `end`.
         """
-        return self._change(changes.cancel, job_id, now, release)
+        return self._change(changes.cancel, self._capacity, job_id, now, release)
 
     def recover(self, now: float) -> Deferred[Recovery]:
-        """Close what was running when the dispatcher stopped and let the queues go on.
+        """Close what was running when the dispatcher stopped and let the others go on.
 
         To be called once, after `open` and before anything else.
         """
-        return self._change(changes.recover, now)
+        return self._change(changes.recover, self._capacity, now)
+
+    def set_capacity(self, capacity: Capacity, now: float) -> Deferred[list[Job]]:
+        """Set how much may run at once from now on.
+
+        What runs already runs on, however much it is. Not to be called before `recover`, which
+        would take what is released here for lost.
+
+        :return: fires with the jobs that now run, in the order of submission.
+        """
+        self._capacity = capacity
+        return self._change(changes.set_capacity, capacity, now)
 
     def job(self, job_id: str) -> Deferred[Job | None]:
         """Return the job of this id, None if there is none."""

@@ -54,7 +54,7 @@ class JobTests(StoreTestCase):
             self.assertEqual(job.queue, ONE_AT_A_TIME.name)
             self.assertEqual(await self.store.job(job.id), job)
         for job in (first, second):
-            ending = await self.store.end(job.id, RESULT, 3.0)
+            ending = await self.store.end(job.id, RESULT, None, 3.0)
             self.assertEqual(await self.store.job(job.id), ending.job)
             assert ending.job is not None
             self.assertEqual(ending.job.queue, ONE_AT_A_TIME.name)
@@ -64,7 +64,7 @@ class JobTests(StoreTestCase):
         for kind in (EndKind.RESULT, EndKind.EXCEPTION, EndKind.ERROR):
             job = await self.store.submit(new_job(), 1.0)
             result = msgspec.structs.replace(RESULT, kind=kind)
-            ending = await self.store.end(job.id, result, 2.5)
+            ending = await self.store.end(job.id, result, None, 2.5)
             ended = msgspec.structs.replace(job, state=JobState.ENDED, ended=2.5, end=result)
             self.assertEqual(ending, Ending(ended, []))
             self.assertEqual(await self.store.job(job.id), ended)
@@ -72,10 +72,10 @@ class JobTests(StoreTestCase):
     async def test_first_end_counts(self) -> None:
         """Nothing that comes after a job's end changes it."""
         job_id = await self.running()
-        await self.store.end(job_id, RESULT, 2.0)
+        await self.store.end(job_id, RESULT, None, 2.0)
         ended = await self.store.job(job_id)
         late = msgspec.structs.replace(RESULT, value=b"2")
-        self.assertEqual(await self.store.end(job_id, late, 3.0), Ending(None, []))
+        self.assertEqual(await self.store.end(job_id, late, None, 3.0), Ending(None, []))
         cancellation = await self.store.cancel(job_id, 3.0)
         self.assertEqual(cancellation, Cancellation(JobState.ENDED, ended, []))
         self.assertEqual(await self.store.job(job_id), ended)
@@ -84,7 +84,7 @@ class JobTests(StoreTestCase):
         """A job that waits can't be ended by a result: it has not run."""
         await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
         waiting = await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
-        self.assertEqual(await self.store.end(waiting.id, RESULT, 2.0), Ending(None, []))
+        self.assertEqual(await self.store.end(waiting.id, RESULT, None, 2.0), Ending(None, []))
         self.assertEqual(await self.store.job(waiting.id), waiting)
 
     async def test_cancel_running(self) -> None:
@@ -99,7 +99,9 @@ class JobTests(StoreTestCase):
         """A job cancelled while it waited has never started."""
         await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
         waiting = await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
-        ended = msgspec.structs.replace(waiting, state=JobState.ENDED, ended=2.0, end=CANCELLED)
+        ended = msgspec.structs.replace(
+            waiting, state=JobState.ENDED, waits_for=None, ended=2.0, end=CANCELLED
+        )
         cancellation = await self.store.cancel(waiting.id, 2.0)
         self.assertEqual(cancellation, Cancellation(JobState.WAITING, ended, []))
         self.assertIsNone(ended.started)
@@ -109,7 +111,7 @@ class JobTests(StoreTestCase):
         """Any text can be asked for as a job's id; it is not found and nothing happens."""
         for job_id in UNKNOWN:
             self.assertIsNone(await self.store.job(job_id))
-            self.assertEqual(await self.store.end(job_id, RESULT, 1.0), Ending(None, []))
+            self.assertEqual(await self.store.end(job_id, RESULT, None, 1.0), Ending(None, []))
             self.assertEqual(await self.store.cancel(job_id, 1.0), Cancellation(None, None, []))
             self.assertEqual(await self.store.packets(job_id, 0, 10, 1000), [])
             self.assertEqual(await self.store.packet_count(job_id), 0)
@@ -197,7 +199,7 @@ class RecoveryTests(StoreTestCase):
         """What ran is closed with missing_result; what waited goes on in its order."""
         queues = [QueueSpec(b'{"n":%d}' % number, number) for number in (1, 2)]
         ended = await self.running()
-        await self.store.end(ended, RESULT, 2.0)
+        await self.store.end(ended, RESULT, None, 2.0)
         ran = [await self.running()]
         waiting: list[str] = []
         for _ in range(4):
@@ -231,7 +233,7 @@ class RecoveryTests(StoreTestCase):
         """An end that is to release nobody leaves them waiting until a recovery."""
         first = await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
         second = await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
-        ending = await self.store.end(first.id, RESULT, 2.0, release=False)
+        ending = await self.store.end(first.id, RESULT, None, 2.0, release=False)
         self.assertEqual(ending.released, [])
         self.assertEqual(await self.store.job(second.id), second)
         third = await self.store.submit(new_job(ONE_AT_A_TIME), 2.0)

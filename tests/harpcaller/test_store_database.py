@@ -235,7 +235,7 @@ class CrashTests(TestCase):
         recovery = await store.recover(2.0)
         self.assertEqual(recovery.closed, ["runs"])
         self.assertEqual([job.id for job in recovery.released], ["waits"])
-        ending = await store.end("waits", RESULT, 3.0)
+        ending = await store.end("waits", RESULT, None, 3.0)
         self.assertIsNotNone(ending.job)
 
     def test_exit_waits_for_nobody(self) -> None:
