@@ -43,9 +43,7 @@ class Announcements:
             if not watchers:
                 del self._watchers[job_id]
 
-    def packets(
-        self, job_id: str, first: int, packets: Sequence[bytes], recorded: float
-    ) -> None:
+    def packets(self, job_id: str, first: int, packets: Sequence[bytes], recorded: float) -> None:
         """Announce packets that are on disk."""
         for watcher in list(self._watchers.get(job_id, ())):
             watcher.packets(first, packets, recorded)

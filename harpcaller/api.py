@@ -194,9 +194,7 @@ def _since(request: wire.StreamRequest, known: int, default: int) -> int:
     return default if request.since is None else request.since
 
 
-ANSWERS: Mapping[
-    type[wire.Request], Callable[[Any, Answer, Any], Coroutine[Any, Any, None]]
-] = {
+ANSWERS: Mapping[type[wire.Request], Callable[[Any, Answer, Any], Coroutine[Any, Any, None]]] = {
     wire.Call: _call,
     wire.Cancel: _cancel,
     wire.GetStatus: _get_status,

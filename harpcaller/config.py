@@ -89,9 +89,7 @@ def load(path: Path) -> Config:
             _certificates(keys, "known_certs_file", folder),
         )
     assert hosts is not None  # else it was a mistake
-    return Config(
-        listen_on, database, hosts, limits, capacity, ages, grace, level, server_trust
-    )
+    return Config(listen_on, database, hosts, limits, capacity, ages, grace, level, server_trust)
 
 
 def _listen(keys: settings.Section) -> tuple[str, ...]:
@@ -171,9 +169,7 @@ def _program(keys: settings.Section, key: str, folder: Path) -> Path:
     return path
 
 
-def _certificates(
-    keys: settings.Section, key: str, folder: Path
-) -> list[x509.Certificate] | None:
+def _certificates(keys: settings.Section, key: str, folder: Path) -> list[x509.Certificate] | None:
     text = keys.optional_text(key)
     if not text:
         return None

@@ -21,6 +21,7 @@ from twisted.plugin import getPlugins
 
 from harp.settings import MAX_PORT
 
+
 class Ports:
     """The ports that are open, by their descriptions.
 

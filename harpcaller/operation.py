@@ -143,14 +143,10 @@ def _blamed(key: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise RemoteProtocolError(
-            errors.INVALID_REQUEST, f"{error} - at `$.{key}`"
-        ) from error
+        raise RemoteProtocolError(errors.INVALID_REQUEST, f"{error} - at `$.{key}`") from error
 
 
-ANSWERS: Mapping[
-    type[wire.Request], Callable[[Parts, Answer, Any], Coroutine[Any, Any, None]]
-] = {
+ANSWERS: Mapping[type[wire.Request], Callable[[Parts, Answer, Any], Coroutine[Any, Any, None]]] = {
     wire.ServerInfo: _server_info,
     wire.ListJobs: _list_jobs,
     wire.ListQueues: _list_queues,

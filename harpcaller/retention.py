@@ -47,9 +47,7 @@ class Retention(Service):
 
     _log = logger("harpcaller.retention")
 
-    def __init__(
-        self, clock: Any, now: Callable[[], float], store: JobStore, ages: Ages
-    ) -> None:
+    def __init__(self, clock: Any, now: Callable[[], float], store: JobStore, ages: Ages) -> None:
         self._clock = clock
         self._now = now
         self._store = store

@@ -22,7 +22,7 @@ from harpcaller.api import Api, Parts
 from harpcaller.connection import ClientFactory
 from harpcaller.connections import Connections, endpoint_by
 from harpcaller.dispatcher import Dispatcher
-from harpcaller.hosts import Host, HostsRegistry
+from harpcaller.hosts import HostsRegistry
 from harpcaller.listen import Ports
 from harpcaller.reload import Reloading
 from harpcaller.retention import Retention

@@ -26,9 +26,7 @@ def end_of(job: Job, detail: bool) -> EndResult:
     if not detail:
         return job.end
     origin = None if job.origin is None else job.origin.value
-    return EndResult(
-        job.end.kind, job.end.value, EndDetail(origin, _may_have_run(job), job.ended)
-    )
+    return EndResult(job.end.kind, job.end.value, EndDetail(origin, _may_have_run(job), job.ended))
 
 
 def status_detail(
