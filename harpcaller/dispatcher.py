@@ -28,7 +28,7 @@ from harpcaller.hosts import HostsRegistry
 from harpcaller.jobs import Job, JobState, NewJob, QueueSpec
 from harpcaller.queues import canonical_queue_name
 from harpcaller.remote import Conversation
-from harpcaller.store import Cancellation, Ending, JobStore
+from harpcaller.store import Cancellation, Ending, JobStore, Submission
 from harpcaller.trust import ServerTrust
 
 RECORD_AGAIN = 1.0
@@ -145,7 +145,10 @@ class Dispatcher:
         )
         recording.addBoth(lambda _: self._recording.discard(recording))
 
-    def _submitted(self, job: Job) -> str:
+    def _submitted(self, submission: Submission) -> str:
+        job = submission.job
+        if job is None or submission.repeated is not None:
+            return submission.job_id
         self._log.info(
             "job {id}: {procedure} on {host} is {state}",
             id=job.id,
