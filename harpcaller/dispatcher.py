@@ -26,7 +26,7 @@ from harpcaller.jobs import Capacity, Job, JobState
 from harpcaller.logs import logger
 from harpcaller.refusal import RefusedError
 from harpcaller.remote import Conversation
-from harpcaller.store import Cancellation, Ending, JobStore, Submission
+from harpcaller.store import Cancellation, Ending, JobStore, Repeat, Submission
 from harpcaller.submission import Limits, new_job
 
 RECORD_AGAIN = 1.0
@@ -143,9 +143,9 @@ class Dispatcher:
 
     def _submitted(self, submission: Submission) -> tuple[str, bool]:
         job = submission.job
-        if submission.repeats is not None:
-            self._log.info("job {id}: submitted again", id=job.id)
-            return job.id, submission.repeats is Repeats.DEDUP
+        if job is None or submission.repeated is not None:
+            self._log.info("job {id}: submitted again", id=submission.job_id)
+            return submission.job_id, submission.repeated is Repeat.DEDUP
         self._log.info(
             "job {id}: {procedure} on {host} is {state}",
             id=job.id,

@@ -3,8 +3,18 @@
 Whoever uses it needs the names below; the database and its threads are behind them.
 """
 
-from harpcaller.store.changes import Cancellation, Ending, Recovery
+from harpcaller.store.changes import Cancellation, Ending, Recovery, Submission
 from harpcaller.store.database import StoreError
 from harpcaller.store.jobstore import JobStore
+from harpcaller.store.repeats import KEY_LIFE, Repeat
 
-__all__ = ["Cancellation", "Ending", "JobStore", "Recovery", "StoreError"]
+__all__ = [
+    "KEY_LIFE",
+    "Cancellation",
+    "Ending",
+    "JobStore",
+    "Recovery",
+    "Repeat",
+    "StoreError",
+    "Submission",
+]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Integer, bindparam, exists, func, select, update
+from sqlalchemy import Connection, Integer, bindparam, case, exists, func, select, update
 
 from harpcaller.jobs import Capacity, JobEvent, JobState, NewJob, WaitsFor, state_after
 from harpcaller.store import queues
@@ -38,9 +38,15 @@ _HOST_TAKEN = select(
     + _count.where(_of_host, _is_next).scalar_subquery()
 )
 _HOST_AWAITED = select(exists().where(_of_host, _for_host))
-_RUNNING = _count.where(in_state(JobState.RUNNING))
+_any_next = exists().where(_is_next)
+_room = (
+    bindparam("max_running", type_=Integer)
+    - _count.where(in_state(JobState.RUNNING)).scalar_subquery()
+)
+# A case, because SQLite works both sides of OR and AND out, and counting is the dear one.
+_ROOM_FOR_NEW = select(case((_any_next, 0), else_=_room))
+_ROOM_FOR_NEXT = select(case((_any_next, _room), else_=0))
 _NEXT = select_records.where(_is_next).order_by(jobs.c.seq).limit(1)
-_ANY_NEXT = select(exists().where(_is_next))
 _AWAITED_HOSTS = select(jobs.c.host).where(_for_host).distinct()
 
 _MOVE = update(jobs).where(jobs.c.seq == bindparam("at")).values(waits_for=bindparam("what"))
@@ -81,9 +87,8 @@ def place_for(connection: Connection, new: NewJob, capacity: Capacity) -> Place:
         awaited = connection.execute(_HOST_AWAITED, host).scalar_one()
         if awaited or _room_on_host(connection, new.host, capacity.max_running_per_host) <= 0:
             return Place(queue_id, WaitsFor.HOST)
-    if connection.execute(_ANY_NEXT).scalar_one() or _room(connection, capacity) <= 0:
-        return Place(queue_id, WaitsFor.DISPATCHER)
-    return Place(queue_id, None)
+    room = connection.execute(_ROOM_FOR_NEW, _limit(capacity)).scalar_one()
+    return Place(queue_id, None if room > 0 else WaitsFor.DISPATCHER)
 
 
 def settle(
@@ -118,9 +123,7 @@ def settle_all(connection: Connection, capacity: Capacity, now: float) -> list[R
 
 def _start_all(connection: Connection, capacity: Capacity, now: float) -> list[Record]:
     started: list[Record] = []
-    if not connection.execute(_ANY_NEXT).scalar_one():
-        return started
-    room = _room(connection, capacity)
+    room = connection.execute(_ROOM_FOR_NEXT, _limit(capacity)).scalar_one()
     while len(started) < room and (row := connection.execute(_NEXT).one_or_none()) is not None:
         record = _start(connection, to_record(row), now)
         started.append(record)
@@ -156,9 +159,8 @@ def _room_on_host(connection: Connection, host: str, limit: int) -> int:
     return limit - taken
 
 
-def _room(connection: Connection, capacity: Capacity) -> int:
-    running: int = connection.execute(_RUNNING).scalar_one()
-    return capacity.max_running - running
+def _limit(capacity: Capacity) -> dict[str, int]:
+    return {"max_running": min(capacity.max_running, LARGEST_INTEGER)}
 
 
 def _start(connection: Connection, record: Record, now: float) -> Record:

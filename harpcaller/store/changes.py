@@ -17,11 +17,25 @@ from harp.errors import Origin
 from harp.wire import results
 from harp.wire.results import EndResult
 from harpcaller.jobs import Capacity, Job, JobEvent, JobState, NewJob, is_legal, state_after
-from harpcaller.store import admission
+from harpcaller.store import admission, repeats
 from harpcaller.store.records import Record, find
+from harpcaller.store.repeats import Repeat
 from harpcaller.store.schema import in_state, jobs, packets
 
 LOST = results.error(errors.MISSING_RESULT, "the dispatcher stopped while the job ran")
+
+
+class Submission(msgspec.Struct, frozen=True):
+    """What became of a call.
+
+    :param job_id: the job that it got.
+    :param job: that job; None if it has been pruned since.
+    :param repeated: None if the job is new; a repeated call has started nothing.
+    """
+
+    job_id: str
+    job: Job | None
+    repeated: Repeat | None = None
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -87,31 +101,20 @@ INSERT_PACKET = insert(packets).from_select(
 )
 
 
-def submit(connection: Connection, capacity: Capacity, new: NewJob, now: float) -> Job:
-    """Insert a job, running if it need not wait."""
-    queue_id, waits_for = admission.place_for(connection, new, capacity)
-    state = JobState.WAITING
-    if waits_for is None:
-        state = state_after(state, JobEvent.START)
-    job = Job(
-        id=new.id,
-        host=new.host,
-        procedure=new.procedure,
-        arguments=new.arguments,
-        info=new.info,
-        timeout=new.timeout,
-        max_exec_time=new.max_exec_time,
-        queue=None if new.queue is None else new.queue.name,
-        state=state,
-        submitted=now,
-        started=now if state is JobState.RUNNING else None,
-        waits_for=waits_for,
-        caller=new.caller,
-    )
-    values = msgspec.structs.asdict(job)
-    del values["ended"], values["end"], values["origin"]
-    connection.execute(_INSERT, values | {"queue_id": queue_id})
-    return job
+def submit(
+    connection: Connection, capacity: Capacity, new: NewJob, now: float, key_life: float
+) -> Submission:
+    """Insert a job, running if it need not wait, unless the call was made before."""
+    found = repeats.find(connection, new, now, key_life)
+    if found is None:
+        job = _insert(connection, capacity, new, now)
+        repeats.note(connection, new.idempotency_key, job.id, now)
+        return Submission(job.id, job)
+    if found.by is not Repeat.IDEMPOTENCY:
+        # The same call once more must get the same job, whenever it comes.
+        repeats.note(connection, new.idempotency_key, found.job_id, now)
+    record = find(connection, found.job_id)
+    return Submission(found.job_id, None if record is None else record.job, found.by)
 
 
 def end(
@@ -158,6 +161,33 @@ def recover(connection: Connection, capacity: Capacity, now: float) -> Recovery:
 def set_capacity(connection: Connection, capacity: Capacity, now: float) -> list[Job]:
     """Let go on who can under another capacity; return those that now run."""
     return [record.job for record in admission.settle_all(connection, capacity, now)]
+
+
+def _insert(connection: Connection, capacity: Capacity, new: NewJob, now: float) -> Job:
+    queue_id, waits_for = admission.place_for(connection, new, capacity)
+    state = JobState.WAITING
+    if waits_for is None:
+        state = state_after(state, JobEvent.START)
+    job = Job(
+        id=new.id,
+        host=new.host,
+        procedure=new.procedure,
+        arguments=new.arguments,
+        info=new.info,
+        timeout=new.timeout,
+        max_exec_time=new.max_exec_time,
+        queue=None if new.queue is None else new.queue.name,
+        state=state,
+        submitted=now,
+        started=now if state is JobState.RUNNING else None,
+        waits_for=waits_for,
+        caller=new.caller,
+    )
+    values = msgspec.structs.asdict(job)
+    del values["ended"], values["end"], values["origin"]
+    values |= {"queue_id": queue_id, "dedup": repeats.dedup_column(new.dedup)}
+    connection.execute(_INSERT, values)
+    return job
 
 
 def _end(

@@ -20,8 +20,9 @@ from harp.errors import Origin
 from harp.wire.results import EndResult
 from harpcaller.jobs import Capacity, Job, NewJob
 from harpcaller.store import changes, reads
-from harpcaller.store.changes import Cancellation, Ending, Recovery
+from harpcaller.store.changes import Cancellation, Ending, Recovery, Submission
 from harpcaller.store.database import Database, StoreError, translated_errors
+from harpcaller.store.repeats import KEY_LIFE, prune_keys
 from harpcaller.store.writer import Writer
 
 P = ParamSpec("P")
@@ -49,6 +50,7 @@ class JobStore:
     :param reactor: where the Deferreds fire.
     :param capacity: how much may run at once, until `set_capacity` says something else.
     :param readers: how many threads read.
+    :param key_life: seconds for which an idempotency key stands for its job.
     :raises ValueError: if the URL is not that of an SQLite file.
     """
 
@@ -58,7 +60,9 @@ class JobStore:
         reactor: IReactorFromThreads,
         capacity: Capacity = Capacity(),  # noqa: B008  # it is frozen
         readers: int = 4,
+        key_life: float = KEY_LIFE,
     ) -> None:
+        self._key_life = key_life
         self._capacity = capacity
         self._database = Database(url)
         self._reactor = reactor
@@ -84,8 +88,8 @@ class JobStore:
         """Finish what was asked for so far, then stop the threads and close the database."""
         return self._lock.run(self._close)
 
-    def submit(self, new: NewJob, now: float) -> Deferred[Job]:
-        """Record a new job.
+    def submit(self, new: NewJob, now: float) -> Deferred[Submission]:
+        """Record a new job, unless its idempotency key or its dedup finds that of an earlier call.
 
         It is running if there is room for it in its queue, if it has one, on its host and in the
         dispatcher, and no other job waits before it. The first job of a queue sets the queue's
@@ -93,7 +97,7 @@ class JobStore:
 
         :raises StoreError: through the Deferred, also if the id is taken.
         """
-        return self._change(changes.submit, self._capacity, new, now)
+        return self._change(changes.submit, self._capacity, new, now, self._key_life)
 
     def append(
         self, job_id: str, first: int, packets: Sequence[bytes], now: float
@@ -153,6 +157,10 @@ class JobStore:
         """
         self._capacity = capacity
         return self._change(changes.set_capacity, capacity, now)
+
+    def prune_keys(self, now: float, limit: int) -> Deferred[int]:
+        """Remove idempotency keys whose life is over, so many at the most; return how many."""
+        return self._change(prune_keys, now - self._key_life, limit)
 
     def job(self, job_id: str) -> Deferred[Job | None]:
         """Return the job of this id, None if there is none."""

@@ -23,7 +23,7 @@ from harpcaller.announcements import Announcements
 from harpcaller.dispatcher import RECORD_AGAIN, Dispatcher, Limits
 from harpcaller.jobs import Job, JobState
 from harpcaller.remote import Conversation
-from harpcaller.store import Cancellation, Ending, Recovery, StoreError
+from harpcaller.store import Cancellation, Ending, Recovery, StoreError, Submission
 from tests.harpcaller.memory import (
     HOST,
     HarpdCall,
@@ -336,7 +336,7 @@ class OrderTestCase(NetworkTestCase):
     def running(self) -> HarpdCall:
         """Return harpd's end of a job that streams."""
         submitted = self.dispatcher.submit(call())
-        self.store.answer("submit", running_job())
+        self.store.answer("submit", Submission("the-job", running_job()))
         self.assertEqual(self.successResultOf(submitted), "the-job")
         harpd = self.accept()
         harpd.reply(Ack(True))
@@ -357,7 +357,7 @@ class RaceTests(OrderTestCase):
         submitted = self.dispatcher.submit(call())
         self.assertEqual(self.network.tcpClients, [])
         self.assertNoResult(submitted)
-        self.store.answer("submit", running_job())
+        self.store.answer("submit", Submission("the-job", running_job()))
         self.assertEqual(len(self.network.tcpClients), 1)
         self.successResultOf(submitted)
 
@@ -569,7 +569,7 @@ class StopTests(OrderTestCase):
         """A job that is submitted meanwhile has its id, but is not run any more."""
         self.successResultOf(self.stop())
         submitted = self.dispatcher.submit(call())
-        self.store.answer("submit", running_job())
+        self.store.answer("submit", Submission("the-job", running_job()))
         self.assertEqual(self.successResultOf(submitted), "the-job")
         asked = self.store.answer("end", Ending(self.ENDED, []))
         self.assertEqual((asked["result"], asked["release"]), (SHUTDOWN, False))

@@ -15,7 +15,7 @@ from harpcaller.jobs import Capacity, Job, JobState, QueueSpec
 from harpcaller.store import changes
 from harpcaller.store.database import Database, transaction
 from harpcaller.store.schema import jobs, queues
-from tests.harpcaller.stores import RESULT, new_job
+from tests.harpcaller.stores import RESULT, new_job, submitted
 
 
 @dataclass
@@ -114,7 +114,8 @@ class AdmissionMachine(RuleBasedStateMachine):
     def submit(self, queue: str | None, concurrency: int, host: str) -> None:
         """Submit a job; it is last everywhere."""
         spec = None if queue is None else QueueSpec(queue.encode(), concurrency)
-        job = changes.submit(self.connection, self.model.capacity, new_job(spec, host=host), 1.0)
+        new = new_job(spec, host=host)
+        job = submitted(self.connection, self.model.capacity, new)
         if queue is not None:
             self.model.concurrency.setdefault(queue, concurrency)
         self.model.jobs.append(_ModelJob(job.id, queue, host, "queue" if queue else "host"))

@@ -25,7 +25,7 @@ class JobTests(StoreTestCase):
             timeout=0.25,
             max_exec_time=1e9,
         )
-        submitted = await self.store.submit(new, 1700000000.125)
+        submitted = await self.submit(new, 1700000000.125)
         self.assertEqual(
             submitted,
             Job(
@@ -46,8 +46,8 @@ class JobTests(StoreTestCase):
 
     async def test_jobs_of_a_queue_are_kept(self) -> None:
         """A job knows its queue's name, waiting, running and when the queue is gone."""
-        first = await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
-        second = await self.store.submit(new_job(ONE_AT_A_TIME), 2.0)
+        first = await self.submit(new_job(ONE_AT_A_TIME), 1.0)
+        second = await self.submit(new_job(ONE_AT_A_TIME), 2.0)
         self.assertEqual(first.state, JobState.RUNNING)
         self.assertEqual((second.state, second.started), (JobState.WAITING, None))
         for job in (first, second):
@@ -62,7 +62,7 @@ class JobTests(StoreTestCase):
     async def test_end_is_kept(self) -> None:
         """A job ends with its result, whatever kind that is, and at its time."""
         for kind in (EndKind.RESULT, EndKind.EXCEPTION, EndKind.ERROR):
-            job = await self.store.submit(new_job(), 1.0)
+            job = await self.submit(new_job(), 1.0)
             result = msgspec.structs.replace(RESULT, kind=kind)
             ending = await self.store.end(job.id, result, None, 2.5)
             ended = msgspec.structs.replace(job, state=JobState.ENDED, ended=2.5, end=result)
@@ -82,14 +82,14 @@ class JobTests(StoreTestCase):
 
     async def test_waiting_job_has_no_end(self) -> None:
         """A job that waits can't be ended by a result: it has not run."""
-        await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
-        waiting = await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
+        await self.submit(new_job(ONE_AT_A_TIME), 1.0)
+        waiting = await self.submit(new_job(ONE_AT_A_TIME), 1.0)
         self.assertEqual(await self.store.end(waiting.id, RESULT, None, 2.0), Ending(None, []))
         self.assertEqual(await self.store.job(waiting.id), waiting)
 
     async def test_cancel_running(self) -> None:
         """A cancelled job ends as such, and its conversation's owner is told that it ran."""
-        job = await self.store.submit(new_job(), 1.0)
+        job = await self.submit(new_job(), 1.0)
         ended = msgspec.structs.replace(job, state=JobState.ENDED, ended=2.0, end=CANCELLED)
         cancellation = await self.store.cancel(job.id, 2.0)
         self.assertEqual(cancellation, Cancellation(JobState.RUNNING, ended, []))
@@ -97,8 +97,8 @@ class JobTests(StoreTestCase):
 
     async def test_cancel_waiting(self) -> None:
         """A job cancelled while it waited has never started."""
-        await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
-        waiting = await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
+        await self.submit(new_job(ONE_AT_A_TIME), 1.0)
+        waiting = await self.submit(new_job(ONE_AT_A_TIME), 1.0)
         ended = msgspec.structs.replace(
             waiting, state=JobState.ENDED, waits_for=None, ended=2.0, end=CANCELLED
         )
@@ -119,7 +119,7 @@ class JobTests(StoreTestCase):
 
     async def test_id_taken(self) -> None:
         """An id stands for one job only; the failure shows nothing of a job, it may be secret."""
-        job = await self.store.submit(new_job(), 1.0)
+        job = await self.submit(new_job(), 1.0)
         other = new_job(id=job.id, procedure="secret", arguments=b'["secret"]')
         with self.assertRaises(StoreError) as raised:
             await self.store.submit(other, 2.0)
@@ -130,7 +130,7 @@ class JobTests(StoreTestCase):
         """A concurrency beyond what a column can hold is no limit at all."""
         queue = QueueSpec(b"{}", 10**40)
         for _ in range(3):
-            job = await self.store.submit(new_job(queue), 1.0)
+            job = await self.submit(new_job(queue))
             self.assertIs(job.state, JobState.RUNNING)
 
 
@@ -175,8 +175,8 @@ class PacketTests(StoreTestCase):
 
     async def test_dropped_unless_running(self) -> None:
         """Packets of a job that waits or has ended are dropped without a failure."""
-        running = await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
-        waiting = await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
+        running = await self.submit(new_job(ONE_AT_A_TIME), 1.0)
+        waiting = await self.submit(new_job(ONE_AT_A_TIME), 1.0)
         await self.store.append(waiting.id, 0, [b"1"], 1.0)
         self.assertEqual(await self.store.packet_count(waiting.id), 0)
         await self.store.append(running.id, 0, [b"1"], 1.0)
@@ -204,7 +204,7 @@ class RecoveryTests(StoreTestCase):
         waiting: list[str] = []
         for _ in range(4):
             for queue in reversed(queues):
-                job = await self.store.submit(new_job(queue), 1.0)
+                job = await self.submit(new_job(queue), 1.0)
                 (ran if job.state is JobState.RUNNING else waiting).append(job.id)
         await self.store.close()
 
@@ -231,20 +231,20 @@ class RecoveryTests(StoreTestCase):
 
     async def test_end_without_release(self) -> None:
         """An end that is to release nobody leaves them waiting until a recovery."""
-        first = await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
-        second = await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
+        first = await self.submit(new_job(ONE_AT_A_TIME), 1.0)
+        second = await self.submit(new_job(ONE_AT_A_TIME), 1.0)
         ending = await self.store.end(first.id, RESULT, None, 2.0, release=False)
         self.assertEqual(ending.released, [])
         self.assertEqual(await self.store.job(second.id), second)
-        third = await self.store.submit(new_job(ONE_AT_A_TIME), 2.0)
+        third = await self.submit(new_job(ONE_AT_A_TIME), 2.0)
         self.assertIs(third.state, JobState.WAITING)
         recovery = await self.store.recover(3.0)
         self.assertEqual([job.id for job in recovery.released], [second.id])
 
     async def test_cancellation_without_release(self) -> None:
         """A cancellation that is to release nobody leaves them waiting too."""
-        first = await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
-        second = await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
+        first = await self.submit(new_job(ONE_AT_A_TIME), 1.0)
+        second = await self.submit(new_job(ONE_AT_A_TIME), 1.0)
         cancellation = await self.store.cancel(first.id, 2.0, release=False)
         self.assertEqual(cancellation.released, [])
         self.assertEqual(await self.store.job(second.id), second)

@@ -122,8 +122,8 @@ class OpenTests(TestCase):
         directory.mkdir()
         await store.open()
         self.addCleanup(store.close)
-        job = await store.submit(new_job(), 1.0)
-        self.assertEqual(await store.job(job.id), job)
+        submission = await store.submit(new_job(), 1.0)
+        self.assertEqual(await store.job(submission.job_id), submission.job)
 
     async def test_not_open(self) -> None:
         """A store that is not open fails what is asked of it, and closing it is no mistake."""
@@ -171,7 +171,7 @@ class CloseTests(StoreTestCase):
         await closed
         self.assertEqual([self.successResultOf(answer) for answer in read], [None] * 20)
         for job, answer in zip(new, submitted, strict=True):
-            self.assertEqual(self.successResultOf(answer).id, job.id)
+            self.assertEqual(self.successResultOf(answer).job_id, job.id)
         await self.store.open()
         for job in new:
             self.assertIsNotNone(await self.store.job(job.id))

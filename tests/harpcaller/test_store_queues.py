@@ -20,7 +20,7 @@ class QueueTests(StoreTestCase):
 
     async def submitted(self, queue: QueueSpec, count: int) -> list[Job]:
         """Return so many new jobs of a queue."""
-        return [await self.store.submit(new_job(queue), 1.0) for _ in range(count)]
+        return [await self.submit(new_job(queue), 1.0) for _ in range(count)]
 
     async def test_concurrency(self) -> None:
         """As many jobs run as the queue allows, and the others wait."""

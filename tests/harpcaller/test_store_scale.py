@@ -14,7 +14,7 @@ from harpcaller.store import changes, reads
 from harpcaller.store.database import Database, transaction
 from harpcaller.store.queues import digest_of
 from harpcaller.store.schema import jobs, queues
-from tests.harpcaller.stores import ONE_AT_A_TIME, RESULT, new_job
+from tests.harpcaller.stores import ONE_AT_A_TIME, RESULT, new_job, submitted
 
 TWO_PER_HOST = Capacity(4, 2)
 FEW, MANY = 10, 20_000
@@ -89,11 +89,8 @@ class PlanTests(ScaleTestCase):
         """No statement of a job's life looks at more rows than it needs, nor sorts any."""
         connection = self.connection
         with transaction(connection):
-            jobs = [
-                changes.submit(connection, TWO_PER_HOST, new_job(ONE_AT_A_TIME), 1.0)
-                for _ in range(5)
-            ]
-            jobs += [changes.submit(connection, TWO_PER_HOST, new_job(), 1.0) for _ in range(5)]
+            jobs = [submitted(connection, TWO_PER_HOST, new_job(ONE_AT_A_TIME)) for _ in range(5)]
+            jobs += [submitted(connection, TWO_PER_HOST, new_job()) for _ in range(5)]
             packet = [{"job_id": jobs[0].id, "number": 0, "data": b"1", "recorded": 1.0}]
             connection.execute(changes.INSERT_PACKET, packet)
             reads.page(connection, jobs[0].id, 0, 10, 10)
@@ -111,7 +108,7 @@ class PlanTests(ScaleTestCase):
     def test_recovery_follows_the_living(self) -> None:
         """Recovery looks at jobs that live and queues that are, not at all that ever was."""
         with transaction(self.connection):
-            changes.submit(self.connection, TWO_PER_HOST, new_job(ONE_AT_A_TIME), 1.0)
+            submitted(self.connection, TWO_PER_HOST, new_job(ONE_AT_A_TIME))
             self.statements.clear()
             changes.recover(self.connection, TWO_PER_HOST, 2.0)
             changes.recover(self.connection, Capacity(), 2.0)
@@ -134,7 +131,7 @@ class CostTests(ScaleTestCase):
         connection, capacity = self.opened(), TWO_PER_HOST
         with transaction(connection):
             running = [
-                changes.submit(connection, capacity, new_job(spec, host=host), 1.0)
+                submitted(connection, capacity, new_job(spec, host=host))
                 for spec, host in (
                     (ONE_AT_A_TIME, "web01"),
                     (None, "web01"),
@@ -145,7 +142,7 @@ class CostTests(ScaleTestCase):
             assert all(job.state is JobState.RUNNING for job in running)
             fill(connection, count)
             with counted(connection) as steps:
-                job = changes.submit(connection, capacity, new(), 1.0)
+                job = submitted(connection, capacity, new())
                 assert job.state is JobState.WAITING
                 changes.cancel(connection, capacity, job.id, 2.0, True)
                 changes.cancel(connection, capacity, f"many-{count // 2}", 2.0, True)
