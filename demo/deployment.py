@@ -183,6 +183,7 @@ class Deployment:
             "host_db_script": str(self.folder / "list-hosts"),
             "host_db": str(self.folder / "hosts.cache"),
             "ca_file": str(self.ca_file),
+            "shutdown_grace": 1,
         }
 
 

@@ -152,7 +152,8 @@ class Connections:
         )
         factory = Factory.forProtocol(lambda: connection)
         factory.noisy = False
-        return self._endpoint(host).connect(factory)
+        # What connects answers with what wraps the connection or with it: it is ours either way.
+        return self._endpoint(host).connect(factory).addCallback(lambda _: connection)
 
     def is_old(self, host: Host) -> None:
         """Learn that a harpd does not know the extensions."""

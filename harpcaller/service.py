@@ -81,7 +81,7 @@ class DispatcherService(Service):
             hosts=self._hosts,
             connections=connections,
             retention=self._retention,
-            reload=lambda: self._reloading.reload(),
+            reload=self._reload,
             announcements=announcements,
             ready=self._when_ready,
         )
@@ -152,6 +152,9 @@ class DispatcherService(Service):
             if service.running:
                 await maybeDeferred(service.stopService)
         await self._store.close()
+
+    def _reload(self) -> Deferred[list[str]]:
+        return self._reloading.reload()
 
     def _when_ready(self) -> Deferred[None]:
         ready: Deferred[None] = Deferred(self._waiting.remove)

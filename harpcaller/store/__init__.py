@@ -18,3 +18,9 @@ __all__ = [
     "StoreError",
     "Submission",
 ]
+
+
+class QueueState: ...
+
+
+class JobFilter: ...
