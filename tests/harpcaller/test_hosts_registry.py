@@ -221,10 +221,10 @@ class HostsRegistryTests(RegistryTestCase):
 
     async def test_errors_are_escaped(self) -> None:
         """They are one line of the log, without what a terminal would obey."""
-        self.write(r"cat $output; printf 'one\n\n\ttwo\033[2J\r\nthree\302\205four\000\n' >&2")
+        self.write(r"cat $output; printf 'one\n\n\tt\two\033[2J\r\nthree\302\205four\000\n' >&2")
         self.registry.startService()
         await self.registry.refresh()
-        self.assertIn(r"says: one | two\x1b[2J | three | four\x00", self.logged())
+        self.assertIn(r"says: one | t       wo\x1b[2J | three | four\x00", self.logged())
         self.assertTrue(self.logged().isprintable())
 
     async def test_can_not_start(self) -> None:
@@ -589,8 +589,10 @@ class ReconfigureTests(RegistryTestCase):
         new.write_bytes(line("a"))
         refreshed = self.registry.refresh()
         self.registry.reconfigure(HostsFile.read(new))
+        self.events.clear()
         self.assertIsNone(await refreshed)
         self.assertEqual(self.names(), ["a"])
+        self.assertNotIn(str(self.filed.path), self.logged(LogLevel.info))
 
     async def test_not_running(self) -> None:
         """Before the start it is only noted."""
