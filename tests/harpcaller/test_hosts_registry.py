@@ -219,14 +219,6 @@ class HostsRegistryTests(RegistryTestCase):
         self.assertIsNone(await self.registry.refresh())
         self.assertIn("half the racks are dark", self.logged())
 
-    async def test_errors_are_escaped(self) -> None:
-        """They are one line of the log, without what a terminal would obey."""
-        self.write(r"cat $output; printf 'one\n\n\tt\two\033[2J\r\nthree\302\205four\000\n' >&2")
-        self.registry.startService()
-        await self.registry.refresh()
-        self.assertIn(r"says: one | t       wo\x1b[2J | three | four\x00", self.logged())
-        self.assertTrue(self.logged().isprintable())
-
     async def test_can_not_start(self) -> None:
         """A process that can't be started is a failure like others."""
 
