@@ -18,7 +18,6 @@ from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from harp.logs import CONTROL
 from harp.settings import ConfigError
 from harpcaller.hosts.cache import read_cache, write_cache
 from harpcaller.hosts.entries import Host, parse_hosts
@@ -184,8 +183,8 @@ class HostsRegistry(Service):
             return f"it can't be started: {error.strerror}"
         output = await self._run.ended
         self._run = None
-        if errors := _one_line(output.errors):
-            self._log.warn("{script} says: {errors}", script=source.path, errors=errors)
+        if output.errors:
+            self._log.warn("{script} says: {errors}", script=source.path, errors=output.errors)
         if output.problem is not None:
             return output.problem
         hosts, complaints = await self._in_thread(lambda: parse_hosts(output.printed))
@@ -251,8 +250,3 @@ class HostsRegistry(Service):
 def _first(complaints: list[str]) -> str:
     more = len(complaints) - MAX_COMPLAINTS
     return "; ".join(complaints[:MAX_COMPLAINTS]) + (f"; and {more} more" if more > 0 else "")
-
-
-def _one_line(errors: str) -> str:
-    lines = (line.translate(CONTROL).expandtabs().strip() for line in errors.splitlines())
-    return " | ".join(line for line in lines if line)
