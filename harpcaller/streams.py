@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from harp.wire import dispatcher as wire
 from harpcaller.jobs import Job
-from harpcaller.store import JobStore
+from harpcaller.store import JobStore, Packet
 
 PAGE_PACKETS, PAGE_BYTES = 1000, 256 * 1024
 """What is read from the store, and so held in memory for one client, at once."""
@@ -107,13 +107,13 @@ class PacketStream:
             self._over = True
             self._client.finish(self._last)
 
-    def _replay(self, page: list[tuple[int, bytes]], known: int) -> None:
+    def _replay(self, page: list[Packet], known: int) -> None:
         self._busy = False
         if self._paused or self._over:
             return  # it is read again if it is wanted again, rather than kept
         if page:
             self._next = page[-1][0] + 1
-            self._client.write([wire.NumberedPacket(number, data) for number, data in page])
+            self._client.write([wire.NumberedPacket(number, data) for number, data, *_ in page])
         else:
             self._next = known  # they are not kept any more; of later ones nothing is said
         self._advance()
