@@ -19,9 +19,13 @@ from twisted.python.threadpool import ThreadPool
 from harp.errors import Origin
 from harp.wire.results import EndResult
 from harpcaller.jobs import Capacity, Job, NewJob
-from harpcaller.store import changes, reads
+from harpcaller.store import changes, listing, queue_lists, reads
 from harpcaller.store.changes import Cancellation, Ending, Recovery, Submission
+from harpcaller.store.cursors import Page
 from harpcaller.store.database import Database, StoreError, translated_errors
+from harpcaller.store.listing import JobFilter, JobSummary
+from harpcaller.store.queue_lists import QueueSummary
+from harpcaller.store.reads import Packet
 from harpcaller.store.repeats import KEY_LIFE, prune_keys
 from harpcaller.store.writer import Writer
 
@@ -168,8 +172,8 @@ class JobStore:
 
     def packets(
         self, job_id: str, since: int, max_packets: int, max_bytes: int
-    ) -> Deferred[list[tuple[int, bytes]]]:
-        """Return a page of a job's packets with their numbers, in their order.
+    ) -> Deferred[list[Packet]]:
+        """Return a page of a job's packets, in their order.
 
         :param since: the lowest number wanted.
         :param max_packets: the most packets of one page.
@@ -181,6 +185,44 @@ class JobStore:
     def packet_count(self, job_id: str) -> Deferred[int]:
         """Return how many packets a job has, 0 also if there is no such job."""
         return self._read(reads.packet_count, job_id)
+
+    def jobs(
+        self, wanted: JobFilter, limit: int, cursor: str | None = None
+    ) -> Deferred[Page[JobSummary]]:
+        """Return a page of the jobs that a filter lets through, newest first.
+
+        A page can be short, even empty, and still have a cursor: what one read looks at is bounded.
+
+        :param limit: the most jobs of one page.
+        :param cursor: that of the page before; None for the first one.
+        :raises ValueError: through the Deferred, if the cursor is malformed.
+        """
+        return self._read(listing.jobs_page, wanted, limit, cursor)
+
+    def queues(self, limit: int, cursor: str | None = None) -> Deferred[Page[QueueSummary]]:
+        """Return a page of the queues, oldest first. Parameters are those of `jobs`."""
+        return self._read(queue_lists.queues_page, limit, cursor)
+
+    def queue(self, name: bytes) -> Deferred[QueueSummary | None]:
+        """Return the queue of this name, None if there is none now."""
+        return self._read(queue_lists.queue, name)
+
+    def queue_jobs(
+        self, name: bytes, limit: int, cursor: str | None = None
+    ) -> Deferred[Page[JobSummary]]:
+        """Return a page of a queue's jobs that run or wait, in the order in which they run.
+
+        Parameters are those of `jobs`.
+        """
+        return self._read(queue_lists.queue_jobs, name, limit, cursor)
+
+    def running_jobs(self, name: bytes, up_to_seq: int) -> Deferred[list[str]]:
+        """Return the ids of a queue's jobs that run, of those submitted up to a place."""
+        return self._read(queue_lists.running_jobs, name, up_to_seq)
+
+    def position(self, job_id: str) -> Deferred[int | None]:
+        """Return how many waiting jobs of its queue come before a job; None unless it waits."""
+        return self._read(queue_lists.position, job_id)
 
     def _open(self) -> Deferred[None]:
         def opened(_: None) -> None:
