@@ -116,7 +116,7 @@ def call_request(
     )
 
 
-def stream_start(since: int | None, recent: int | None) -> dict[str, int | None]:
+def stream_start(since: int | None, recent: int | None) -> dict[str, Any]:
     """Check where a stream is to be read from.
 
     :raises TypeError: if one is not a whole number.

@@ -87,6 +87,12 @@ KILLED = ErrorType(
     True,
     "The process of the call ended without an end result: data has its signal or exit status.",
 )
+LOCKED = ErrorType(
+    "locked",
+    (Origin.HARPD,),
+    False,
+    "Another call had the procedure's lock for longer than its lock_wait: call it again later.",
+)
 TIMEOUT = ErrorType(
     "timeout", _BOTH, True, "The message says which limit was exceeded: raise it or do less."
 )

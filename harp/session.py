@@ -13,28 +13,35 @@ from collections.abc import Iterator
 from harp import errors
 from harp.errors import LocalProtocolError, RemoteProtocolError
 from harp.wire import dispatcher, harpd, results
+from harp.wire.dispatcher import operation
 from harp.wire.lines import ENVELOPE_ROOM, MAX_REPLY, LineReader, LineTooLongError
 from harp.wire.results import EndKind, EndResult
 
 
 class CallState(enum.Enum):
-    """Where one call of harpd stands."""
+    """Where one request to harpd stands."""
 
     ACK_DUE = "acknowledgement due"
+    DESCRIPTION_DUE = "description due"
     RESULT_DUE = "end result due"
     STREAMING = "packets or end result due"
     ENDED = "ended"
 
 
-_ACK, _STREAM_ACK, _PACKET = "acknowledgement", "acknowledgement of a stream", "packet"
+_ACK, _STREAM_ACK = "acknowledgement", "acknowledgement of a stream"
+_WAITING, _PACKET, _PROCEDURES = "news of a lock", "packet", "description"
 
 _CALL_TABLE: dict[tuple[CallState, str], CallState] = {
     (CallState.ACK_DUE, _ACK): CallState.RESULT_DUE,
     (CallState.ACK_DUE, _STREAM_ACK): CallState.STREAMING,
     (CallState.ACK_DUE, EndKind.ERROR.value): CallState.ENDED,
+    (CallState.DESCRIPTION_DUE, _PROCEDURES): CallState.ENDED,
+    (CallState.DESCRIPTION_DUE, EndKind.ERROR.value): CallState.ENDED,
+    (CallState.RESULT_DUE, _WAITING): CallState.RESULT_DUE,
     (CallState.RESULT_DUE, EndKind.RESULT.value): CallState.ENDED,
     (CallState.RESULT_DUE, EndKind.EXCEPTION.value): CallState.ENDED,
     (CallState.RESULT_DUE, EndKind.ERROR.value): CallState.ENDED,
+    (CallState.STREAMING, _WAITING): CallState.STREAMING,
     (CallState.STREAMING, _PACKET): CallState.STREAMING,
     (CallState.STREAMING, EndKind.RESULT.value): CallState.ENDED,
     (CallState.STREAMING, EndKind.EXCEPTION.value): CallState.ENDED,
@@ -47,17 +54,37 @@ def _call_step(state: CallState, reply: harpd.Reply) -> tuple[str, CallState | N
         kind = _PACKET
     elif isinstance(reply, harpd.Ack):
         kind = _STREAM_ACK if reply.stream_result else _ACK
+    elif isinstance(reply, harpd.Waiting):
+        kind = _WAITING
+    elif isinstance(reply, harpd.Procedures):
+        kind = _PROCEDURES
     else:
         kind = reply.kind.value
     return kind, _CALL_TABLE.get((state, kind))
 
 
-class OutgoingCall:
-    """The caller's end of one call of harpd: fed with bytes, it gives replies in a legal order."""
+def _first_state(request: harpd.Request) -> CallState:
+    is_question = isinstance(request, harpd.DescribeRequest)
+    return CallState.DESCRIPTION_DUE if is_question else CallState.ACK_DUE
 
-    def __init__(self, max_reply: int = MAX_REPLY) -> None:
-        self.state = CallState.ACK_DUE
+
+class OutgoingCall:
+    """The caller's end of one request to harpd: bytes in, replies in a legal order out."""
+
+    def __init__(self, request: harpd.Request, max_reply: int = MAX_REPLY) -> None:
+        self.state = _first_state(request)
+        self._request = request
         self._reader = LineReader(max_reply + ENVELOPE_ROOM)
+
+    def request_line(self) -> bytes:
+        """Return what is to be sent."""
+        return harpd.encode_request(self._request)
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether the connection can carry another request, if harpd leaves it open."""
+        ended = self.state is CallState.ENDED
+        return ended and self._request.keepalive and not self._reader.has_more
 
     def receive(self, data: bytes) -> Iterator[harpd.Reply]:
         """Take what has arrived and return the replies that are complete, one by one.
@@ -85,10 +112,13 @@ class OutgoingCall:
 
 
 class IncomingCall:
-    """harpd's end of one call: replies in, bytes out, in a legal order."""
+    """harpd's end of one request: replies in, bytes out, in a legal order.
 
-    def __init__(self) -> None:
-        self.state = CallState.ACK_DUE
+    :param request: None as long as it has not come or can't be understood.
+    """
+
+    def __init__(self, request: harpd.Request | None = None) -> None:
+        self.state = CallState.ACK_DUE if request is None else _first_state(request)
 
     def send(self, reply: harpd.Reply) -> bytes:
         """Return the line of the reply.
@@ -111,6 +141,7 @@ _LAST_REPLIES: dict[type[dispatcher.Request], tuple[type, ...]] = {
     dispatcher.GetStatus: (dispatcher.Status,),
     dispatcher.FollowStream: (EndResult,),
     dispatcher.ReadStream: (EndResult, dispatcher.Continue),
+    **{request: (reply,) for request, reply in operation.REPLIES.items()},
 }
 
 
@@ -125,6 +156,11 @@ class Exchange:
     def request_line(self) -> bytes:
         """Return what is to be sent."""
         return dispatcher.encode_request(self._request)
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether the connection can carry another request, if the dispatcher leaves it open."""
+        return self.ended and self._request.keepalive and not self._reader.has_more
 
     def receive(self, data: bytes) -> Iterator[dispatcher.Reply]:
         """Take what has arrived and return the replies that are complete, one by one.

@@ -10,6 +10,7 @@ import errno
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
@@ -74,11 +75,14 @@ class Conversation:
     def start(self, host: Host, server_trust: ServerTrust) -> None:
         """Connect and call."""
         endpoint = wrapClientTLS(
-            server_trust.for_host(host.name, host.address),
+            server_trust.for_host(host.name, host.address, host.server_name),
             _tcp_endpoint(self._reactor, host),
         )
-        request = harpd.encode_call(
-            self._job.procedure, self._job.arguments, host.user, host.password
+        request = harpd.CallRequest(
+            harp=1,
+            auth=harpd.Auth(host.user, host.password),
+            procedure=self._job.procedure,
+            arguments=msgspec.Raw(self._job.arguments),
         )
         connection = _Connection(self, request)
         factory = Factory.forProtocol(lambda: connection)
@@ -195,10 +199,9 @@ def _tcp_endpoint(reactor: Any, host: Host) -> IStreamClientEndpoint:
 class _Connection(Protocol):
     """The TLS connection of a conversation."""
 
-    def __init__(self, conversation: Conversation, request: bytes) -> None:
+    def __init__(self, conversation: Conversation, request: harpd.CallRequest) -> None:
         self._conversation = conversation
-        self._request = request
-        self._session = OutgoingCall()
+        self._session = OutgoingCall(request)
         self._secured = False
         self._cut: IDelayedCall | None = None
         self.paused = False
@@ -213,7 +216,7 @@ class _Connection(Protocol):
         # Not earlier: the password must not go to a peer that is not trusted.
         assert self.transport is not None
         self._secured = True
-        self.transport.write(self._request)
+        self.transport.write(self._session.request_line())
 
     def dataReceived(self, data: bytes) -> None:
         if self._cut is not None:

@@ -88,7 +88,10 @@ class HarpdProtocol(Protocol):
                 )
             assert line is not None
             self._requested = True
-            self._call(line, harpd.decode_call(line)).addErrback(self._failed)
+            request = harpd.decode_request_line(line)
+            if isinstance(request, harpd.DescribeRequest):
+                raise RemoteProtocolError(errors.INVALID_REQUEST, "`describe` is not known here")
+            self._call(line, request).addErrback(self._failed)
         except LineTooLongError as error:
             self._refuse(errors.INVALID_REQUEST, f"in the request, {error}")
         except RemoteProtocolError as error:

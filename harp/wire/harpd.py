@@ -1,7 +1,8 @@
-"""The messages between harpd and who calls it, version 1 of that protocol.
+"""The messages between harpd and who calls it: version 1 of that protocol and its extensions.
 
-One connection carries one call: a request, an acknowledgement, packets if the procedure streams,
-an end result. ``harp.session`` keeps that order; here are the messages alone.
+A call is a request, an acknowledgement, packets if the procedure streams, an end result.
+``harp.session`` keeps that order; here are the messages alone. An extension appears only where the
+request asked for it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ import msgspec
 from harp import errors
 from harp.errors import RemoteProtocolError
 from harp.wire.results import EndFields, EndKind, EndResult
-from harp.wire.text import decode_reply, decode_request, encode, open_request, require_container
+from harp.wire.text import (
+    decode_reply,
+    decode_request,
+    encode,
+    open_request,
+    require_container,
+    require_object,
+)
 
 DEFAULT_PORT = 4306
 
@@ -25,16 +33,42 @@ class Auth(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     password: str
 
 
-class CallRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class CallRequest(
+    msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True, kw_only=True
+):
     """A call of one procedure.
 
     :param arguments: JSON: a list of positional or an object of keyword arguments.
+    :param keepalive: an extension: whether the connection may stay open for another request.
+    :param context: an extension: JSON of an object, what the caller knows of the call.
+    :param report_lock: an extension: whether to be told that the call waits for a lock.
     """
 
     harp: Literal[1]
     procedure: str
     arguments: msgspec.Raw
     auth: Auth
+    keepalive: bool = False
+    context: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    report_lock: bool = False
+
+
+class DescribeRequest(
+    msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True, kw_only=True
+):
+    """An extension: the question what this daemon offers.
+
+    :param describe: always True.
+    :param keepalive: as for a call.
+    """
+
+    harp: Literal[1]
+    describe: bool
+    auth: Auth
+    keepalive: bool = False
+
+
+Request = CallRequest | DescribeRequest
 
 
 class Ack(msgspec.Struct, frozen=True):
@@ -52,38 +86,68 @@ class Packet(msgspec.Struct, frozen=True):
     data: bytes
 
 
-Reply = Ack | Packet | EndResult
+class Waiting(msgspec.Struct, frozen=True):
+    """An extension: the call waits for a lock.
 
-
-def encode_call(procedure: str, arguments: bytes, user: str, password: str) -> bytes:
-    """Return the line that asks for a call.
-
-    :param arguments: JSON of a list or an object.
+    :param lock: its name; None as soon as the call has it.
     """
-    auth = Auth(user, password)
-    return encode(CallRequest(1, procedure, msgspec.Raw(arguments), auth)) + b"\n"
+
+    lock: str | None
 
 
-def decode_call(line: bytes) -> CallRequest:
+class Procedures(msgspec.Struct, frozen=True):
+    """An extension: what this daemon offers.
+
+    :param procedures: JSON of a list of objects.
+    """
+
+    procedures: bytes
+
+
+Reply = Ack | Waiting | Packet | Procedures | EndResult
+
+
+def encode_request(request: Request) -> bytes:
+    """Return the line of a request."""
+    return encode(request) + b"\n"
+
+
+def decode_request_line(line: bytes) -> Request:
     """Decode a request line, but for ``refuse_repeated_keys``.
 
     :raises RemoteProtocolError: ``parse_error``, ``invalid_protocol`` or ``invalid_request``.
     """
-    open_request(line, "harp")
+    if "describe" in open_request(line, "harp"):
+        question = decode_request(line, _describe_decoder)
+        if not question.describe:
+            raise RemoteProtocolError(
+                errors.INVALID_REQUEST, "Expected `true`, for the key is the request"
+            )
+        return question
     request = decode_request(line, _call_decoder)
     require_container(request.arguments, "arguments")
+    if request.context is not msgspec.UNSET:
+        require_object(request.context, "context")
     return request
 
 
 def encode_reply(reply: Reply) -> bytes:
-    """Return the line of one reply, exactly the keys of version 1."""
-    if isinstance(reply, Packet):
-        return b'{"stream":%b}\n' % reply.data
-    if isinstance(reply, Ack):
-        return b'{"harp":1,"stream_result":%b}\n' % (b"true" if reply.stream_result else b"false")
-    if reply.kind is EndKind.ERROR:
-        return b'{"harp":1,"error":%b}\n' % reply.value
-    return b'{"%b":%b}\n' % (reply.kind.value.encode(), reply.value)
+    """Return the line of one reply, exactly the keys of version 1 for what it has."""
+    match reply:
+        case Packet(data):
+            return b'{"stream":%b}\n' % data
+        case Ack(stream_result):
+            return b'{"harp":1,"stream_result":%b}\n' % (b"true" if stream_result else b"false")
+        case Waiting(None):
+            return b'{"harp":1,"waiting":null}\n'
+        case Waiting(lock):
+            return b'{"harp":1,"waiting":{"lock":%b}}\n' % encode(lock)
+        case Procedures(procedures):
+            return b'{"harp":1,"procedures":%b}\n' % procedures
+        case EndResult(EndKind.ERROR, value):
+            return b'{"harp":1,"error":%b}\n' % value
+        case EndResult(kind, value):
+            return b'{"%b":%b}\n' % (kind.value.encode(), value)
 
 
 def decode_reply_line(line: bytes) -> Reply:
@@ -97,6 +161,10 @@ def decode_reply_line(line: bytes) -> Reply:
         found.append(Packet(bytes(fields.stream)))
     if fields.stream_result is not msgspec.UNSET:
         found.append(Ack(fields.stream_result))
+    if fields.waiting is not msgspec.UNSET:
+        found.append(Waiting(None if fields.waiting is None else fields.waiting.lock))
+    if fields.procedures is not msgspec.UNSET:
+        found.append(Procedures(bytes(fields.procedures)))
     found.extend(fields.end_results())
     if len(found) != 1:
         raise RemoteProtocolError(
@@ -105,10 +173,17 @@ def decode_reply_line(line: bytes) -> Reply:
     return found[0]
 
 
+class _Lock(msgspec.Struct):
+    lock: str
+
+
 class _ReplyFields(EndFields):
     stream_result: bool | msgspec.UnsetType = msgspec.UNSET
     stream: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    waiting: _Lock | msgspec.UnsetType | None = msgspec.UNSET
+    procedures: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 _call_decoder = msgspec.json.Decoder(CallRequest)
+_describe_decoder = msgspec.json.Decoder(DescribeRequest)
 _reply_decoder = msgspec.json.Decoder(_ReplyFields)

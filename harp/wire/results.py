@@ -19,15 +19,30 @@ class EndKind(enum.Enum):
     CANCELLED = "cancelled"
 
 
+class EndDetail(msgspec.Struct, frozen=True):
+    """What the dispatcher knows of an end beside it, for those who ask.
+
+    :param origin: the part of the system in which a failure arose (`harp.errors.Origin`).
+    :param may_have_run: whether the procedure may have started.
+    :param time: when it was recorded, in unix seconds.
+    """
+
+    origin: str | None
+    may_have_run: bool
+    time: float
+
+
 class EndResult(msgspec.Struct, frozen=True):
     """How a call ended and with what.
 
     :param value: JSON: what the procedure returned, or the object of an exception or an error;
         ``true`` for a cancelled job.
+    :param detail: only where a client of the dispatcher asked for it.
     """
 
     kind: EndKind
     value: bytes
+    detail: EndDetail | None = None
 
 
 CANCELLED = EndResult(EndKind.CANCELLED, b"true")

@@ -65,7 +65,7 @@ def open_request(line: bytes, version_key: str) -> dict[str, msgspec.Raw]:
     """
     try:
         line.decode()
-        message = _any_message.decode(line)
+        message = any_message.decode(line)
     except UnicodeDecodeError as error:
         raise RemoteProtocolError(
             errors.PARSE_ERROR, f"the request is not UTF-8 at byte {error.start}"
@@ -118,6 +118,15 @@ def require_container(payload: msgspec.Raw, key: str) -> None:
         )
 
 
+def require_object(payload: msgspec.Raw, key: str) -> None:
+    """Refuse what has to be an object and is not.
+
+    :raises RemoteProtocolError: with ``invalid_request``.
+    """
+    if not bytes(payload).startswith(b"{"):
+        raise RemoteProtocolError(errors.INVALID_REQUEST, f"Expected `object` - at `$.{key}`")
+
+
 def _too_deep() -> RemoteProtocolError:
     return RemoteProtocolError(errors.PARSE_ERROR, "the request is nested too deep to be parsed")
 
@@ -145,6 +154,6 @@ def _check_keys(pairs: list[tuple[str, Any]]) -> None:
 # Its numbers are not converted: a long integer would cost quadratic time.
 _key_reader = json.JSONDecoder(object_pairs_hook=_check_keys, parse_int=len, parse_float=len)
 # What is not an object is read to its end all the same, to tell whether it is JSON.
-_any_message: msgspec.json.Decoder[dict[str, msgspec.Raw] | list[msgspec.Raw] | Scalar] = (
+any_message: msgspec.json.Decoder[dict[str, msgspec.Raw] | list[msgspec.Raw] | Scalar] = (
     msgspec.json.Decoder(dict[str, msgspec.Raw] | list[msgspec.Raw] | Scalar)
 )

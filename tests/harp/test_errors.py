@@ -34,6 +34,7 @@ FROM_HARPD = {
     "invalid_message",
     "shutdown",
     "killed",
+    "locked",
 }
 FROM_DISPATCHER = {
     "parse_error",
@@ -69,7 +70,7 @@ class TableTests(SynchronousTestCase):
     """The table names every failure once."""
 
     def test_types_of_the_protocol(self) -> None:
-        """The table has the types of protocol.md and no other."""
+        """The table has the types of protocol.md and of its extensions, and no other."""
         self.assertEqual(set(ERROR_TYPES), FROM_HARPD | FROM_DISPATCHER)
 
     def test_names_are_unique(self) -> None:

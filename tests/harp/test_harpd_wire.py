@@ -41,7 +41,7 @@ REQUEST: dict[str, Any] = {
 FAULT = b'{"type":"T","message":"M"}'
 FAULT_WITH_DATA = b'{"type":"T","message":"M","data":{"class":"T","module":"m"}}'
 
-# Every reply of version 1, as harpd writes it.
+# Every reply of version 1, as harpd writes it, and those of extensions.
 REPLIES: list[tuple[bytes, harpd.Reply]] = [
     (b'{"harp":1,"stream_result":true}', harpd.Ack(True)),
     (b'{"harp":1,"stream_result":false}', harpd.Ack(False)),
@@ -53,7 +53,25 @@ REPLIES: list[tuple[bytes, harpd.Reply]] = [
     (b'{"exception":%b}' % FAULT_WITH_DATA, EndResult(EndKind.EXCEPTION, FAULT_WITH_DATA)),
     (b'{"harp":1,"error":%b}' % FAULT, EndResult(EndKind.ERROR, FAULT)),
     (b'{"harp":1,"error":%b}' % FAULT_WITH_DATA, EndResult(EndKind.ERROR, FAULT_WITH_DATA)),
+    (b'{"harp":1,"waiting":{"lock":"disk"}}', harpd.Waiting("disk")),
+    (b'{"harp":1,"waiting":null}', harpd.Waiting(None)),
+    (b'{"harp":1,"procedures":[{"name":"du"}]}', harpd.Procedures(b'[{"name":"du"}]')),
 ]
+
+
+def call(arguments: bytes, **options: Any) -> harpd.CallRequest:
+    """Return the request with these arguments and extensions."""
+    auth = harpd.Auth("u", "p")
+    return harpd.CallRequest(
+        harp=1, auth=auth, procedure="du", arguments=msgspec.Raw(arguments), **options
+    )
+
+
+def called(line: bytes) -> harpd.CallRequest:
+    """Return the call that a line asks for."""
+    request = harpd.decode_request_line(line)
+    assert isinstance(request, harpd.CallRequest)
+    return request
 
 
 def changed(**changes: object) -> bytes:
@@ -68,16 +86,49 @@ class RequestTests(SynchronousTestCase):
     def test_written_exactly(self) -> None:
         """A request is one line with the keys of version 1 and no other."""
         self.assertEqual(
-            harpd.encode_call("du", b'["/srv", 2]', "u", "p"),
+            harpd.encode_request(call(b'["/srv", 2]')),
             b'{"harp":1,"procedure":"du","arguments":["/srv", 2],'
             b'"auth":{"user":"u","password":"p"}}\n',
         )
 
+    def test_extensions(self) -> None:
+        """What an extension adds is written and read, and only where it is asked for."""
+        asking = call(b"[]", keepalive=True, report_lock=True, context=msgspec.Raw(b'{"a":1}'))
+        line = harpd.encode_request(asking)
+        self.assertEqual(
+            line,
+            b'{"harp":1,"procedure":"du","arguments":[],"auth":{"user":"u","password":"p"},'
+            b'"keepalive":true,"context":{"a":1},"report_lock":true}\n',
+        )
+        self.assertEqual(harpd.decode_request_line(line), asking)
+
+    def test_describe(self) -> None:
+        """The question what a daemon offers is a request of its own."""
+        asked = harpd.DescribeRequest(harp=1, auth=harpd.Auth("u", "p"), describe=True)
+        line = harpd.encode_request(asked)
+        self.assertEqual(line, b'{"harp":1,"describe":true,"auth":{"user":"u","password":"p"}}\n')
+        self.assertEqual(harpd.decode_request_line(line), asked)
+
+    def test_faults_of_extensions(self) -> None:
+        """What is wrong with an extension is told by its name."""
+        for line, told in [
+            (changed(context=[]), "$.context"),
+            (changed(context=None), "$.context"),
+            (changed(keepalive=1), "$.keepalive"),
+            (changed(report_lock="x"), "$.report_lock"),
+            (changed(describe=True), "procedure"),
+            (changed(describe=False, procedure=..., arguments=...), "true"),
+            (changed(describe=True, procedure=..., arguments=..., auth=...), "auth"),
+        ]:
+            with self.assertRaises(RemoteProtocolError, msg=line) as caught:
+                harpd.decode_request_line(line)
+            self.assertEqual(caught.exception.type, errors.INVALID_REQUEST, line)
+            self.assertIn(told, caught.exception.message)
+
     def test_read(self) -> None:
         """A request is read with its arguments as the bytes that arrived."""
         for arguments in (b"[]", b"{}", b'["/srv", 2.0]', b'{"path":"/srv"}'):
-            line = harpd.encode_call("du", arguments, "u", "p").rstrip(b"\n")
-            found = harpd.decode_call(line)
+            found = called(harpd.encode_request(call(arguments)).rstrip(b"\n"))
             self.assertEqual(
                 (found.procedure, bytes(found.arguments), found.auth),
                 ("du", arguments, harpd.Auth("u", "p")),
@@ -89,7 +140,7 @@ class RequestTests(SynchronousTestCase):
             b'{ "auth": {"password": "p", "user": "u"}, "arguments": [ ],'
             b' "procedure": "du", "harp": 1 }'
         )
-        self.assertEqual(harpd.decode_call(line).procedure, "du")
+        self.assertEqual(called(line).procedure, "du")
 
     def test_faults_of_structure(self) -> None:
         """What is missing, unknown, repeated or of the wrong type is an invalid_request by name."""
@@ -110,7 +161,7 @@ class RequestTests(SynchronousTestCase):
             (changed(arguments=...)[:-1] + b',"arguments":{"x":1,"x":2}}', "`x` stands twice"),
         ]:
             with self.assertRaises(RemoteProtocolError, msg=line) as caught:
-                harpd.decode_call(line)
+                harpd.decode_request_line(line)
                 refuse_repeated_keys(line)
             self.assertEqual(caught.exception.type, errors.INVALID_REQUEST, line)
             self.assertIn(told, caught.exception.message)
@@ -119,14 +170,14 @@ class RequestTests(SynchronousTestCase):
         """What is said about a fault does not repeat the password."""
         for auth in ({"user": 1, "password": "s3cret"}, {"user": "u", "password": ["s3cret"]}):
             with self.assertRaises(RemoteProtocolError) as caught:
-                harpd.decode_call(changed(auth=auth))
+                harpd.decode_request_line(changed(auth=auth))
             self.assertNotIn("s3cret", caught.exception.message)
 
     def test_other_protocol(self) -> None:
         """A request that belongs to the dispatcher, or to another version, is told so."""
         for line in (changed(harp=...), changed(harp=2), changed(harp=..., harpcaller=1)):
             with self.assertRaises(RemoteProtocolError) as caught:
-                harpd.decode_call(line)
+                harpd.decode_request_line(line)
             self.assertEqual(caught.exception.type, errors.INVALID_PROTOCOL)
 
     @settings(deadline=None)
@@ -134,12 +185,15 @@ class RequestTests(SynchronousTestCase):
     def test_round_trip(self, procedure: str, arguments: object, user: str, password: str) -> None:
         """Whatever is asked for arrives, on one line."""
         payload = json.dumps(arguments).encode()
-        line = harpd.encode_call(procedure, payload, user, password)
-        self.assertEqual(line.index(b"\n"), len(line) - 1)
-        self.assertEqual(
-            harpd.decode_call(line[:-1]),
-            harpd.CallRequest(1, procedure, msgspec.Raw(payload), harpd.Auth(user, password)),
+        request = harpd.CallRequest(
+            harp=1,
+            auth=harpd.Auth(user, password),
+            procedure=procedure,
+            arguments=msgspec.Raw(payload),
         )
+        line = harpd.encode_request(request)
+        self.assertEqual(line.index(b"\n"), len(line) - 1)
+        self.assertEqual(harpd.decode_request_line(line[:-1]), request)
 
 
 class ReplyTests(SynchronousTestCase):
@@ -168,6 +222,7 @@ class ReplyTests(SynchronousTestCase):
             b'{"harp":1}',
             b'{"stream":1,"result":2}',
             b'{"stream_result":true,"stream":1}',
+            b'{"waiting":null,"stream":1}',
             b'{"result":1,"error":%b}' % FAULT,
             b'{"exception":%b,"error":%b}' % (FAULT, FAULT),
             b'{"cancelled":true}',
@@ -185,6 +240,8 @@ class ReplyTests(SynchronousTestCase):
             b'{"stream":"\xff"}',
             b'{"stream":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
             b'{"stream_result":1}',
+            b'{"waiting":{}}',
+            b'{"waiting":"disk"}',
             b'{"error":"text"}',
             b'{"error":{"type":"timeout"}}',
             b'{"exception":{"type":1,"message":""}}',

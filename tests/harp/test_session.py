@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from harp import errors
@@ -9,17 +10,32 @@ from harp.errors import LocalProtocolError, RemoteProtocolError
 from harp.session import CallState, Exchange, IncomingCall, OutgoingCall
 from harp.wire import dispatcher, harpd
 from harp.wire.dispatcher import Continue, JobId, NoResult, NumberedPacket, Reply
-from harp.wire.results import CANCELLED, EndKind, EndResult
+from harp.wire.results import CANCELLED, EndDetail, EndKind, EndResult
 from tests.harp.test_dispatcher_wire import ID, STATUS
 from tests.harp.test_harpd_wire import FAULT
 from tests.harp.test_lines import single_bytes
+from tests.harp.test_operation_wire import OPERATION, SUMMARIES
 
 ACK, STREAM_ACK, PACKET = harpd.Ack(False), harpd.Ack(True), harpd.Packet(b"1")
 RESULT = EndResult(EndKind.RESULT, b"2")
 EXCEPTION = EndResult(EndKind.EXCEPTION, FAULT)
 ERROR = EndResult(EndKind.ERROR, FAULT)
 ENDS: list[harpd.Reply] = [RESULT, EXCEPTION, ERROR]
-HARPD_REPLIES: list[harpd.Reply] = [ACK, STREAM_ACK, PACKET, *ENDS]
+WAITING, HAS_LOCK = harpd.Waiting("disk"), harpd.Waiting(None)
+PROCEDURES = harpd.Procedures(b"[]")
+HARPD_REPLIES: list[harpd.Reply] = [
+    ACK,
+    STREAM_ACK,
+    WAITING,
+    HAS_LOCK,
+    PACKET,
+    PROCEDURES,
+    *ENDS,
+]
+
+AUTH = harpd.Auth("u", "p")
+CALL = harpd.CallRequest(harp=1, auth=AUTH, procedure="du", arguments=msgspec.Raw(b"[]"))
+DESCRIBE = harpd.DescribeRequest(harp=1, auth=AUTH, describe=True)
 
 # How a state is reached, and what may come in it with the state after it. All else is a mistake.
 ALLOWED: dict[CallState, tuple[list[harpd.Reply], list[tuple[harpd.Reply, CallState]]]] = {
@@ -31,13 +47,31 @@ ALLOWED: dict[CallState, tuple[list[harpd.Reply], list[tuple[harpd.Reply, CallSt
             (ERROR, CallState.ENDED),
         ],
     ),
-    CallState.RESULT_DUE: ([ACK], [(end, CallState.ENDED) for end in ENDS]),
+    CallState.DESCRIPTION_DUE: ([], [(PROCEDURES, CallState.ENDED), (ERROR, CallState.ENDED)]),
+    CallState.RESULT_DUE: (
+        [ACK, WAITING],
+        [
+            (WAITING, CallState.RESULT_DUE),
+            (HAS_LOCK, CallState.RESULT_DUE),
+            *((end, CallState.ENDED) for end in ENDS),
+        ],
+    ),
     CallState.STREAMING: (
         [STREAM_ACK, PACKET],
-        [(PACKET, CallState.STREAMING), *((end, CallState.ENDED) for end in ENDS)],
+        [
+            (WAITING, CallState.STREAMING),
+            (HAS_LOCK, CallState.STREAMING),
+            (PACKET, CallState.STREAMING),
+            *((end, CallState.ENDED) for end in ENDS),
+        ],
     ),
     CallState.ENDED: ([ACK, RESULT], []),
 }
+
+
+def request_for(state: CallState) -> harpd.Request:
+    """Return the request whose conversation comes through the state."""
+    return DESCRIBE if state is CallState.DESCRIPTION_DUE else CALL
 
 
 class OutgoingCallTests(SynchronousTestCase):
@@ -48,7 +82,7 @@ class OutgoingCallTests(SynchronousTestCase):
         for state, (way, allowed) in ALLOWED.items():
             after = dict(allowed)
             for reply in HARPD_REPLIES:
-                call = OutgoingCall()
+                call = OutgoingCall(request_for(state))
                 for step in way:
                     list(call.receive(harpd.encode_reply(step)))
                 self.assertEqual(call.state, state)
@@ -68,20 +102,20 @@ class OutgoingCallTests(SynchronousTestCase):
         replies: list[harpd.Reply] = [STREAM_ACK, PACKET, PACKET, RESULT]
         line = b"".join(map(harpd.encode_reply, replies))
         for pieces in ([line], single_bytes(line), [line + b"behind the end\n"]):
-            call = OutgoingCall()
+            call = OutgoingCall(CALL)
             self.assertEqual([r for piece in pieces for r in call.receive(piece)], replies)
             self.assertEqual(call.state, CallState.ENDED)
 
     def test_cancelled_is_not_harpds(self) -> None:
         """A job's end that only the dispatcher knows is not taken from harpd."""
-        call = OutgoingCall()
+        call = OutgoingCall(CALL)
         list(call.receive(harpd.encode_reply(ACK)))
         with self.assertRaises(RemoteProtocolError):
             list(call.receive(b'{"cancelled":true}\n'))
 
     def test_reply_over_the_limit(self) -> None:
         """A reply over the limit is a protocol_error, one of the limit's length is not."""
-        call = OutgoingCall(max_reply=10_000)
+        call = OutgoingCall(CALL, max_reply=10_000)
         list(call.receive(harpd.encode_reply(STREAM_ACK)))
         payload = b'"%b"' % (b"x" * 9_998)
         self.assertEqual(
@@ -93,12 +127,31 @@ class OutgoingCallTests(SynchronousTestCase):
 
     def test_replies_before_a_fault(self) -> None:
         """What was right before the peer's mistake is not lost."""
-        call = OutgoingCall()
+        call = OutgoingCall(CALL)
         taken: list[harpd.Reply] = []
         sound = [harpd.encode_reply(reply) for reply in (STREAM_ACK, PACKET)]
         with self.assertRaises(RemoteProtocolError):
             taken.extend(call.receive(b"".join([*sound, b"no reply\n"])))
         self.assertEqual(taken, [STREAM_ACK, PACKET])
+
+    def test_going_on(self) -> None:
+        """The connection carries another request only if that was asked for and all was read."""
+        asking = msgspec.structs.replace(CALL, keepalive=True)
+        end = harpd.encode_reply(ERROR)
+        for request, data, may in [
+            (CALL, end, False),
+            (asking, end, True),
+            (asking, end + b"{", False),
+            (asking, harpd.encode_reply(ACK), False),
+        ]:
+            call = OutgoingCall(request)
+            list(call.receive(data))
+            self.assertEqual(call.may_go_on, may, (request, data))
+
+    def test_request_line(self) -> None:
+        """What is sent is the line of the request."""
+        for request in (CALL, DESCRIBE):
+            self.assertEqual(OutgoingCall(request).request_line(), harpd.encode_request(request))
 
 
 class IncomingCallTests(SynchronousTestCase):
@@ -109,7 +162,7 @@ class IncomingCallTests(SynchronousTestCase):
         for state, (way, allowed) in ALLOWED.items():
             after = dict(allowed)
             for reply in [*HARPD_REPLIES, CANCELLED]:
-                call = IncomingCall()
+                call = IncomingCall(request_for(state))
                 for step in way:
                     call.send(step)
                 if reply in after:
@@ -134,6 +187,7 @@ JOB_REPLIES: list[Reply] = [
     STATUS,
     JOB_PACKET,
     CONTINUE,
+    *(reply for _, reply in SUMMARIES),
 ]
 
 # To each request the replies that end the exchange, and those that go on with it. An error ends
@@ -147,6 +201,8 @@ ANSWERS: list[tuple[dispatcher.Request, list[Reply], list[Reply]]] = [
     (dispatcher.FollowStream(1, follow_stream=ID), JOB_ENDS, [JOB_PACKET]),
     (dispatcher.ReadStream(1, read_stream=ID), [*JOB_ENDS, CONTINUE], [JOB_PACKET]),
 ]
+for _line, _reply in SUMMARIES:
+    ANSWERS.append((OPERATION[_line], [_reply, ERROR], []))
 
 
 class ExchangeTests(SynchronousTestCase):
@@ -167,6 +223,27 @@ class ExchangeTests(SynchronousTestCase):
                         list(exchange.receive(line))
                     self.assertEqual(caught.exception.type, errors.PROTOCOL_ERROR)
                     self.assertFalse(exchange.ended)
+
+    def test_going_on(self) -> None:
+        """The connection carries another request only if that was asked for and all was read."""
+        asking = dispatcher.Cancel(1, keepalive=True, cancel=ID)
+        end = dispatcher.encode_reply(NOT_CANCELLED)
+        for request, data, may in [
+            (dispatcher.Cancel(1, cancel=ID), end, False),
+            (asking, end, True),
+            (asking, end + b"{", False),
+            (asking, b"", False),
+        ]:
+            exchange = Exchange(request)
+            list(exchange.receive(data))
+            self.assertEqual(exchange.may_go_on, may, (request, data))
+
+    def test_cancelled_with_detail(self) -> None:
+        """The end of a cancelled job is one also where more than that was asked for."""
+        exchange = Exchange(dispatcher.GetResult(1, get_result=ID, detail=True))
+        end = EndResult(EndKind.CANCELLED, b"true", EndDetail(None, False, 1.5))
+        self.assertEqual(list(exchange.receive(dispatcher.encode_reply(end))), [end])
+        self.assertTrue(exchange.ended)
 
     def test_request_line(self) -> None:
         """What is sent is the line of the request."""
