@@ -20,10 +20,17 @@ from harp.errors import Origin
 from harp.wire.results import EndResult
 from harpcaller.jobs import Capacity, Job, NewJob
 from harpcaller.store import changes, listing, queue_lists, reads
-from harpcaller.store.changes import Cancellation, Ending, Recovery, Submission
 from harpcaller.store.cursors import Page
 from harpcaller.store.database import Database, StoreError, translated_errors
 from harpcaller.store.listing import JobFilter, JobSummary
+from harpcaller.store.outcomes import (
+    Cancellation,
+    Ending,
+    QueueCancellation,
+    Recovery,
+    Submission,
+)
+from harpcaller.store.pruning import Pruned, prune_jobs, prune_streams
 from harpcaller.store.queue_lists import QueueSummary
 from harpcaller.store.reads import Packet
 from harpcaller.store.repeats import KEY_LIFE, prune_keys
@@ -31,6 +38,9 @@ from harpcaller.store.writer import Writer
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+PORTION = 200
+"""The rows removed in one transaction: more would keep the other writes waiting (measured)."""
 
 
 class _ReaderThread(Thread):
@@ -162,8 +172,32 @@ class JobStore:
         self._capacity = capacity
         return self._change(changes.set_capacity, capacity, now)
 
-    def prune_keys(self, now: float, limit: int) -> Deferred[int]:
-        """Remove idempotency keys whose life is over, so many at the most; return how many."""
+    def cancel_waiting(
+        self, queue: bytes, up_to_seq: int, limit: int, now: float
+    ) -> Deferred[QueueCancellation]:
+        """Cancel a portion of the jobs that wait in a queue, the last one submitted first.
+
+        :param up_to_seq: leaves those alone that were submitted later; see `QueueSummary`.
+        :param limit: the most jobs of the portion; if fewer ended, there are no more.
+        """
+        return self._change(changes.cancel_waiting, self._capacity, queue, up_to_seq, limit, now)
+
+    def prune_jobs(self, ended_before: float, limit: int = PORTION) -> Deferred[Pruned]:
+        """Remove a portion of the jobs that ended before a time, with their packets.
+
+        :param limit: the most rows of the portion, jobs and packets together.
+        """
+        return self._change(prune_jobs, ended_before, limit)
+
+    def prune_streams(self, ended_before: float, limit: int = PORTION) -> Deferred[Pruned]:
+        """Remove a portion of the packets of jobs that ended before a time; the jobs stay.
+
+        :param limit: the most packets of the portion.
+        """
+        return self._change(prune_streams, ended_before, limit)
+
+    def prune_keys(self, now: float, limit: int = PORTION) -> Deferred[int]:
+        """Remove a portion of the idempotency keys whose life is over; return how many."""
         return self._change(prune_keys, now - self._key_life, limit)
 
     def job(self, job_id: str) -> Deferred[Job | None]:

@@ -10,11 +10,13 @@ from typing import Any
 from sqlalchemy import Connection, event, insert
 from twisted.trial.unittest import SynchronousTestCase
 
-from harpcaller.jobs import Capacity, JobState, NewJob, QueueSpec, WaitsFor
+from harpcaller.jobs import Capacity, Dedup, JobState, NewJob, QueueSpec, WaitsFor
 from harpcaller.store import JobFilter, changes, listing, queue_lists, reads
 from harpcaller.store.cursors import Cursor
 from harpcaller.store.database import Database, transaction
+from harpcaller.store.pruning import prune_jobs, prune_streams
 from harpcaller.store.queues import digest_of
+from harpcaller.store.repeats import prune_keys
 from harpcaller.store.schema import jobs, queues
 from tests.harpcaller.stores import ONE_AT_A_TIME, RESULT, new_job, submitted
 
@@ -104,6 +106,23 @@ class PlanTests(ScaleTestCase):
         self.assertGreaterEqual(len(self.statements), 16)
         self.assertIn("ix_jobs_of_queue (queue_id=? AND state=? AND waits_for=?)", plans)
         self.assertIn("COVERING INDEX ix_jobs_running (state=?)", plans)
+        self.assertNotIn("SCAN", plans.replace("SCAN CONSTANT ROW", ""))
+        self.assertNotIn("TEMP B-TREE", plans)
+
+    def test_portions(self) -> None:
+        """What is done in portions finds each of them by an index."""
+        with transaction(self.connection):
+            job = submitted(self.connection, TWO_PER_HOST, new_job(dedup=Dedup(b"{}", 1.0)))
+            packet = [{"job_id": job.id, "number": 0, "data": b"1", "recorded": 1.0}]
+            self.connection.execute(changes.INSERT_PACKET, packet)
+            changes.end(self.connection, TWO_PER_HOST, job.id, RESULT, None, 2.0, True)
+            prune_streams(self.connection, 3.0, 5)
+            prune_jobs(self.connection, 3.0, 5)
+            prune_keys(self.connection, 3.0, 5)
+            changes.cancel_waiting(self.connection, TWO_PER_HOST, b"{}", 5, 5, 1.0)
+        plans = self.plans()
+        for name in ("ix_jobs_dedup", "ix_jobs_ended", "ix_jobs_stream_ended", "ix_keys_submitted"):
+            self.assertIn(name, plans)
         self.assertNotIn("SCAN", plans.replace("SCAN CONSTANT ROW", ""))
         self.assertNotIn("TEMP B-TREE", plans)
 
