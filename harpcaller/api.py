@@ -15,13 +15,13 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from harp import errors
-from harp.errors import RemoteProtocolError
 from harp.wire import dispatcher as wire
 from harpcaller import operation, summaries
 from harpcaller.announcements import Announcements, Watcher
 from harpcaller.connection import Answer
 from harpcaller.jobs import Job, JobState
 from harpcaller.logs import logger
+from harpcaller.refusal import RefusedError
 from harpcaller.store import JobStore, StoreError
 from harpcaller.streams import Client, PacketStream
 
@@ -55,9 +55,7 @@ class Api:
 
     def _failed(self, failure: Failure, answer: Answer) -> None:
         error = failure.value
-        if isinstance(error, _UnknownJobError):
-            answer.refuse(errors.INVALID_JOBID, f"there is no job {error.job_id[:100]}")
-        elif isinstance(error, RemoteProtocolError):
+        if isinstance(error, RefusedError):
             answer.refuse(error.type, error.message)
         elif isinstance(answer.request, wire.GetResult | wire.StreamRequest):
             # An error would be taken for the end result of the job.
@@ -79,7 +77,7 @@ async def _call(parts: Parts, answer: Answer, request: wire.Call) -> None:
 async def _cancel(parts: Parts, answer: Answer, request: wire.Cancel) -> None:
     cancelled = await parts.dispatcher.cancel(request.cancel)
     if cancelled is None:
-        raise _UnknownJobError(request.cancel)
+        raise _unknown(request.cancel)
     answer.finish(wire.CancelOutcome(cancelled))
 
 
@@ -144,7 +142,7 @@ async def _read_stream(parts: Parts, answer: Answer, request: wire.ReadStream) -
 async def _job(store: JobStore, job_id: str) -> Job:
     job = await store.job(job_id)
     if job is None:
-        raise _UnknownJobError(job_id)
+        raise _unknown(job_id)
     return job
 
 
@@ -167,12 +165,6 @@ def _watch(parts: Parts, answer: Answer, job_id: str, watcher: Watcher) -> None:
         answer.when_over(lambda: parts.announcements.unwatch(job_id, watcher))
 
 
-class _UnknownJobError(Exception):
-    def __init__(self, job_id: str) -> None:
-        super().__init__(job_id)
-        self.job_id = job_id
-
-
 class _EndWatcher:
     """Waits for the end of a job only."""
 
@@ -181,6 +173,10 @@ class _EndWatcher:
 
     def packets(self, first: int, packets: Sequence[bytes], recorded: float) -> None:
         pass
+
+
+def _unknown(job_id: str) -> RefusedError:
+    return RefusedError(errors.INVALID_JOBID, f"there is no job {job_id[:100]}")
 
 
 def _whole(seconds: float | None) -> int | None:

@@ -14,7 +14,6 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from harp import errors
-from harp.errors import RemoteProtocolError
 from harp.wire import dispatcher as wire
 from harp.wire import harpd
 from harp.wire.dispatcher.operation import JobFilter as WireFilter
@@ -26,6 +25,7 @@ from harpcaller.dispatcher import Dispatcher
 from harpcaller.hosts import HostsRegistry
 from harpcaller.jobs import JobState
 from harpcaller.queues import canonical_queue_name
+from harpcaller.refusal import RefusedError
 from harpcaller.remote import describe
 from harpcaller.retention import Retention
 from harpcaller.store import JobFilter, JobStore
@@ -55,15 +55,15 @@ async def _server_info(parts: Parts, answer: Answer, request: wire.ServerInfo) -
 async def _list_jobs(parts: Parts, answer: Answer, request: wire.ListJobs) -> None:
     asked = request.list_jobs
     with _blamed("list_jobs"):
-        jobs, cursor = await parts.store.jobs(_job_filter(asked), asked.limit, asked.cursor)
-    answer.finish(wire.Jobs(list(map(summaries.job_summary, jobs)), cursor))
+        page = await parts.store.jobs(_job_filter(asked), asked.limit, asked.cursor)
+    answer.finish(wire.Jobs(list(map(summaries.job_summary, page.items)), page.cursor))
 
 
 async def _list_queues(parts: Parts, answer: Answer, request: wire.ListQueues) -> None:
     asked = request.list_queues
     with _blamed("list_queues"):
-        queues, cursor = await parts.store.queues(asked.limit, asked.cursor)
-    answer.finish(wire.Queues(list(map(summaries.queue_summary, queues)), cursor))
+        page = await parts.store.queues(asked.limit, asked.cursor)
+    answer.finish(wire.Queues(list(map(summaries.queue_summary, page.items)), page.cursor))
 
 
 async def _list_queue(parts: Parts, answer: Answer, request: wire.ListQueue) -> None:
@@ -71,9 +71,10 @@ async def _list_queue(parts: Parts, answer: Answer, request: wire.ListQueue) -> 
     with _blamed("list_queue"):
         name = canonical_queue_name(bytes(asked.name))
         queue = await parts.store.queue(name)
-        jobs, cursor = await parts.store.queue_jobs(name, asked.limit, asked.cursor)
+        page = await parts.store.queue_jobs(name, asked.limit, asked.cursor)
     summary = None if queue is None else summaries.queue_summary(queue)
-    answer.finish(wire.QueueJobs(summary, list(map(summaries.job_summary, jobs)), cursor))
+    jobs = list(map(summaries.job_summary, page.items))
+    answer.finish(wire.QueueJobs(summary, jobs, page.cursor))
 
 
 async def _cancel_queue(parts: Parts, answer: Answer, request: wire.CancelQueue) -> None:
@@ -121,8 +122,8 @@ def _job_filter(asked: WireFilter) -> JobFilter:
     if isinstance(asked.queue, msgspec.Raw):
         queue = canonical_queue_name(bytes(asked.queue))
     return JobFilter(
-        states=tuple(map(JobState, _several(asked.state))),
-        ends=tuple(map(EndKind, _several(asked.end))),
+        states=frozenset(map(JobState, _several(asked.state))),
+        ends=frozenset(map(EndKind, _several(asked.end))),
         host=asked.host,
         procedure=asked.procedure,
         queue=queue,
@@ -143,7 +144,7 @@ def _blamed(key: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise RemoteProtocolError(errors.INVALID_REQUEST, f"{error} - at `$.{key}`") from error
+        raise RefusedError(errors.INVALID_REQUEST, f"{error} - at `$.{key}`") from error
 
 
 ANSWERS: Mapping[type[wire.Request], Callable[[Parts, Answer, Any], Coroutine[Any, Any, None]]] = {

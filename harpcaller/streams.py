@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from harp.wire import dispatcher as wire
 from harpcaller.jobs import Job
-from harpcaller.store import JobStore
+from harpcaller.store import JobStore, Packet
 from harpcaller.summaries import end_of
 
 PAGE_PACKETS, PAGE_BYTES = 1000, 256 * 1024
@@ -115,7 +115,7 @@ class PacketStream:
             self._over = True
             self._client.finish(self._last)
 
-    def _replay(self, page: list[tuple[int, bytes, float]], known: int) -> None:
+    def _replay(self, page: list[Packet], known: int) -> None:
         self._busy = False
         if self._paused or self._over:
             return  # it is read again if it is wanted again, rather than kept

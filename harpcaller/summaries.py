@@ -11,7 +11,7 @@ from harp.wire.results import EndDetail, EndKind, EndResult
 from harp.wire.text import Fault
 from harpcaller.hosts import Host
 from harpcaller.jobs import Job
-from harpcaller.store import QueueState
+from harpcaller.store import JobSummary, QueueSummary
 
 _NULL = msgspec.Raw(b"null")
 
@@ -50,7 +50,7 @@ def status_detail(
     )
 
 
-def job_summary(job: Job) -> wire.JobSummary:
+def job_summary(job: JobSummary) -> wire.JobSummary:
     """Return a job as lists have it."""
     return wire.JobSummary(
         job_id=job.id,
@@ -60,12 +60,12 @@ def job_summary(job: Job) -> wire.JobSummary:
         queue=_NULL if job.queue is None else msgspec.Raw(job.queue),
         waits_for=None if job.waits_for is None else job.waits_for.value,
         time=_times(job),
-        end=None if job.end is None else job.end.kind.value,
+        end=None if job.end is None else job.end.value,
         caller=job.caller,
     )
 
 
-def queue_summary(queue: QueueState) -> wire.QueueSummary:
+def queue_summary(queue: QueueSummary) -> wire.QueueSummary:
     """Return a queue as lists have it."""
     return wire.QueueSummary(
         msgspec.Raw(queue.name), queue.concurrency, queue.running, queue.waiting
@@ -77,7 +77,7 @@ def host_summary(host: Host) -> wire.Host:
     return wire.Host(host.name, host.address, host.port, list(host.tags), host.server_name)
 
 
-def _times(job: Job) -> JobTimes:
+def _times(job: Job | JobSummary) -> JobTimes:
     return JobTimes(job.submitted, job.started, job.ended)
 
 

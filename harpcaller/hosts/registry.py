@@ -211,7 +211,7 @@ class HostsRegistry(Service):
             return None
         return (
             f"{text}, and host_db_max_loss is {max_loss:g}; if that is right, refresh the hosts"
-            " with accept_loss, or set host_db_max_loss to null for one reload"
+            " with accept_loss, or set host_db_max_loss to 1 for one reload"
         )
 
     def _take(self, path: Path, hosts: Mapping[str, Host]) -> None:

@@ -10,67 +10,36 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, case, exists, insert, select, update
+from sqlalchemy import Connection, Integer, bindparam, case, exists, insert, select, update
 
 from harp import errors
 from harp.errors import Origin
 from harp.wire import results
 from harp.wire.results import EndResult
-from harpcaller.jobs import Capacity, Job, JobEvent, JobState, NewJob, is_legal, state_after
+from harpcaller.jobs import (
+    Capacity,
+    Job,
+    JobEvent,
+    JobState,
+    NewJob,
+    WaitsFor,
+    is_legal,
+    state_after,
+)
 from harpcaller.store import admission, repeats
-from harpcaller.store.records import Record, find
+from harpcaller.store.outcomes import (
+    Cancellation,
+    Ending,
+    QueueCancellation,
+    Recovery,
+    Submission,
+)
+from harpcaller.store.queues import digest_of
+from harpcaller.store.records import Record, find, select_records, to_record
 from harpcaller.store.repeats import Repeat
-from harpcaller.store.schema import in_state, jobs, packets
+from harpcaller.store.schema import LARGEST_INTEGER, in_state, jobs, packets, queues, waits_for
 
 LOST = results.error(errors.MISSING_RESULT, "the dispatcher stopped while the job ran")
-
-
-class Submission(msgspec.Struct, frozen=True):
-    """What became of a call.
-
-    :param job_id: the job that it got.
-    :param job: that job; None if it has been pruned since.
-    :param repeated: None if the job is new; a repeated call has started nothing.
-    """
-
-    job_id: str
-    job: Job | None
-    repeated: Repeat | None = None
-
-
-class Ending(msgspec.Struct, frozen=True):
-    """What the end of a job changed.
-
-    :param job: the job as it ended; None if it was not running, and nothing changed.
-    :param released: jobs that now run, in the order of submission.
-    """
-
-    job: Job | None
-    released: list[Job]
-
-
-class Cancellation(msgspec.Struct, frozen=True):
-    """What a request to cancel changed.
-
-    :param before: the state that it found; None if there is no such job.
-    :param job: the job as it is now; None if there is no such job.
-    :param released: jobs that now run, in the order of submission.
-    """
-
-    before: JobState | None
-    job: Job | None
-    released: list[Job]
-
-
-class Recovery(msgspec.Struct, frozen=True):
-    """What had to be put right after the dispatcher stopped.
-
-    :param closed: ids of the jobs that were running, in the order of submission.
-    :param released: jobs that now run, in the order of submission.
-    """
-
-    closed: list[str]
-    released: list[Job]
 
 
 _INSERT = insert(jobs)
@@ -88,6 +57,20 @@ _END_VALUES: Mapping[str, Any] = {
 _END = update(jobs).where(jobs.c.seq == bindparam("at")).values(_END_VALUES)
 _RUNNING_IDS = select(jobs.c.seq, jobs.c.id).where(in_state(JobState.RUNNING))
 _END_RUNNING = update(jobs).where(in_state(JobState.RUNNING)).values(_END_VALUES)
+
+# By what they wait for, the last one submitted first in each.
+_WAITING_IN_QUEUE = {
+    what: select_records.where(
+        jobs.c.queue_id
+        == select(queues.c.id).where(queues.c.digest == bindparam("digest")).scalar_subquery(),
+        in_state(JobState.WAITING),
+        waits_for(what),
+        jobs.c.seq <= bindparam("up_to"),
+    )
+    .order_by(jobs.c.seq.desc())
+    .limit(bindparam("most", type_=Integer))
+    for what in WaitsFor
+}
 
 # One row; executed for many at once. It inserts nothing if the job is not running.
 INSERT_PACKET = insert(packets).from_select(
@@ -147,6 +130,31 @@ def cancel(
     job = _end(connection, record, JobEvent.CANCEL, results.CANCELLED, None, now)
     released = _released(connection, capacity, record, now) if release else []
     return Cancellation(before, job, released)
+
+
+def cancel_waiting(
+    connection: Connection,
+    capacity: Capacity,
+    queue: bytes,
+    up_to_seq: int,
+    limit: int,
+    now: float,
+) -> QueueCancellation:
+    """End jobs that wait in a queue and release those that waited for them.
+
+    The last one submitted is the first to go, so that no job starts only to be cancelled.
+    """
+    digest, up_to = digest_of(queue), min(up_to_seq, LARGEST_INTEGER)
+    found: list[Record] = []
+    for what in WaitsFor:  # one that has come past the queue was submitted before those in it
+        parameters = {"digest": digest, "up_to": up_to, "most": limit - len(found)}
+        rows = connection.execute(_WAITING_IN_QUEUE[what], parameters)
+        found += [to_record(row) for row in rows]
+    ended = [
+        _end(connection, record, JobEvent.CANCEL, results.CANCELLED, None, now) for record in found
+    ]
+    released = _released(connection, capacity, found[-1], now) if found else []
+    return QueueCancellation(ended, released)
 
 
 def recover(connection: Connection, capacity: Capacity, now: float) -> Recovery:

@@ -19,14 +19,28 @@ from twisted.python.threadpool import ThreadPool
 from harp.errors import Origin
 from harp.wire.results import EndResult
 from harpcaller.jobs import Capacity, Job, NewJob
-from harpcaller.store import changes, reads
-from harpcaller.store.changes import Cancellation, Ending, Recovery, Submission
+from harpcaller.store import changes, listing, queue_lists, reads
+from harpcaller.store.cursors import Page
 from harpcaller.store.database import Database, StoreError, translated_errors
+from harpcaller.store.listing import JobFilter, JobSummary
+from harpcaller.store.outcomes import (
+    Cancellation,
+    Ending,
+    QueueCancellation,
+    Recovery,
+    Submission,
+)
+from harpcaller.store.pruning import Pruned, prune_jobs, prune_streams
+from harpcaller.store.queue_lists import QueueSummary
+from harpcaller.store.reads import Packet
 from harpcaller.store.repeats import KEY_LIFE, prune_keys
 from harpcaller.store.writer import Writer
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+PORTION = 200
+"""The rows removed in one transaction: more would keep the other writes waiting (measured)."""
 
 
 class _ReaderThread(Thread):
@@ -158,8 +172,32 @@ class JobStore:
         self._capacity = capacity
         return self._change(changes.set_capacity, capacity, now)
 
-    def prune_keys(self, now: float, limit: int) -> Deferred[int]:
-        """Remove idempotency keys whose life is over, so many at the most; return how many."""
+    def cancel_waiting(
+        self, queue: bytes, up_to_seq: int, limit: int, now: float
+    ) -> Deferred[QueueCancellation]:
+        """Cancel a portion of the jobs that wait in a queue, the last one submitted first.
+
+        :param up_to_seq: leaves those alone that were submitted later; see `QueueSummary`.
+        :param limit: the most jobs of the portion; if fewer ended, there are no more.
+        """
+        return self._change(changes.cancel_waiting, self._capacity, queue, up_to_seq, limit, now)
+
+    def prune_jobs(self, ended_before: float, limit: int = PORTION) -> Deferred[Pruned]:
+        """Remove a portion of the jobs that ended before a time, with their packets.
+
+        :param limit: the most rows of the portion, jobs and packets together.
+        """
+        return self._change(prune_jobs, ended_before, limit)
+
+    def prune_streams(self, ended_before: float, limit: int = PORTION) -> Deferred[Pruned]:
+        """Remove a portion of the packets of jobs that ended before a time; the jobs stay.
+
+        :param limit: the most packets of the portion.
+        """
+        return self._change(prune_streams, ended_before, limit)
+
+    def prune_keys(self, now: float, limit: int = PORTION) -> Deferred[int]:
+        """Remove a portion of the idempotency keys whose life is over; return how many."""
         return self._change(prune_keys, now - self._key_life, limit)
 
     def job(self, job_id: str) -> Deferred[Job | None]:
@@ -168,8 +206,8 @@ class JobStore:
 
     def packets(
         self, job_id: str, since: int, max_packets: int, max_bytes: int
-    ) -> Deferred[list[tuple[int, bytes]]]:
-        """Return a page of a job's packets with their numbers, in their order.
+    ) -> Deferred[list[Packet]]:
+        """Return a page of a job's packets, in their order.
 
         :param since: the lowest number wanted.
         :param max_packets: the most packets of one page.
@@ -181,6 +219,44 @@ class JobStore:
     def packet_count(self, job_id: str) -> Deferred[int]:
         """Return how many packets a job has, 0 also if there is no such job."""
         return self._read(reads.packet_count, job_id)
+
+    def jobs(
+        self, wanted: JobFilter, limit: int, cursor: str | None = None
+    ) -> Deferred[Page[JobSummary]]:
+        """Return a page of the jobs that a filter lets through, newest first.
+
+        A page can be short, even empty, and still have a cursor: what one read looks at is bounded.
+
+        :param limit: the most jobs of one page.
+        :param cursor: that of the page before; None for the first one.
+        :raises ValueError: through the Deferred, if the cursor is malformed.
+        """
+        return self._read(listing.jobs_page, wanted, limit, cursor)
+
+    def queues(self, limit: int, cursor: str | None = None) -> Deferred[Page[QueueSummary]]:
+        """Return a page of the queues, oldest first. Parameters are those of `jobs`."""
+        return self._read(queue_lists.queues_page, limit, cursor)
+
+    def queue(self, name: bytes) -> Deferred[QueueSummary | None]:
+        """Return the queue of this name, None if there is none now."""
+        return self._read(queue_lists.queue, name)
+
+    def queue_jobs(
+        self, name: bytes, limit: int, cursor: str | None = None
+    ) -> Deferred[Page[JobSummary]]:
+        """Return a page of a queue's jobs that run or wait, in the order in which they run.
+
+        Parameters are those of `jobs`.
+        """
+        return self._read(queue_lists.queue_jobs, name, limit, cursor)
+
+    def running_jobs(self, name: bytes, up_to_seq: int) -> Deferred[list[str]]:
+        """Return the ids of a queue's jobs that run, of those submitted up to a place."""
+        return self._read(queue_lists.running_jobs, name, up_to_seq)
+
+    def position(self, job_id: str) -> Deferred[int | None]:
+        """Return how many waiting jobs of its queue come before a job; None unless it waits."""
+        return self._read(queue_lists.position, job_id)
 
     def _open(self) -> Deferred[None]:
         def opened(_: None) -> None:

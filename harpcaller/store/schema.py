@@ -143,7 +143,7 @@ _index(
     where=jobs.c.queue_id.is_not(None),
 )
 # With the column of the condition in it SQLite need not look at the rows to count them.
-_index("ix_jobs_running", jobs.c.state, jobs.c.host, jobs.c.seq, where=in_state(JobState.RUNNING))
+_index("ix_jobs_running", jobs.c.state, jobs.c.host, where=in_state(JobState.RUNNING))
 _index(
     "ix_jobs_for_host",
     jobs.c.waits_for,
@@ -155,14 +155,14 @@ _index("ix_jobs_next", jobs.c.waits_for, jobs.c.seq, where=waits_for(WaitsFor.DI
 _index("ix_jobs_next_of_host", jobs.c.waits_for, jobs.c.host, where=waits_for(WaitsFor.DISPATCHER))
 
 # What lists need: newest first, of all jobs, of those that wait, of a host, of a queue's name.
-Index("ix_jobs_submitted", jobs.c.submitted, jobs.c.seq)
-_index("ix_jobs_waiting", jobs.c.submitted, jobs.c.seq, where=in_state(JobState.WAITING))
-Index("ix_jobs_of_host", jobs.c.host, jobs.c.submitted, jobs.c.seq)
+# SQLite has the number of the row, which is seq, at the end of every index.
+Index("ix_jobs_submitted", jobs.c.submitted)
+_index("ix_jobs_waiting", jobs.c.submitted, where=in_state(JobState.WAITING))
+Index("ix_jobs_of_host", jobs.c.host, jobs.c.submitted)
 _index(
     "ix_jobs_of_queue_name",
     jobs.c.queue,
     jobs.c.submitted,
-    jobs.c.seq,
     where=jobs.c.queue.is_not(None),
 )
 _index("ix_jobs_dedup", jobs.c.dedup, jobs.c.submitted, where=jobs.c.dedup.is_not(None))

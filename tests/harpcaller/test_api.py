@@ -22,12 +22,13 @@ from harpcaller.api import ClientFactory, ClientProtocol, Parts
 from harpcaller.connection import CLOSE_DEADLINE, REQUEST_DEADLINE
 from harpcaller.dispatcher import Dispatcher, Limits
 from harpcaller.jobs import JobState
-from harpcaller.store import Cancellation, StoreError
+from harpcaller.store import Cancellation, StoreError, Submission
 from tests.harpcaller.memory import PatientStore, ended_job, hosts, running_job, trust
 
 RESULT = EndResult(EndKind.RESULT, b'{"free" : 1.0e1}')
 RUNNING = running_job()
 WAITING = running_job(state=JobState.WAITING, started=None)
+SUBMITTED = Submission(WAITING.id, WAITING)
 ENDED = ended_job(RUNNING, RESULT)
 
 CALL = b'{"harpcaller":1,"host":"web01","procedure":"df","arguments":["/srv"]}'
@@ -157,7 +158,7 @@ class AnswerTests(ApiTestCase):
         """A call is answered with the job's id, and not before the job is on disk."""
         client = self.asking(CALL)
         self.assertEqual(client.got, b"")
-        new = self.store.answer("submit", WAITING)["new"]
+        new = self.store.answer("submit", SUBMITTED)["new"]
         self.assertEqual((new.host, new.procedure, new.arguments), ("web01", "df", b'["/srv"]'))
         self.assertEqual(new.info, b"null")
         self.assert_answered(client, b'{"harpcaller":1,"job_id":"the-job"}\n')
@@ -335,14 +336,14 @@ class RequestTests(ApiTestCase):
         for byte in CALL + b"\r\n":
             self.assertEqual(self.store.questions, [])
             client.say(bytes([byte]))
-        self.store.answer("submit", WAITING)
+        self.store.answer("submit", SUBMITTED)
         self.assert_answered(client, b'{"harpcaller":1,"job_id":"the-job"}\n')
 
     def test_data_behind_the_request(self) -> None:
         """What comes behind a request is not looked at, in whatever pieces it comes."""
         for more in (b"x", b"\n", CALL + b"\n"):
             client = self.asking(CALL + b"\n" + more)
-            self.store.answer("submit", WAITING)
+            self.store.answer("submit", SUBMITTED)
             self.assert_answered(client, b'{"harpcaller":1,"job_id":"the-job"}\n')
 
     def test_second_request(self) -> None:
@@ -350,7 +351,7 @@ class RequestTests(ApiTestCase):
         client = self.asking(CALL)
         client.say(CALL + b"\n")
         self.assertEqual(len(self.store.questions), 1)
-        self.store.answer("submit", WAITING)
+        self.store.answer("submit", SUBMITTED)
         client.say(b"nonsense\n" * 1000)
         self.assert_answered(client, b'{"harpcaller":1,"job_id":"the-job"}\n')
 
@@ -465,7 +466,7 @@ class LeavingTests(ApiTestCase):
     def test_before_the_store_answers(self) -> None:
         """Whatever was asked for is not sent any more."""
         for line, method, answer in (
-            (CALL, "submit", WAITING),
+            (CALL, "submit", SUBMITTED),
             (b'{"harpcaller":1,"cancel":"the-job"}', "cancel", Cancellation(None, None, [])),
             (b'{"harpcaller":1,"get_status":"the-job"}', "job", ENDED),
             (b'{"harpcaller":1,"get_result":"the-job"}', "job", ENDED),

@@ -80,6 +80,7 @@ class _Model:
         return self.settle()
 
 
+_queues = st.sampled_from([None, '{"q":1}', '{"q":2}'])
 _capacities = st.builds(Capacity, st.integers(1, 6), st.none() | st.integers(1, 3))
 
 
@@ -107,7 +108,7 @@ class AdmissionMachine(RuleBasedStateMachine):
             self.undo.__exit__(_Undo, _Undo(), None)
 
     @rule(
-        queue=st.sampled_from([None, '{"q":1}', '{"q":2}']),
+        queue=_queues,
         concurrency=st.integers(1, 3),
         host=st.sampled_from(["web01", "web02", "db01"]),
     )
@@ -139,6 +140,23 @@ class AdmissionMachine(RuleBasedStateMachine):
             cancelled = changes.cancel(self.connection, self.model.capacity, job.id, 2.0, True)
             assert cancelled.job is not None and cancelled.job.waits_for is None
             self.compare_ended(job, job.stage != "ended", cancelled.released)
+
+    @rule(queue=_queues, limit=st.integers(1, 5), seq=st.integers(0, 30))
+    def cancel_waiting(self, queue: str | None, limit: int, seq: int) -> None:
+        """Cancel some that wait in a queue."""
+        cancelled = changes.cancel_waiting(
+            self.connection, self.model.capacity, (queue or "{}").encode(), seq, limit, 2.0
+        )
+        early = self.model.jobs[:seq]
+        waiting = [
+            job
+            for job in self.model.having("queue", "host", "dispatcher")
+            if job in early and job.queue == (queue or "{}")
+        ][::-1][:limit]
+        assert _ids(cancelled.jobs) == [job.id for job in waiting]
+        for job in waiting:
+            job.stage = "ended"
+        assert _ids(cancelled.released) == self.model.settle()
 
     @rule()
     def recover(self) -> None:

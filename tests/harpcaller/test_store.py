@@ -7,7 +7,7 @@ import msgspec
 from harp import errors
 from harp.wire.results import CANCELLED, EndKind
 from harpcaller.jobs import Job, JobState, QueueSpec
-from harpcaller.store import Cancellation, Ending, StoreError
+from harpcaller.store import Cancellation, Ending, Packet, StoreError
 from tests.harpcaller.stores import ONE_AT_A_TIME, RESULT, StoreTestCase, new_job
 
 UNKNOWN = ("", "no such job", "a'b\"c;--", "\x00", "ä\U0001f600", "x" * 100_000)
@@ -142,9 +142,14 @@ class PacketTests(StoreTestCase):
         job_id, other = await self.running(), await self.running()
         await self.store.append(job_id, 0, [b'{"a" : 1}', b"2"], 1.0)
         await self.store.append(other, 0, [b"9"], 1.0)
-        await self.store.append(job_id, 2, [b"3"], 1.0)
+        await self.store.append(job_id, 2, [b"3"], 2.5)
         self.assertEqual(
-            await self.store.packets(job_id, 0, 10, 1000), [(0, b'{"a" : 1}'), (1, b"2"), (2, b"3")]
+            await self.store.packets(job_id, 0, 10, 1000),
+            [
+                Packet(0, b'{"a" : 1}', 1.0),
+                Packet(1, b"2", 1.0),
+                Packet(2, b"3", 2.5),
+            ],
         )
         self.assertEqual(await self.store.packet_count(job_id), 3)
         self.assertEqual(await self.store.packet_count(other), 1)
@@ -154,8 +159,8 @@ class PacketTests(StoreTestCase):
         job_id = await self.running()
         await self.store.append(job_id, 0, [b"%d" % number for number in range(10)], 1.0)
         page = await self.store.packets(job_id, 3, 4, 1000)
-        self.assertEqual([number for number, _ in page], [3, 4, 5, 6])
-        self.assertEqual(await self.store.packets(job_id, 9, 4, 1000), [(9, b"9")])
+        self.assertEqual([packet.number for packet in page], [3, 4, 5, 6])
+        self.assertEqual(await self.store.packets(job_id, 9, 4, 1000), [Packet(9, b"9", 1.0)])
         self.assertEqual(await self.store.packets(job_id, 10, 4, 1000), [])
         self.assertEqual(await self.store.packets(job_id, 10**40, 4, 1000), [])
 
@@ -182,14 +187,17 @@ class PacketTests(StoreTestCase):
         await self.store.append(running.id, 0, [b"1"], 1.0)
         await self.store.cancel(running.id, 2.0)
         await self.store.append(running.id, 1, [b"2"], 3.0)
-        self.assertEqual(await self.store.packets(running.id, 0, 10, 1000), [(0, b"1")])
+        self.assertEqual(await self.store.packets(running.id, 0, 10, 1000), [Packet(0, b"1", 1.0)])
 
     async def test_number_taken(self) -> None:
         """A packet's number stands for one packet; a batch with a taken one is not recorded."""
         job_id = await self.running()
         await self.store.append(job_id, 0, [b"1", b"2"], 1.0)
         await self.assertFailure(self.store.append(job_id, 1, [b"x", b"y"], 1.0), StoreError)
-        self.assertEqual(await self.store.packets(job_id, 0, 10, 1000), [(0, b"1"), (1, b"2")])
+        self.assertEqual(
+            await self.store.packets(job_id, 0, 10, 1000),
+            [Packet(0, b"1", 1.0), Packet(1, b"2", 1.0)],
+        )
 
 
 class RecoveryTests(StoreTestCase):

@@ -227,7 +227,8 @@ class CrashTests(TestCase):
         store = JobStore(url, real_reactor())
         await store.open()
         self.addCleanup(store.close)
-        self.assertEqual(await store.packets("runs", 0, 10, 1000), [(0, b"0"), (1, b"1")])
+        page = await store.packets("runs", 0, 10, 1000)
+        self.assertEqual([packet.data for packet in page], [b"0", b"1"])
         for job_id, state in (("runs", JobState.RUNNING), ("waits", JobState.WAITING)):
             job = await store.job(job_id)
             assert job is not None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 
-from harpcaller.jobs import Capacity, Job, JobState, QueueSpec
-from tests.harpcaller.stores import ONE_AT_A_TIME, RESULT, StoreTestCase, new_job
+from harp.wire.results import CANCELLED
+from harpcaller.jobs import Capacity, Job, JobState, QueueSpec, WaitsFor
+from harpcaller.store import JobStore
+from tests.harpcaller.stores import ONE_AT_A_TIME, RESULT, StoreTestCase, new_job, real_reactor
 
-CAPACITY = Capacity()
 TWO_AT_A_TIME = QueueSpec(b'{"disk":"sdb"}', 2)
 
 
@@ -88,6 +89,21 @@ class QueueTests(StoreTestCase):
         await self.store.cancel(cancelled[0].id, 2.0)
         self.assertEqual(self.count_queues(), 0)
 
+    async def test_cancel_waiting(self) -> None:
+        """What waits can be cancelled in portions, from the end on; what runs goes on."""
+        jobs = await self.submitted(ONE_AT_A_TIME, 6)
+        summary = await self.store.queue(ONE_AT_A_TIME.name)
+        assert summary is not None
+        later = await self.submitted(ONE_AT_A_TIME, 1)
+        for expected in (jobs[5:3:-1], jobs[3:1:-1], jobs[1:2], []):
+            portion = await self.store.cancel_waiting(ONE_AT_A_TIME.name, summary.last_seq, 2, 5.0)
+            self.assertEqual(_ids(portion.jobs), _ids(expected))
+            for job in portion.jobs:
+                self.assertEqual((job.end, job.ended), (CANCELLED, 5.0))
+                self.assertEqual(await self.store.job(job.id), job)
+        ending = await self.store.end(jobs[0].id, RESULT, None, 6.0)
+        self.assertEqual(_ids(ending.released), _ids(later))
+
     def count_queues(self) -> int:
         """Return how many queues the database has."""
         connection = sqlite3.connect(self.path)
@@ -96,3 +112,103 @@ class QueueTests(StoreTestCase):
         finally:
             connection.close()
         return int(count)
+
+
+class CapacityTests(StoreTestCase):
+    """Jobs that wait for more than their queue."""
+
+    async def opened(self) -> JobStore:
+        """Return a store in which four can run, two of them on one host."""
+        store = JobStore(f"sqlite:///{self.path}", real_reactor(), Capacity(4, 2))
+        self.addCleanup(store.close)
+        await store.open()
+        return store
+
+    async def submitted(self, *hosts: str, queue: QueueSpec | None = None) -> list[Job]:
+        """Return new jobs of hosts."""
+        return [await self.submit(new_job(queue, host=host)) for host in hosts]
+
+    async def waits_for(self, *jobs: Job) -> list[WaitsFor | None]:
+        """Return what the jobs wait for now."""
+        found = [await self.store.job(job.id) for job in jobs]
+        return [job.waits_for for job in found if job]
+
+    async def test_busy_host(self) -> None:
+        """What is over the limit of its host waits for it, and holds nobody else up."""
+        jobs = await self.submitted("a", "a", "a", "a", "b", "b")
+        self.assertEqual(
+            [job.waits_for for job in jobs],
+            [None, None, WaitsFor.HOST, WaitsFor.HOST, None, None],
+        )
+        ending = await self.store.end(jobs[4].id, RESULT, None, 2.0)
+        self.assertEqual(ending.released, [])
+        ending = await self.store.end(jobs[1].id, RESULT, None, 2.0)
+        self.assertEqual(_ids(ending.released), [jobs[2].id])
+        self.assertEqual(ending.released, [await self.store.job(jobs[2].id)])
+
+    async def test_busy_dispatcher(self) -> None:
+        """What is over the limit of all waits its turn in the order of submission."""
+        jobs = await self.submitted("a", "a", "b", "b", "c", "c", "d")
+        self.assertEqual([job.waits_for for job in jobs[4:]], [WaitsFor.DISPATCHER] * 3)
+        for ended, released in ((0, 4), (4, 5), (1, 6)):
+            ending = await self.store.end(jobs[ended].id, RESULT, None, 2.0)
+            self.assertEqual(_ids(ending.released), [jobs[released].id])
+
+    async def test_no_place_in_the_queue(self) -> None:
+        """A job that waits for its host takes no place of its queue, but keeps its turn."""
+        await self.submitted("a", "a")
+        first, second = await self.submitted("a", "b", queue=ONE_AT_A_TIME)
+        self.assertEqual((first.waits_for, second.waits_for), (WaitsFor.HOST, WaitsFor.QUEUE))
+        summary = await self.store.queue(ONE_AT_A_TIME.name)
+        assert summary is not None
+        self.assertEqual((summary.running, summary.waiting), (0, 2))
+        cancellation = await self.store.cancel(first.id, 2.0)
+        self.assertEqual(_ids(cancellation.released), [second.id])
+
+    async def test_cancel_before_the_dispatcher(self) -> None:
+        """A job cancelled before the dispatcher gives up its place on its host."""
+        jobs = await self.submitted("a", "b", "b", "c", "a", "a")
+        self.assertEqual([job.waits_for for job in jobs[4:]], [WaitsFor.DISPATCHER, WaitsFor.HOST])
+        cancellation = await self.store.cancel(jobs[4].id, 2.0)
+        self.assertEqual(cancellation.released, [])
+        self.assertEqual(await self.waits_for(jobs[5]), [WaitsFor.DISPATCHER])
+
+    async def test_raised(self) -> None:
+        """More start when a limit is raised or taken away."""
+        jobs = await self.submitted("a", "a", "a", "a", "b", "b", "c", "d")
+        released = await self.store.set_capacity(Capacity(5, 3), 7.0)
+        self.assertEqual(_ids(released), [jobs[2].id])
+        self.assertEqual(released[0].started, 7.0)
+        released = await self.store.set_capacity(Capacity(7), 8.0)
+        self.assertEqual(_ids(released), [jobs[3].id, jobs[6].id])
+        self.assertEqual((await self.submitted("e"))[0].waits_for, WaitsFor.DISPATCHER)
+
+    async def test_lowered(self) -> None:
+        """What runs goes on when a limit is lowered; what waits keeps to the new one."""
+        jobs = await self.submitted("a", "a", "b", "b", "c", "c", "d")
+        self.assertEqual(await self.store.set_capacity(Capacity(2, 1), 7.0), [])
+        self.assertEqual(await self.waits_for(*jobs[:4]), [None] * 4)
+        dispatcher, host = WaitsFor.DISPATCHER, WaitsFor.HOST
+        self.assertEqual(await self.waits_for(*jobs[4:]), [dispatcher, host, dispatcher])
+        released = []
+        for job in jobs[:4]:
+            released += (await self.store.end(job.id, RESULT, None, 8.0)).released
+        self.assertEqual(_ids(released), [jobs[4].id, jobs[6].id])
+
+    async def test_vast(self) -> None:
+        """A limit beyond what a column can hold is no limit at all."""
+        jobs = await self.submitted("a", "a", "a", "a", "b")
+        released = await self.store.set_capacity(Capacity(10**40, 10**40), 2.0)
+        self.assertEqual(_ids(released), [jobs[2].id, jobs[3].id])
+
+    async def test_recovery(self) -> None:
+        """A dispatcher that starts again keeps to its limits, which may be others."""
+        jobs = await self.submitted("a", "a", "a", "a", "b", "b", "c")
+        await self.store.close()
+        self.store = JobStore(f"sqlite:///{self.path}", real_reactor(), Capacity(2, 1))
+        self.addCleanup(self.store.close)
+        await self.store.open()
+        recovery = await self.store.recover(9.0)
+        self.assertEqual(len(recovery.closed), 4)
+        self.assertEqual(_ids(recovery.released), [jobs[2].id, jobs[6].id])
+        self.assertEqual(await self.waits_for(jobs[3]), [WaitsFor.HOST])

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, event, insert
 from twisted.trial.unittest import SynchronousTestCase
 
-from harpcaller.jobs import Capacity, JobState, NewJob, QueueSpec, WaitsFor
-from harpcaller.store import changes, reads
+from harpcaller.jobs import Capacity, Dedup, JobState, NewJob, QueueSpec, WaitsFor
+from harpcaller.store import JobFilter, changes, listing, queue_lists, reads
+from harpcaller.store.cursors import Cursor
 from harpcaller.store.database import Database, transaction
+from harpcaller.store.pruning import prune_jobs, prune_streams
 from harpcaller.store.queues import digest_of
+from harpcaller.store.repeats import prune_keys
 from harpcaller.store.schema import jobs, queues
 from tests.harpcaller.stores import ONE_AT_A_TIME, RESULT, new_job, submitted
 
@@ -105,6 +109,23 @@ class PlanTests(ScaleTestCase):
         self.assertNotIn("SCAN", plans.replace("SCAN CONSTANT ROW", ""))
         self.assertNotIn("TEMP B-TREE", plans)
 
+    def test_portions(self) -> None:
+        """What is done in portions finds each of them by an index."""
+        with transaction(self.connection):
+            job = submitted(self.connection, TWO_PER_HOST, new_job(dedup=Dedup(b"{}", 1.0)))
+            packet = [{"job_id": job.id, "number": 0, "data": b"1", "recorded": 1.0}]
+            self.connection.execute(changes.INSERT_PACKET, packet)
+            changes.end(self.connection, TWO_PER_HOST, job.id, RESULT, None, 2.0, True)
+            prune_streams(self.connection, 3.0, 5)
+            prune_jobs(self.connection, 3.0, 5)
+            prune_keys(self.connection, 3.0, 5)
+            changes.cancel_waiting(self.connection, TWO_PER_HOST, b"{}", 5, 5, 1.0)
+        plans = self.plans()
+        for name in ("ix_jobs_dedup", "ix_jobs_ended", "ix_jobs_stream_ended", "ix_keys_submitted"):
+            self.assertIn(name, plans)
+        self.assertNotIn("SCAN", plans.replace("SCAN CONSTANT ROW", ""))
+        self.assertNotIn("TEMP B-TREE", plans)
+
     def test_recovery_follows_the_living(self) -> None:
         """Recovery looks at jobs that live and queues that are, not at all that ever was."""
         with transaction(self.connection):
@@ -114,6 +135,52 @@ class PlanTests(ScaleTestCase):
             changes.recover(self.connection, Capacity(), 2.0)
         scans = {line.split("  <-")[0] for line in self.plans().splitlines() if "SCAN" in line}
         self.assertEqual(scans, {"SCAN queues", "SCAN CONSTANT ROW"})
+
+
+class ListPlanTests(ScaleTestCase):
+    """How SQLite goes about the lists."""
+
+    def plan(self, read: Callable[[Connection], object]) -> str:
+        """Return how SQLite executes what is read."""
+        self.statements.clear()
+        read(self.connection)
+        return self.plans()
+
+    def test_common_filters(self) -> None:
+        """Each common filter has an index with the order of the list, from the cursor on."""
+        cursor = Cursor(">dq").write(5.0, 5)
+        ended = frozenset({JobState.ENDED})
+        for wanted, name, key in (
+            (JobFilter(), "ix_jobs_submitted", ""),
+            (JobFilter(submitted_since=2.0), "ix_jobs_submitted", "submitted>? AND "),
+            (JobFilter(ended, submitted_before=2.0), "ix_jobs_submitted", ""),
+            (JobFilter(host="web01"), "ix_jobs_of_host", "host=? AND "),
+            (JobFilter(ended, host="web01"), "ix_jobs_of_host", "host=? AND "),
+            (JobFilter(queue=b"{}"), "ix_jobs_of_queue_name", "queue=? AND "),
+            (JobFilter(host="web01", queue=b"{}"), "ix_jobs_of_queue_name", "queue=? AND "),
+            (JobFilter(frozenset({JobState.WAITING})), "ix_jobs_waiting", ""),
+        ):
+            plan = self.plan(partial(listing.jobs_page, wanted=wanted, limit=5, cursor=None))
+            plan += self.plan(partial(listing.jobs_page, wanted=wanted, limit=5, cursor=cursor))
+            self.assertIn(f"INDEX {name} ({key}submitted<?)", plan)
+            self.assertNotIn("TEMP B-TREE", plan)
+        running = JobFilter(frozenset({JobState.RUNNING}))
+        plan = self.plan(partial(listing.jobs_page, wanted=running, limit=5, cursor=cursor))
+        self.assertIn("INDEX ix_jobs_running (state=?)", plan)
+
+    def test_queues(self) -> None:
+        """A queue's jobs are merged from its index; nothing else is looked at or sorted."""
+        for read in (
+            partial(queue_lists.queues_page, limit=5, cursor=None),
+            partial(queue_lists.queue, name=b"{}"),
+            partial(queue_lists.queue_jobs, name=b"{}", limit=5, cursor=None),
+            partial(queue_lists.running_jobs, name=b"{}", up_to_seq=5),
+            partial(queue_lists.position, job_id="x"),
+        ):
+            plan = self.plan(read)
+            self.assertIn("ix_jobs_of_queue (queue_id=?", plan)
+            self.assertNotIn("TEMP B-TREE", plan)
+            self.assertNotIn("SCAN jobs", plan)
 
 
 class CostTests(ScaleTestCase):
