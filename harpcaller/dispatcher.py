@@ -99,7 +99,20 @@ class Dispatcher:
         :param name: canonical JSON.
         :return: how many there were.
         """
-        raise NotImplementedError
+        queue = await self._store.queue(name)
+        if queue is None:
+            return 0
+        count, portion = 0, PORTION
+        while portion == PORTION:
+            cancelled = await self._store.cancel_waiting(name, queue.last_seq, PORTION, self._now())
+            portion = len(cancelled.jobs)
+            count += portion
+            for job in cancelled.jobs:
+                self._is_over(job, [])
+            self._start_all(cancelled.released)
+        for job_id in await self._store.running_jobs(name, queue.last_seq):
+            count += bool(await self.cancel(job_id))
+        return count
 
     async def recover(self) -> None:
         """Close what was running when the dispatcher was stopped, and let the others go on."""
