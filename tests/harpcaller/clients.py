@@ -80,6 +80,12 @@ class ClientEnd(StringTransport):
     def unregisterProducer(self) -> None:
         self.producer = None
 
+    @property
+    def registered(self) -> Any:
+        """The producer that there is."""
+        assert self.producer is not None
+        return self.producer
+
     def lose(self, protocol: RequestConnection, reason: Exception) -> None:
         """End the connection in the order in which a reactor does it."""
         self.connected = False
