@@ -12,7 +12,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from harpd.catalogue import MODULE_NAME, CatalogueError, Entry, Identity, load
+from harpd.catalogue import MODULE_NAME, CatalogueError, Entry, load
+from harpd.identity import Identity
 
 IMPORTS = "from harpd.proc import procedure, streaming_procedure\n"
 
@@ -56,7 +57,7 @@ class LoadTests(CatalogueTestCase):
             def unmarked(): pass
         """)
         self.assertEqual(list(entries), ["first", "second"])
-        self.assertEqual(str(entries["first"].signature), "(a, *, b=1)")
+        self.assertEqual(list(entries["first"].parameters.schema()["properties"]), ["a", "b"])
         self.assertIsNone(entries["first"].identity)
         self.assertEqual(entries["second"].procedure.timeout, 5)
 
@@ -87,7 +88,7 @@ class LoadTests(CatalogueTestCase):
             @procedure
             def f(): return __name__, __file__
         """)
-        self.assertEqual(entries["f"].procedure.function(), (MODULE_NAME, self.file))
+        self.assertEqual(entries["f"].procedure(), (MODULE_NAME, self.file))
         self.assertIs(sys.modules[MODULE_NAME].__dict__["f"], entries["f"].procedure)
 
     def test_decorated(self) -> None:
@@ -104,7 +105,7 @@ class LoadTests(CatalogueTestCase):
             @other
             def f(a, b): pass
         """)
-        self.assertEqual(str(entries["f"].signature), "(a, b)")
+        self.assertEqual(list(entries["f"].parameters.schema()["properties"]), ["a", "b"])
 
 
 class MistakeTests(CatalogueTestCase):

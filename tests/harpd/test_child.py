@@ -134,9 +134,7 @@ class RunTests(ChildTestCase):
         zygote = self.zygote(SIMPLE)
         for arguments in ["[" * 100_000 + "]" * 100_000, f"[{'1' * 10_000}]", "nonsense"]:
             replied, _ = zygote.start("f", arguments).to_end()
-            self.assert_error(
-                "invalid_request", "arguments can't be understood", [json.loads(replied)]
-            )
+            self.assert_error("invalid_request", "arguments or context: ", [json.loads(replied)])
 
 
 class StreamTests(ChildTestCase):
