@@ -49,7 +49,7 @@ class Parameters:
         if context is not None and (
             context not in parameters or parameters.pop(context).kind not in _KEYWORD
         ):
-            raise LookupError(f"has no parameter {context} that the context can be given to")
+            raise LookupError(f"has no parameter {context!r} that the context can be given to")
         hints = {name: parameter.annotation for name, parameter in parameters.items()}
         self._shapes = read_hints(hints, _globals(function))
         for name, parameter in parameters.items():

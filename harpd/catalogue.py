@@ -109,8 +109,14 @@ def _at_import(file: str, error: BaseException) -> str:
 
 
 def _where(procedure: Procedure) -> str | None:
+    if _is_empty(procedure):
+        return None
     code = getattr(inspect.unwrap(_target(procedure)), "__code__", None)
     return f"{code.co_filename}, line {code.co_firstlineno}" if code else None
+
+
+def _is_empty(procedure: Procedure) -> bool:
+    return procedure.function is None and type(procedure).__call__ is Procedure.__call__
 
 
 def _target(procedure: Procedure) -> Callable[..., Any]:
@@ -131,8 +137,7 @@ def _entry(name: str, procedure: Procedure, defaults: Defaults) -> Entry:
     mistakes = [*_option_mistakes(procedure), *_kind_mistakes(procedure)]
     parameters = identity = None
     try:
-        context = "context" if procedure.context is True else procedure.context or None
-        parameters = Parameters(_target(procedure), context)
+        parameters = Parameters(_target(procedure), _context_parameter(procedure))
     except LookupError as error:
         mistakes.append(str(error.args[0]))
     except (TypeError, ValueError):
@@ -150,6 +155,12 @@ def _entry(name: str, procedure: Procedure, defaults: Defaults) -> Entry:
         raise CatalogueError(mistakes)
     timeout = defaults.timeout if procedure.timeout is None else procedure.timeout
     return Entry(name, procedure, parameters, identity, None if timeout == math.inf else timeout)
+
+
+def _context_parameter(procedure: Procedure) -> str | None:
+    if procedure.context is True:
+        return "context"
+    return procedure.context if isinstance(procedure.context, str) else None
 
 
 def _option_mistakes(procedure: Procedure) -> Iterator[str]:
@@ -171,13 +182,14 @@ def _time_mistakes(name: str, seconds: object) -> Iterator[str]:
 
 
 def _kind_mistakes(procedure: Procedure) -> Iterator[str]:
-    if procedure.function is None and type(procedure).__call__ is Procedure.__call__:
+    if _is_empty(procedure):
         yield "has neither a function nor a __call__ of its own"
     functions = (_target(procedure), procedure.__call__)
     if any(inspect.iscoroutinefunction(f) or inspect.isasyncgenfunction(f) for f in functions):
         yield "is a coroutine function, which nothing here would await"
     if not procedure.streaming and any(map(inspect.isgeneratorfunction, functions)):
-        yield "yields, so it must be marked with streaming_procedure"
+        how = "a StreamingProcedure" if procedure.function is None else "a streaming_procedure"
+        yield f"yields, so it must be {how}"
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

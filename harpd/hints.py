@@ -98,7 +98,10 @@ def _read(hint: Any, inside: tuple[Any, ...]) -> Shape:
 def _tuple(hint: Any, args: tuple[Any, ...], read: Callable[..., list[Shape]]) -> Shape:
     if args[1:] == (...,):
         return Array("tuple", *read(args[0]))
-    unpacked = any(getattr(arg, "__unpacked__", False) for arg in args)
+    unpacked = any(
+        typing.get_origin(arg) is typing.Unpack or getattr(arg, "__unpacked__", False)
+        for arg in args
+    )
     # Without arguments tuple[()] is the empty one, the others are tuples of any length.
     if unpacked or hint is tuple or hint is typing.Tuple:  # noqa: UP006
         return Array("tuple", ANY)
