@@ -9,11 +9,15 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from harpd.hints import read_hints
 from harpd.shapes import NULL, Mismatch, OneOf, Path, Schema, Shape
+
+if sys.version_info >= (3, 14):
+    import annotationlib
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -43,7 +47,7 @@ class Parameters:
     """
 
     def __init__(self, function: Callable[..., Any], context: str | None = None) -> None:
-        self._signature = inspect.signature(function)
+        self._signature = _signature(function)
         self._context = context
         parameters = dict(self._signature.parameters)
         if context is not None and (
@@ -152,6 +156,12 @@ class Parameters:
                 expected=mismatch.expected,
                 found=mismatch.found,
             ) from None
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    if sys.version_info >= (3, 14):  # where hints that are not texts are resolved here and now
+        return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
+    return inspect.signature(function)
 
 
 def _globals(function: Callable[..., Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from itertools import accumulate, takewhile
 from typing import Any
 
 from harpd.catalogue import Entry
@@ -44,11 +45,13 @@ def _doc(procedure: Procedure) -> str | None:
     if not doc:
         return None
     text = doc.encode(errors="backslashreplace").decode()
-    if _size(text) <= MAX_DOC:
-        return text
-    while (size := _size(text + "…")) > MAX_DOC:
-        text = text[: len(text) * MAX_DOC // size]
-    return text + "…"
+    return text if _size(text) <= MAX_DOC else _cut(text) + "…"
+
+
+def _cut(text: str) -> str:
+    room = MAX_DOC - _size("…")
+    sizes = accumulate(_size(sign) - _size("") for sign in text)
+    return text[: sum(1 for _ in takewhile(lambda size: size <= room, sizes))]
 
 
 def _fitting(schema: Schema) -> Schema:

@@ -72,9 +72,11 @@ def _read(hint: Any, inside: tuple[Any, ...]) -> Shape:
     if kind in _PLAIN:
         return _PLAIN[kind]
     if kind in _ARRAYS:
-        return Array(kind.__name__, *read(args[0] if args else Any))
+        (item,) = read(args[0] if args else Any)
+        return Array(f"{kind.__name__}[{item.name}]", item)
     if kind in _OBJECTS:
-        return Object(kind.__name__, *read(*(args or (str, Any))))
+        key, value = read(*(args or (str, Any)))
+        return Object(f"{kind.__name__}[{key.name}, {value.name}]", key, value)
     if kind is tuple:
         return _tuple(hint, args, read)
     if kind in (typing.Union, types.UnionType):
@@ -97,7 +99,8 @@ def _read(hint: Any, inside: tuple[Any, ...]) -> Shape:
 
 def _tuple(hint: Any, args: tuple[Any, ...], read: Callable[..., list[Shape]]) -> Shape:
     if args[1:] == (...,):
-        return Array("tuple", *read(args[0]))
+        (item,) = read(args[0])
+        return Array(f"tuple[{item.name}, ...]", item)
     unpacked = any(
         typing.get_origin(arg) is typing.Unpack or getattr(arg, "__unpacked__", False)
         for arg in args
@@ -105,7 +108,8 @@ def _tuple(hint: Any, args: tuple[Any, ...], read: Callable[..., list[Shape]]) -
     # Without arguments tuple[()] is the empty one, the others are tuples of any length.
     if unpacked or hint is tuple or hint is typing.Tuple:  # noqa: UP006
         return Array("tuple", ANY)
-    return Tuple(read(*args))
+    items = read(*args)
+    return Tuple(f"tuple[{', '.join(item.name for item in items) or '()'}]", items)
 
 
 def _structure(kind: Any, inside: tuple[Any, ...]) -> Shape:

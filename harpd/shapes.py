@@ -82,13 +82,10 @@ class Literal(Shape):
 
 
 class Array(Shape):
-    """A list of any length.
+    """A list of any length."""
 
-    :param kind: list, or what else the hint calls it.
-    """
-
-    def __init__(self, kind: str, item: Shape) -> None:
-        super().__init__(f"{kind}[{item.name}]", "array", list)
+    def __init__(self, name: str, item: Shape) -> None:
+        super().__init__(name, "array", list)
         self._item = item
 
     def _check_inside(self, value: list[Any], path: Path) -> None:
@@ -102,8 +99,8 @@ class Array(Shape):
 class Tuple(Shape):
     """A list with a fixed number of items."""
 
-    def __init__(self, items: Sequence[Shape]) -> None:
-        super().__init__(f"tuple[{', '.join(i.name for i in items) or '()'}]", "array", list)
+    def __init__(self, name: str, items: Sequence[Shape]) -> None:
+        super().__init__(name, "array", list)
         self._items = items
 
     def _check_inside(self, value: list[Any], path: Path) -> None:
@@ -124,13 +121,10 @@ class Tuple(Shape):
 
 
 class Object(Shape):
-    """An object with any keys.
+    """An object with any keys."""
 
-    :param kind: dict, or what else the hint calls it.
-    """
-
-    def __init__(self, kind: str, key: Shape, value: Shape) -> None:
-        super().__init__(f"{kind}[{key.name}, {value.name}]", "object", dict)
+    def __init__(self, name: str, key: Shape, value: Shape) -> None:
+        super().__init__(name, "object", dict)
         self._key = key
         self._value = value
 

@@ -238,6 +238,8 @@ class MismatchTests(SynchronousTestCase):
         self.assert_mismatch(list[dict[str, int]], 1, [], "list[dict[str, int]]", "int")
         self.assert_mismatch(Mapping[str, Any], 1, [], "Mapping[str, Any]", "int")
         self.assert_mismatch(tuple[int, str], "ab", [], "tuple[int, str]", "str")
+        self.assert_mismatch(tuple[int, ...], 1, [], "tuple[int, ...]", "int")
+        self.assert_mismatch(tuple, 1, [], "tuple", "int")
         self.assert_mismatch(tuple[()], 1, [], "tuple[()]", "int")
 
     def test_nested(self) -> None:

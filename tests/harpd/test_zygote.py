@@ -77,6 +77,32 @@ class LoadTests(ZygoteTestCase):
         self.assertEqual(found, [("plain", False, None), ("stream", True, 1.5)])
         self.assertEqual(last, {"ready": True})
 
+    def test_large_catalogue(self) -> None:
+        """However much is to be told of a procedure, it is told, and the zygote is ready."""
+        zygote = self.bare("""
+            def large(a: str = "\\u017c" * 100_000): pass
+            large.__doc__ = "\\U0001f600" * 1_000_000
+            for number in range(50):
+                globals()[f"f{number}"] = procedure(large)
+        """)
+        *procedures, last = zygote.loaded()
+        self.assertEqual(last, {"ready": True})
+        self.assertEqual(len(procedures), 50)
+        self.assertEqual(procedures[0]["procedure"]["parameters"], {"type": "object"})
+
+    def test_defaults(self) -> None:
+        """The defaults of the configuration hold for its procedures."""
+        file = write_procedures(self.mktemp(), "@procedure\ndef f(): return os.getuid()")
+        zygote = BareZygote(file, defaults={"timeout": 7.5, "uid": os.getuid()})
+        self.addCleanup(zygote.close)
+        self.assertEqual(zygote.loaded()[0]["procedure"]["timeout"], 7.5)
+        self.assertEqual(zygote.start("f").line(), {"result": os.getuid()})
+        wrong = BareZygote(file, defaults={"uid": "no such", "gid": ["users"]})
+        self.addCleanup(wrong.close)
+        mistake, last = wrong.loaded()
+        self.assertIn("there is no user 'no such'", mistake["mistake"])
+        self.assertEqual(last, {"ready": False})
+
     def test_mistakes(self) -> None:
         """It tells each mistake, that it is not ready, and ends."""
         zygote = self.bare("""
