@@ -168,8 +168,8 @@ def _option_mistakes(procedure: Procedure) -> Iterator[str]:
     context, lock, wait = procedure.context, procedure.lock, procedure.lock_wait
     if not isinstance(context, bool | str):
         yield f"context must be True or the name of a parameter, not {context!r}"
-    if lock is not None and not (isinstance(lock, str) and 0 < len(lock) <= MAX_LOCK_NAME):
-        yield f"lock must be a name of 1 to {MAX_LOCK_NAME} characters, not {lock!r}"
+    if lock is not None and not _is_name(lock):
+        yield f"lock must be a name of 1 to {MAX_LOCK_NAME} printable characters, not {lock!r}"
     if wait is not None and lock is None:
         yield "lock_wait is of no use without lock"
     elif wait is not None and not (_is_number(wait) and 0 <= wait < math.inf):
@@ -190,6 +190,10 @@ def _kind_mistakes(procedure: Procedure) -> Iterator[str]:
     if not procedure.streaming and any(map(inspect.isgeneratorfunction, functions)):
         how = "a StreamingProcedure" if procedure.function is None else "a streaming_procedure"
         yield f"yields, so it must be {how}"
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_LOCK_NAME and value.isprintable()
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

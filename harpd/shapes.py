@@ -49,10 +49,13 @@ class Shape:
         :param path: where it is, for the mismatch.
         :raises Mismatch: if it is not what is demanded.
         """
-        # Not isinstance, for which True is an int.
-        if self._types and type(value) not in self._types:
+        if not self.takes_type(value):
             raise Mismatch(path, self.name, type_name(value))
         self._check_inside(value, path)
+
+    def takes_type(self, value: Any) -> bool:
+        """Say whether the value has a type that is demanded, whatever is inside."""
+        return not self._types or type(value) in self._types  # for isinstance, True is an int
 
     def schema(self) -> Schema:
         """Return what is demanded as JSON Schema (2020-12)."""
@@ -172,17 +175,17 @@ class OneOf(Shape):
         self._options = options
 
     def _check_inside(self, value: Any, path: Path) -> None:
-        refused = Mismatch(path, self.name, type_name(value))
-        for option in self._options:
+        deepest: Mismatch | None = None
+        for option in filter(lambda option: option.takes_type(value), self._options):
             try:
                 option.check(value, path)
             except Mismatch as mismatch:
                 # The option that went deepest into the value is most likely the one that was meant.
-                if len(mismatch.path) > len(refused.path):
-                    refused = mismatch
+                if len(mismatch.path) > len(deepest.path if deepest else path):
+                    deepest = mismatch
             else:
                 return
-        raise refused
+        raise deepest or Mismatch(path, self.name, type_name(value))
 
     def _inner_schema(self) -> Schema:
         return {"anyOf": [option.schema() for option in self._options]}
