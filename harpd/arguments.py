@@ -10,7 +10,7 @@ import functools
 import inspect
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from harpd.hints import read_hints
@@ -69,7 +69,7 @@ class Parameters:
         self._positional = [n for n, each in parameters.items() if each.kind in _POSITIONAL]
 
     def bind(
-        self, arguments: list[Any] | dict[str, Any], context: Mapping[str, Any]
+        self, arguments: list[Any] | dict[str, Any], context: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return what to call the function with, positional and keyword arguments.
 
@@ -85,7 +85,7 @@ class Parameters:
         for name, value in values.items():
             self._check(name, value)
         if self._context is not None:
-            values[self._context] = dict(context)
+            values[self._context] = context
         bound = inspect.BoundArguments(self._signature, values)
         return bound.args, bound.kwargs
 
@@ -106,9 +106,9 @@ class Parameters:
             "additionalProperties": self._extra is not None and self._shapes[self._extra].schema(),
             "positional": self._positional,
         }
-        return (
-            schema if self._rest is None else schema | {"items": self._shapes[self._rest].schema()}
-        )
+        if self._rest is not None:
+            schema["items"] = self._shapes[self._rest].schema()
+        return schema
 
     def _by_position(self, arguments: list[Any]) -> dict[str, Any]:
         values = dict(zip(self._positional, arguments, strict=False))
