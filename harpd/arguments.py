@@ -16,9 +16,6 @@ from typing import Any
 from harpd.hints import read_hints
 from harpd.shapes import NULL, Mismatch, OneOf, Path, Schema, Shape
 
-if sys.version_info >= (3, 14):
-    import annotationlib
-
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -159,8 +156,8 @@ class Parameters:
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    if sys.version_info >= (3, 14):  # where hints that are not texts are resolved here and now
-        return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
+    if sys.version_info >= (3, 14):  # where a hint's name that is not known would raise now
+        return inspect.signature(function, annotation_format=inspect.Format.FORWARDREF)
     return inspect.signature(function)
 
 
