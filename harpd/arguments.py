@@ -90,8 +90,9 @@ class Parameters:
         """Return the JSON Schema of the arguments as an object.
 
         Beside it "positional" are the names that can be given by position, in their order, and
-        "items" is the schema of what can be given after them. A default that JSON can't carry is
-        left out.
+        "items" is the schema of what can be given after them. Positional-only parameters are among
+        the properties, though arguments as an object can't have them. A default that JSON can't
+        carry is left out.
         """
         schema: Schema = {
             "type": "object",

@@ -94,10 +94,11 @@ class DescribeTests(SynchronousTestCase):
         class Silent(Procedure):
             def __call__(self) -> None: ...
 
-        own = Method()
+        own, unfit = Method(), Method()
         own.__doc__ = "Own."
+        vars(unfit)["__doc__"] = 5
         for marked, doc in [
-            (Method(), "Call.\n\nIt."), (Class(), "Class."), (Silent(), None), (own, "Own."),
+            (Method(), "Call.\n\nIt."), (Class(), "Class."), (Silent(), None), (own, "Own."), (unfit, None),
             (procedure(Method()), "Class."),
         ]:  # fmt: skip
             self.assertEqual(describe(entry(marked))["doc"], doc)
