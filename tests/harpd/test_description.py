@@ -98,8 +98,8 @@ class DescribeTests(SynchronousTestCase):
         own.__doc__ = "Own."
         vars(unfit)["__doc__"] = 5
         for marked, doc in [
-            (Method(), "Call.\n\nIt."), (Class(), "Class."), (Silent(), None), (own, "Own."), (unfit, None),
-            (procedure(Method()), "Class."),
+            (Method(), "Call.\n\nIt."), (Class(), "Class."), (Silent(), None), (own, "Own."),
+            (procedure(Method()), "Class."), (unfit, None),
         ]:  # fmt: skip
             self.assertEqual(describe(entry(marked))["doc"], doc)
 
