@@ -84,7 +84,7 @@ class BindTests(ArgumentsTestCase):
         st.lists(st.integers(), max_size=4)
         | st.dictionaries(st.sampled_from("abcdx"), st.integers()),
     )
-    @settings(max_examples=300)
+    @settings(max_examples=300, deadline=None)
     def test_like_python(
         self, function: Callable[..., Any], arguments: list[int] | dict[str, int]
     ) -> None:

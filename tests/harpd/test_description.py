@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -117,6 +117,7 @@ class SizeTests(SynchronousTestCase):
 
     @given(st.integers(0, MAX_DOC), st.sampled_from(["x", "\u017c", "\U0001f600", "\udcff", '"']))
     @example(0, "x")
+    @settings(deadline=None)
     def test_long_documentation(self, plain: int, sign: str) -> None:
         """A long docstring is cut, as late as can be."""
         doc = "y" * plain + sign * 2 * MAX_DOC
