@@ -22,6 +22,7 @@ from harp.wire import results
 from harp.wire.lines import MAX_REPLY
 from harpd.call import Caller, CallProcess, OneProtocol
 from harpd.control import ControlChannel
+from harpd.guard import KILL_ZYGOTE
 from harpd.output import OutputPipe, PrintedText
 from harpd.zygote import Settings
 
@@ -128,9 +129,9 @@ class ZygoteProcess(ProcessProtocol):
         self._channel.close()
 
     def kill(self) -> None:
-        """End the zygote at once; the processes of its calls die with it."""
+        """End a zygote that does not end by itself; its calls get the grace."""
         with suppress(ProcessExitedAlready):
-            self._process.signalProcess("KILL")
+            self._process.signalProcess(KILL_ZYGOTE)
 
     def outReceived(self, data: bytes) -> None:
         """Log what the procedures file printed while it was loaded."""

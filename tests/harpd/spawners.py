@@ -21,7 +21,7 @@ from harpd.call import CallProcess
 from harpd.spawner import Spawner
 from harpd.zygote_process import ProceduresError
 from tests.harpd.waiting import descriptors, eventually, processes, reactor, turns
-from tests.harpd.zygotes import KILL_GRACE, write_procedures
+from tests.harpd.zygotes import KILL_GRACE, write_procedures, zygote_below
 
 
 class ClockedReactor:
@@ -114,11 +114,16 @@ class SpawnerTestCase(TestCase):
         return await Running(await self.spawner(procedures), "f", arguments).end()
 
 
-def zygote_pid(spawner: Spawner) -> int:
-    """Return the process id of the zygote."""
+def guard_pid(spawner: Spawner) -> int:
+    """Return the process id of the zygote's guard."""
     assert spawner._zygote is not None
     pid: int = spawner._zygote._process.pid
     return pid
+
+
+def zygote_pid(spawner: Spawner) -> int:
+    """Return the process id of the zygote."""
+    return zygote_below(guard_pid(spawner))
 
 
 @contextmanager

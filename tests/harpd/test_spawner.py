@@ -14,6 +14,7 @@ from tests.harpd.spawners import (
     ClockedReactor,
     Running,
     SpawnerTestCase,
+    guard_pid,
     printed,
     zygote_pid,
 )
@@ -208,8 +209,7 @@ class ZygoteEndTests(SpawnerTestCase):
         kind, error = await call.end()
         self.assertEqual((kind, error["type"]), ("error", "killed"))
         self.assertNotIn("data", error)
-        wait_gone(leader)
-        os.kill(other, signal.SIGKILL)  # the grandchild of a zygote that could not see to it
+        wait_gone(leader, other)
         await eventually(lambda: spawner._zygote is None, "its end")
         catalogue = spawner.catalogue()
         self.assertFalse(catalogue.called)
@@ -250,7 +250,7 @@ class StopTests(SpawnerTestCase):
         """A zygote that is still loading ends too."""
         spawner = Spawner(reactor, write_procedures(self.mktemp(), ONE), [], KILL_GRACE)
         spawner.privilegedStartService()
-        pid = zygote_pid(spawner)
+        pid = guard_pid(spawner)
         await self.stop(spawner)
         self.assertFalse(alive(pid))
         self.assertEqual(descriptors() - self.before, set())
@@ -270,8 +270,7 @@ class StopTests(SpawnerTestCase):
         clocked.clock.advance(0.01)
         await stopped
         self.assertEqual(clocked.clock.getDelayedCalls(), [])
-        wait_gone(leader)
-        os.kill(other, signal.SIGKILL)
+        wait_gone(leader, other)
 
     async def test_between_zygotes(self) -> None:
         """Where there is no zygote there is nothing to wait for, and no new one is started."""
