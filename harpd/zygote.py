@@ -7,7 +7,7 @@
 
 From the zygote, first its catalogue, then what becomes of the calls:
 
-    {"procedure": NAME, "streaming": BOOL, "timeout": SECONDS-OR-NULL}
+    {"procedure": {...}}                 one for each, as `describe` tells of it
     {"mistake": TEXT}                    what is wrong with the procedures file
     {"ready": BOOL}                      false if there were mistakes, and it ends
     {"failed": ID, "message": TEXT}      it could not be forked
@@ -32,7 +32,8 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from harpd import child, guard, tree
-from harpd.catalogue import CatalogueError, Entry, load
+from harpd.catalogue import CatalogueError, Defaults, Entry, load
+from harpd.description import describe
 
 MAX_MESSAGE = 65536
 """The longest message of the control socket in bytes."""
@@ -49,6 +50,7 @@ class Settings:
     :param path: folders that are put before Python's own module path.
     :param max_line: the longest line in bytes that a call may report.
     :param kill_grace: seconds between TERM and KILL when the daemon is gone.
+    :param defaults: the fields of `harpd.catalogue.Defaults` that the configuration says.
     """
 
     control: int
@@ -56,6 +58,7 @@ class Settings:
     path: list[str]
     max_line: int
     kill_grace: float
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -89,15 +92,15 @@ class Zygote:
             signal.signal(number, signal.SIG_IGN)  # the daemon's business; it ends us by closing
         tree.adopt_orphans()
         try:
-            self._catalogue = load(self._settings.procedures)
+            defaults = Defaults(**self._settings.defaults)
+            self._catalogue = load(self._settings.procedures, defaults)
         except CatalogueError as error:
             for mistake in error.mistakes:
                 self._send({"mistake": mistake[:_MAX_TEXT]})
             self._send({"ready": False})
             return
-        for name, entry in self._catalogue.items():
-            kind = entry.procedure
-            self._send({"procedure": name, "streaming": kind.streaming, "timeout": kind.timeout})
+        for entry in self._catalogue.values():
+            self._send({"procedure": describe(entry)})
         sys.stdout.flush()  # else every fork would print it again
         gc.collect()
         gc.freeze()  # a collection in a fork would copy every page that it touches

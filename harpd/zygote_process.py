@@ -157,7 +157,7 @@ class ZygoteProcess(ProcessProtocol):
 
     def _received(self, message: dict[str, Any]) -> None:
         match message:
-            case {"procedure": name, "streaming": streaming, "timeout": timeout}:
+            case {"procedure": {"name": name, "streaming": streaming, "timeout": timeout}}:
                 self._offers[name] = Offer(streaming, timeout)
             case {"mistake": mistake}:
                 self._mistakes.append(mistake)

@@ -83,7 +83,7 @@ class CallTests(ConnectionTestCase):
         """Arguments reach the process as the bytes that they were."""
         line = request().replace(b'"arguments": []', b'"arguments": [ 1.50, "\\u017c" ]')
         self.connect(line)
-        self.assertEqual(self.spawner.calls[0].socket.value(), b'[ 1.50, "\\u017c" ]\n')
+        self.assertEqual(self.spawner.calls[0].socket.value(), b'[ 1.50, "\\u017c" ]\n{}\n')
 
     def test_byte_by_byte(self) -> None:
         """A request may come in pieces, and end as lines do elsewhere."""

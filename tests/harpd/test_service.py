@@ -97,7 +97,7 @@ class OptionsTests(SynchronousTestCase):
     def test_modules_of_procedures(self) -> None:
         """The procedures are checked with the configured folders."""
         (self.folder / "service_test_module.py").write_text("x = 1")
-        write_procedures(self.procedures, "import service_test_module")
+        write_procedures(self.procedures, "import service_test_module\n" + GOOD)
         self.assertEqual(self.check()[0], 1)
         write_configuration(self.folder, network=f"python: {{path: {self.folder}}}\n")
         self.assertEqual(self.check(), (0, "OK\n"))

@@ -131,6 +131,7 @@ class BareZygote:
         path: list[str] | None = None,
         max_line: int = MAX_REPLY,
         kill_grace: float = KILL_GRACE,
+        defaults: dict[str, Any] | None = None,
     ) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.settimeout(PATIENCE)
@@ -141,6 +142,7 @@ class BareZygote:
             zygote_settings(file, path or [], kill_grace),
             control=theirs.fileno(),
             max_line=max_line,
+            defaults=defaults or {},
         )
         with theirs, open(self._log, "wb") as log:
             self.process = subprocess.Popen(
@@ -163,8 +165,8 @@ class BareZygote:
             messages.append(self.receive())
         return messages
 
-    def start(self, procedure: str, arguments: str = "[]") -> BareCall:
-        """Have a call forked and hand it its arguments."""
+    def start(self, procedure: str, arguments: str = "[]", context: str = "{}") -> BareCall:
+        """Have a call forked and hand it its arguments and context."""
         ours, theirs = socket.socketpair()
         read, write = os.pipe()
         call = BareCall(self, len(self._calls) + 1, ours, read)
@@ -174,7 +176,7 @@ class BareZygote:
             socket.send_fds(self.control, [message], [theirs.fileno(), write])
         os.close(write)
         with suppress(BrokenPipeError):  # it has ended already
-            ours.sendall(arguments.encode() + b"\n")
+            ours.sendall(f"{arguments}\n{context}\n".encode())
         return call
 
     def signal(self, call: BareCall, kill: bool) -> None:
@@ -212,6 +214,8 @@ class ZygoteTestCase(SynchronousTestCase):
         self.assertEqual(zygote.loaded()[-1], {"ready": True})
         return zygote
 
-    def start(self, procedures: str, arguments: str = "[]", **settings: Any) -> BareCall:
+    def start(
+        self, procedures: str, arguments: str = "[]", context: str = "{}", **settings: Any
+    ) -> BareCall:
         """Start a call of the procedure ``f`` in a zygote of its own."""
-        return self.zygote(procedures, **settings).start("f", arguments)
+        return self.zygote(procedures, **settings).start("f", arguments, context)
