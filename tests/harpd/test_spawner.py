@@ -9,7 +9,7 @@ from pathlib import Path
 from twisted.internet.defer import CancelledError, Deferred
 
 from harpd.spawner import Spawner
-from harpd.zygote_process import Offer, ProceduresError
+from harpd.zygote_process import Offer, ProceduresError, zygote_settings
 from tests.harpd.spawners import (
     ClockedReactor,
     Running,
@@ -51,9 +51,11 @@ class CatalogueTests(SpawnerTestCase):
 
     async def test_waiting(self) -> None:
         """Whoever asks before it is loaded waits for it, unless he gives up."""
-        spawner = Spawner(reactor, write_procedures(self.mktemp(), ONE), [], KILL_GRACE)
+        spawner = Spawner(
+            reactor, zygote_settings(write_procedures(self.mktemp(), ONE), [], KILL_GRACE)
+        )
         self.addCleanup(self.check_nothing_left, spawner)
-        spawner.privilegedStartService()
+        spawner.start()
         first, second = spawner.catalogue(), spawner.catalogue()
         self.assertFalse(first.called)
         second.cancel()
@@ -248,8 +250,10 @@ class StopTests(SpawnerTestCase):
 
     async def test_while_loading(self) -> None:
         """A zygote that is still loading ends too."""
-        spawner = Spawner(reactor, write_procedures(self.mktemp(), ONE), [], KILL_GRACE)
-        spawner.privilegedStartService()
+        spawner = Spawner(
+            reactor, zygote_settings(write_procedures(self.mktemp(), ONE), [], KILL_GRACE)
+        )
+        spawner.start()
         pid = guard_pid(spawner)
         await self.stop(spawner)
         self.assertFalse(alive(pid))
@@ -262,7 +266,7 @@ class StopTests(SpawnerTestCase):
         call = Running(spawner, "f", "[]")
         leader, other = await call.packet()
         os.kill(zygote_pid(spawner), signal.SIGSTOP)
-        stopped = spawner.stopService()
+        stopped = spawner.stop()
         assert stopped is not None
         clocked.clock.advance(2 * KILL_GRACE - 0.01)
         await turns(3)
@@ -277,7 +281,7 @@ class StopTests(SpawnerTestCase):
         clocked = ClockedReactor()
         spawner = await self.spawner("nonsense", clocked=clocked)
         await eventually(lambda: spawner._zygote is None, "the end of the zygote")
-        self.assertIsNone(spawner.stopService())
+        self.assertIsNone(spawner.stop())
         self.assertEqual(clocked.clock.getDelayedCalls(), [])
 
     async def test_pending_kill(self) -> None:
@@ -293,7 +297,7 @@ class StopTests(SpawnerTestCase):
 
     async def stop(self, spawner: Spawner) -> None:
         """Stop a service that has a zygote."""
-        stopped: Deferred[None] | None = spawner.stopService()
+        stopped: Deferred[None] | None = spawner.stop()
         assert stopped is not None
         await stopped
         await turns(2)

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.logger import capturedLogs
 
 from harpd.spawner import Spawner
-from harpd.zygote_process import ProceduresError
+from harpd.zygote_process import ProceduresError, zygote_settings
 from tests.harpd.spawners import (
     Running,
     SpawnerTestCase,
@@ -37,9 +37,11 @@ class EndTests(SpawnerTestCase):
     async def test_all_mistakes_of_an_ended_zygote(self) -> None:
         """Mistakes that were sent before the end are taken, though the end is seen with them."""
         text = "".join(f"@procedure(timeout=0)\ndef f{n}(): pass\n" for n in range(150))
-        spawner = Spawner(reactor, write_procedures(self.mktemp(), text), [], KILL_GRACE)
+        spawner = Spawner(
+            reactor, zygote_settings(write_procedures(self.mktemp(), text), [], KILL_GRACE)
+        )
         self.addCleanup(self.check_nothing_left, spawner)
-        spawner.privilegedStartService()
+        spawner.start()
         catalogue = spawner.catalogue()
         wait_gone(guard_pid(spawner))  # blocks the reactor, which then finds all at once
         with self.assertRaises(ProceduresError) as caught:
