@@ -10,14 +10,11 @@ import functools
 import inspect
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from harpd.hints import read_hints
 from harpd.shapes import NULL, Mismatch, OneOf, Path, Schema, Shape
-
-if sys.version_info >= (3, 14):
-    import annotationlib
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -69,7 +66,7 @@ class Parameters:
         self._positional = [n for n, each in parameters.items() if each.kind in _POSITIONAL]
 
     def bind(
-        self, arguments: list[Any] | dict[str, Any], context: Mapping[str, Any]
+        self, arguments: list[Any] | dict[str, Any], context: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return what to call the function with, positional and keyword arguments.
 
@@ -85,7 +82,7 @@ class Parameters:
         for name, value in values.items():
             self._check(name, value)
         if self._context is not None:
-            values[self._context] = dict(context)
+            values[self._context] = context
         bound = inspect.BoundArguments(self._signature, values)
         return bound.args, bound.kwargs
 
@@ -93,8 +90,9 @@ class Parameters:
         """Return the JSON Schema of the arguments as an object.
 
         Beside it "positional" are the names that can be given by position, in their order, and
-        "items" is the schema of what can be given after them. A default that JSON can't carry is
-        left out.
+        "items" is the schema of what can be given after them. Positional-only parameters are among
+        the properties, though arguments as an object can't have them. A default that JSON can't
+        carry is left out.
         """
         schema: Schema = {
             "type": "object",
@@ -106,9 +104,9 @@ class Parameters:
             "additionalProperties": self._extra is not None and self._shapes[self._extra].schema(),
             "positional": self._positional,
         }
-        return (
-            schema if self._rest is None else schema | {"items": self._shapes[self._rest].schema()}
-        )
+        if self._rest is not None:
+            schema["items"] = self._shapes[self._rest].schema()
+        return schema
 
     def _by_position(self, arguments: list[Any]) -> dict[str, Any]:
         values = dict(zip(self._positional, arguments, strict=False))
@@ -159,8 +157,8 @@ class Parameters:
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    if sys.version_info >= (3, 14):  # where hints that are not texts are resolved here and now
-        return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
+    if sys.version_info >= (3, 14):  # where a hint's name that is not known would raise now
+        return inspect.signature(function, annotation_format=inspect.Format.FORWARDREF)
     return inspect.signature(function)
 
 

@@ -41,7 +41,7 @@ def _doc(procedure: Procedure) -> str | None:
     else:
         kind = type(procedure)
         doc = vars(procedure).get("__doc__") or kind.__call__.__doc__ or kind.__doc__
-        doc = doc and inspect.cleandoc(doc)
+        doc = inspect.cleandoc(doc) if isinstance(doc, str) else None
     if not doc:
         return None
     text = doc.encode(errors="backslashreplace").decode()

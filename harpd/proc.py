@@ -39,6 +39,12 @@ class Procedure:
     Either a function is given, or a subclass has a ``__call__`` of its own. An instance in a global
     variable is a procedure with the variable's name.
 
+    Where its parameters have type hints the arguments must fit them: None, bool, int (which True
+    and 1.0 do not fit), float (which 1 fits), str, list, Sequence, tuple, dict, Mapping, TypedDict
+    (with no key that it does not name), unions, Literal, Annotated and NewType. A default of None
+    fits too. Hints of other kinds are not checked. A function gets the values as JSON gave them: a
+    list where the hint says tuple.
+
     An option that is None, or not given, is not said: then an attribute of the class says it, else
     (timeout, uid and gid) the defaults of harpd's configuration, else the first value named below.
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nowhere import Unknown  # type: ignore[import-not-found]
 
 CONTEXT = {"user": "u", "client": "c"}
+Count = int
 
 
 def many(a, b=1, *rest, c, d=2, **extra):  # type: ignore[no-untyped-def]
@@ -83,7 +84,7 @@ class BindTests(ArgumentsTestCase):
         st.lists(st.integers(), max_size=4)
         | st.dictionaries(st.sampled_from("abcdx"), st.integers()),
     )
-    @settings(max_examples=300)
+    @settings(max_examples=300, deadline=None)
     def test_like_python(
         self, function: Callable[..., Any], arguments: list[int] | dict[str, int]
     ) -> None:
@@ -140,13 +141,13 @@ class BindTests(ArgumentsTestCase):
             def __init__(self, a: int) -> None:
                 self.a = a
 
-            def __call__(self, b: int) -> int:
+            def __call__(self, b: Count) -> int:
                 return self.a + b
 
-            def add(self, b: int) -> int:
+            def add(self, b: Count) -> int:
                 return self.a + b
 
-        def add(a: int, b: int) -> int:
+        def add(a: int, b: Count) -> int:
             return a + b
 
         for function in (Adder(1), Adder(1).add, functools.partial(add, 1)):
@@ -200,7 +201,7 @@ class ContextTests(ArgumentsTestCase):
     """A parameter can be given the context instead of an argument."""
 
     def test_given(self) -> None:
-        """It gets a dict of its own, wherever it stands, and the others move up."""
+        """It gets the context wherever it stands, and the others move up."""
 
         def first(context, a, b=1):  # type: ignore[no-untyped-def]
             return context, a, b
@@ -217,8 +218,6 @@ class ContextTests(ArgumentsTestCase):
         for function in (first, between, by_name, annotated):
             self.assertEqual(call(function, [5], "context"), (CONTEXT, 5, 1))
             self.assertEqual(call(function, {"b": 6, "a": 5}, "context"), (CONTEXT, 5, 6))
-            given = call(function, [5], "context")[0]
-            self.assertIsInstance(given, dict)
 
     def test_not_by_the_caller(self) -> None:
         """The caller can't give it, also where any name can be given."""

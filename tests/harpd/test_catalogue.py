@@ -170,11 +170,16 @@ class InstanceTests(CatalogueTestCase):
             class Waits(Procedure):
                 async def __call__(self): pass
 
+            class Wraps(Procedure):
+                def __call__(self, *args): yield
+
+            e = Wraps(lambda: 5)
             a, b, c, d = Empty(), Yields(timeout=0), Waits(), Procedure()
         """)
         self.assertEqual(
             [mistake.partition("procedure ")[2] for mistake in found],
             [
+                "e: yields, so it must be a streaming_procedure",
                 "a: has neither a function nor a __call__ of its own",
                 "b: timeout must be a number of seconds above 0, not 0",
                 "b: yields, so it must be a StreamingProcedure",
@@ -182,7 +187,7 @@ class InstanceTests(CatalogueTestCase):
                 "d: has neither a function nor a __call__ of its own",
             ],
         )
-        self.assertTrue(found[1].startswith(", line 7: "), found)
+        self.assertTrue(found[2].startswith(", line 7: "), found)
 
 
 class OptionTests(CatalogueTestCase):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -94,11 +94,12 @@ class DescribeTests(SynchronousTestCase):
         class Silent(Procedure):
             def __call__(self) -> None: ...
 
-        own = Method()
+        own, unfit = Method(), Method()
         own.__doc__ = "Own."
+        vars(unfit)["__doc__"] = 5
         for marked, doc in [
             (Method(), "Call.\n\nIt."), (Class(), "Class."), (Silent(), None), (own, "Own."),
-            (procedure(Method()), "Class."),
+            (procedure(Method()), "Class."), (unfit, None),
         ]:  # fmt: skip
             self.assertEqual(describe(entry(marked))["doc"], doc)
 
@@ -116,6 +117,7 @@ class SizeTests(SynchronousTestCase):
 
     @given(st.integers(0, MAX_DOC), st.sampled_from(["x", "\u017c", "\U0001f600", "\udcff", '"']))
     @example(0, "x")
+    @settings(deadline=None)
     def test_long_documentation(self, plain: int, sign: str) -> None:
         """A long docstring is cut, as late as can be."""
         doc = "y" * plain + sign * 2 * MAX_DOC

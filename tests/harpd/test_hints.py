@@ -32,7 +32,7 @@ from harpd.shapes import ANY, Mismatch, Schema, Shape
 class Size(TypedDict):
     """All keys must be given, but for one."""
 
-    width: int
+    width: Annotated[int, "in cm"]
     depth: NotRequired[float]
 
 

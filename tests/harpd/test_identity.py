@@ -10,6 +10,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from harpd.identity import Identity, find_identity
+from harpd.proc import Groups
 
 
 class FindIdentityTests(SynchronousTestCase):
@@ -42,7 +43,8 @@ class FindIdentityTests(SynchronousTestCase):
         nobody = pwd.getpwnam("nobody").pw_uid
         daemon = grp.getgrnam("daemon").gr_gid
         self.assertEqual(find_identity("nobody", "daemon"), Identity(nobody, daemon, (daemon,)))
-        for groups in [(7, "daemon"), [7, "daemon"]]:
+        lists: list[Groups] = [(7, "daemon"), [7, "daemon"]]
+        for groups in lists:
             self.assertEqual(find_identity("nobody", groups), Identity(nobody, 7, (7, daemon)))
         self.assertEqual(find_identity(None, 7), Identity(os.geteuid(), 7, (7,)))
 
