@@ -64,17 +64,19 @@ class Call:
     max_line: int
 
 
-def run(call: Call, zygote: int) -> NoReturn:
+def run(call: Call, zygote: int, guard: int) -> NoReturn:
     """Run the call in this process and end it.
 
-    :param zygote: the process id of the parent, to die with.
+    :param zygote: the process id of the parent.
+    :param guard: the process id of its parent, which ends this one when the zygote has died.
     """
     status = 1
     output = _identity(call.output)
+    notice = _Notice(zygote, guard)
     try:
         report = _Report(call.connection, call.max_line)
         try:
-            _become(call, zygote)
+            _become(call, zygote, notice)
             _carry_out(call, report)
             status = 0
         except Terminated:
@@ -83,11 +85,12 @@ def run(call: Call, zygote: int) -> NoReturn:
             report.error(refusal)
         except _Unreportable as error:
             _complain(output, f"the end of the call can't be reported: {error}\n")
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        notice.raises = False
+        signal.signal(signal.SIGTERM, notice)  # which the procedure may have replaced
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):  # the procedure may have closed or replaced it
                 stream.flush()
-        if status > 1:
+        if notice.given:
             _wait_for_descendants()
     except BaseException:
         _complain(output, traceback.format_exc())
@@ -95,7 +98,7 @@ def run(call: Call, zygote: int) -> NoReturn:
         os._exit(status)
 
 
-def _become(call: Call, zygote: int) -> None:
+def _become(call: Call, zygote: int, notice: _Notice) -> None:
     """Take the order of facts: session, descriptors, groups, user, and only then the parent."""
     try:
         os.setsid()
@@ -109,16 +112,32 @@ def _become(call: Call, zygote: int) -> None:
                 os.setgroups(identity.groups)
             os.setresgid(identity.gid, identity.gid, identity.gid)
             os.setresuid(identity.uid, identity.uid, identity.uid)
-        tree.die_with_parent(zygote)
-        signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGTERM, notice)
+        tree.terminate_with_parent(zygote)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # which the zygote blocked
     except OSError as error:
         raise _Refusal(SYSTEM_ERROR, f"the process of the call: {error}") from error
 
 
-def _terminate(number: int, frame: object) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise Terminated
+class _Notice:
+    """What TERM does, and whether it has come.
+
+    It comes from the zygote or from its guard, and from the kernel when one of them has died. If
+    both have, nobody is left who would end this call, so it ends itself with its whole tree.
+    """
+
+    def __init__(self, zygote: int, guard: int) -> None:
+        self.given = False
+        self.raises = True
+        self._leader = os.getpid()
+        self._superiors = {zygote, guard}
+
+    def __call__(self, number: int, frame: object) -> None:
+        if os.getpid() == self._leader and os.getppid() not in self._superiors:
+            tree.kill(self._leader)
+        first, self.given = not self.given, True
+        if first and self.raises:
+            raise Terminated
 
 
 def _carry_out(call: Call, report: _Report) -> None:

@@ -614,7 +614,7 @@ class TerminateTests(ChildTestCase):
         wait_gone(late)
 
     def test_dies_with_the_zygote(self) -> None:
-        """When the zygote is killed its calls are killed with it."""
+        """When its guard is killed the call is too, though it ignores TERM."""
         call = self.waiting("print('ready')", "signal.signal(15, signal.SIG_IGN)", "while 1: pass")
         call.zygote.process.kill()
         self.assertEqual(call.to_end(), (b"", b""))
@@ -643,10 +643,10 @@ class IdentityTests(ChildTestCase):
         return reply["result"]
 
     def test_user(self) -> None:
-        """The uid gives the user and exactly that user's groups; it still dies with the zygote."""
+        """The uid gives the user and exactly that user's groups; it learns when the zygote dies."""
         nobody = pwd.getpwnam("nobody")
         groups = sorted(os.getgrouplist("nobody", nobody.pw_gid))
-        expected = [[nobody.pw_uid] * 3, [nobody.pw_gid] * 3, groups, signal.SIGKILL]
+        expected = [[nobody.pw_uid] * 3, [nobody.pw_gid] * 3, groups, signal.SIGTERM]
         self.assertEqual(self.identity("uid='nobody'"), expected)
         self.assertEqual(self.identity(f"uid={nobody.pw_uid}"), expected)
 

@@ -235,12 +235,24 @@ class SignalTests(ZygoteTestCase):
         wait_gone(*pids)
         self.assertTrue(all(map(alive, others[:2])))
 
-    def test_leader_gone(self) -> None:
+    def test_procedure_ended(self) -> None:
         """What was told to end is killed when its time is up, though the procedure has ended."""
         call = self.start(LEAVING)
         self.assertEqual(call.printed_line(), b"ready\n")
         call.zygote.signal(call, kill=False)
         pid = call.line()["result"]
+        self.assertTrue(alive(pid))
+        call.zygote.signal(call, kill=True)
+        wait_gone(pid)
+
+    def test_leader_gone(self) -> None:
+        """The same, though the process of the call has ended too."""
+        call = self.start(
+            LEAVING.replace("return ignoring", "print(ignoring, flush=True), os._exit(0)")
+        )
+        self.assertEqual(call.printed_line(), b"ready\n")
+        call.zygote.signal(call, kill=False)
+        pid = int(call.printed_line())
         self.assertEqual(call.exit_code(), 0)
         self.assertTrue(alive(pid))
         call.zygote.signal(call, kill=True)

@@ -17,9 +17,10 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from harp.wire.lines import MAX_REPLY
+from harpd import tree
 from harpd.zygote import MAX_MESSAGE
 from harpd.zygote_process import zygote_command, zygote_settings
-from tests.harpd.waiting import PATIENCE
+from tests.harpd.waiting import PATIENCE, wait_until
 
 PRELUDE = """\
 import os, signal, socket, subprocess, sys
@@ -34,6 +35,21 @@ def write_procedures(file: str | Path, text: str) -> str:
     path = Path(file).absolute()
     path.write_text(PRELUDE + textwrap.dedent(text), "utf-8")
     return str(path)
+
+
+def zygote_below(guard: int) -> int:
+    """Wait until a guard has forked its zygote and return that one's process id."""
+    found: list[int] = []
+
+    def look() -> bool:
+        for pid in tree.descendants(guard):
+            with suppress(OSError), open(f"/proc/{pid}/stat") as stat:
+                if int(stat.read().rpartition(")")[2].split()[1]) == guard:
+                    found.append(pid)
+        return bool(found)
+
+    wait_until(look, "the fork of the zygote")
+    return found[0]
 
 
 class BareCall:
