@@ -16,6 +16,9 @@ from tests.harp.test_lines import single_bytes
 PATIENCE = 20
 """After how many seconds a test that hangs is given up."""
 
+REFUSAL = b'{"error":{"type":"invalid_request","message":"no such key"}}\n'
+"""What a dispatcher without extensions says to one."""
+
 Script = Sequence[bytes | Callable[[socket.socket], object]]
 """What is said on one connection, and what else is done to its socket, one after the other."""
 
@@ -46,9 +49,14 @@ class ScriptedDispatcher:
 
     :param scripts: behind the last of them nothing listens.
     :param reads: how much it reads before it speaks, a line or a number of bytes.
+    :param knows_version_1: whether it refuses ``server_info`` beside the scripts, as a dispatcher
+        without extensions does.
     """
 
-    def __init__(self, scripts: Sequence[Script], reads: int = -1) -> None:
+    def __init__(
+        self, scripts: Sequence[Script], reads: int = -1, knows_version_1: bool = True
+    ) -> None:
+        self._knows_version_1 = knows_version_1
         self.requests: list[bytes] = []
         self._scripts = scripts
         self._reads = reads
@@ -74,20 +82,30 @@ class ScriptedDispatcher:
         try:
             with self._listener:
                 for script in self._scripts:
-                    connection, _ = self._listener.accept()
-                    thread = threading.Thread(target=self._follow, args=(connection, script))
+                    connection, first = self._next_connection()
+                    thread = threading.Thread(target=self._follow, args=(connection, script, first))
                     self._threads.append(thread)
                     thread.start()
         except OSError as error:
             self._failures.append(error)
 
-    def _follow(self, connection: socket.socket, script: Script) -> None:
+    def _next_connection(self) -> tuple[socket.socket, bytes]:
+        while True:
+            connection, _ = self._listener.accept()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._knows_version_1 and b'"server_info"' in connection.recv(64, socket.MSG_PEEK):
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(REFUSAL)
+            else:
+                with connection.makefile("rb", buffering=0) as incoming:
+                    reads = self._reads
+                    return connection, incoming.readline() if reads < 0 else incoming.read(reads)
+
+    def _follow(self, connection: socket.socket, script: Script, first: bytes) -> None:
         try:
-            with connection, connection.makefile("rb") as incoming:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self.requests.append(
-                    incoming.readline() if self._reads < 0 else incoming.read(self._reads)
-                )
+            with connection:
+                self.requests.append(first)
                 for step in script:
                     if callable(step):
                         step(connection)
