@@ -9,20 +9,47 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from os import PathLike
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from harp import calls, checks
 from harp.client import Caller, Host
 from harp.direct import CallPackets, DirectCall, Server
 from harp.dispatchers import Dispatcher
+from harp.items import Items
 from harp.job import Job
 from harp.network import Address, Trust
+from harp.operator import Ask, Pages
 from harp.packets import Packets
 from harp.sockets import TcpEndpoint, TlsEndpoint, blocking, run
 from harp.wire import dispatcher, harpd
 
 
-class StreamIterator(Packets):
+class _Iterator(Items):
+    """Its own iterator and its own context manager."""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return run(self._next())
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    all = blocking(Items._all)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class Listing(Pages, _Iterator):
+    """What an operator lists: dicts, asked for page by page as they are taken."""
+
+
+class StreamIterator(Packets, _Iterator):
     """Packets of a job, as `RemoteCall.stream` and `RemoteCall.follow` return them.
 
     A packet is yielded as soon as it has arrived, and no more than what one read from the socket
@@ -35,23 +62,6 @@ class StreamIterator(Packets):
     The connection is closed after the last packet and after a failure. A reader that leaves
     earlier closes it by `close`, by a ``with`` statement, or by dropping the iterator.
     """
-
-    def __iter__(self) -> StreamIterator:
-        return self
-
-    def __next__(self) -> Any:
-        try:
-            return run(self._next())
-        except StopAsyncIteration:
-            raise StopIteration from None
-
-    all = blocking(Packets._all)
-
-    def __enter__(self) -> StreamIterator:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
 
 class RemoteCall(Job[StreamIterator]):
@@ -119,7 +129,7 @@ class RemoteServer(Host[RemoteCall]):
 _submit = blocking(RemoteServer._submit)
 
 
-class HarpCaller(Caller[RemoteServer, RemoteCall]):
+class HarpCaller(Caller[RemoteServer, RemoteCall, Listing]):
     """A dispatcher.
 
     It may be shared by threads, kept over a fork, copied and pickled. Connections are kept open for
@@ -151,6 +161,16 @@ class HarpCaller(Caller[RemoteServer, RemoteCall]):
         address = Address(host, port, connect_timeout, reply_timeout)
         super().__init__(Dispatcher(TcpEndpoint(address)))
 
+    cancel_queue = blocking(Caller._cancel_queue)
+    refresh_hosts = blocking(Caller._refresh_hosts)
+    procedures = blocking(Caller._procedures)
+    prune = blocking(Caller._prune)
+    reload = blocking(Caller._reload)
+    server_info = blocking(Caller._server_info)
+
+    def _listing(self, ask: Ask) -> Listing:
+        return Listing(self._dispatcher, ask)
+
     def _host(self, name: str, options: calls.CallOptions) -> RemoteServer:
         return RemoteServer(self._dispatcher, name, options)
 
@@ -158,7 +178,7 @@ class HarpCaller(Caller[RemoteServer, RemoteCall]):
         return RemoteCall(self._dispatcher, job_id)
 
 
-class HarpStreamIterator(CallPackets):
+class HarpStreamIterator(CallPackets, _Iterator):
     """What a streaming procedure gives to who calls it directly: its packets, then a `Result`.
 
     A packet is yielded as soon as it has arrived; a slow reader slows the procedure. It belongs to
@@ -167,23 +187,6 @@ class HarpStreamIterator(CallPackets):
     Leaving before the end, by `close`, by a ``with`` statement or by dropping the iterator, cancels
     the call.
     """
-
-    def __iter__(self) -> HarpStreamIterator:
-        return self
-
-    def __next__(self) -> Any:
-        try:
-            return run(self._next())
-        except StopAsyncIteration:
-            raise StopIteration from None
-
-    all = blocking(CallPackets._all)
-
-    def __enter__(self) -> HarpStreamIterator:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
 
 class HarpServer(Server[HarpStreamIterator]):

@@ -6,13 +6,15 @@ from typing import Any, Generic, TypeVar
 
 from harp import calls, checks
 from harp.dispatchers import Dispatcher
+from harp.operator import Operator
 from harp.wire import dispatcher
 
 H = TypeVar("H")
 J = TypeVar("J")
+L = TypeVar("L")
 
 
-class Caller(Generic[H, J]):
+class Caller(Operator[L], Generic[H, J, L]):
     """The core of `harp.HarpCaller`."""
 
     def __init__(self, asked: Dispatcher) -> None:

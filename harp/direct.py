@@ -13,6 +13,7 @@ import msgspec
 from harp import calls, checks
 from harp.conversation import Conversation, connect
 from harp.errors import CommunicationError, HarpException, RemoteProtocolError
+from harp.items import Items
 from harp.network import Endpoint, NetworkFailure
 from harp.session import OutgoingCall
 from harp.wire import harpd
@@ -62,6 +63,8 @@ class DirectCall:
         try:
             return await self._conversation.next(None if patient else self.address.reply_timeout)
         except NetworkFailure as failure:
+            if self._conversation is None:  # closed while we waited
+                raise StopAsyncIteration from None
             raise self._broken(failure) from failure
         except RemoteProtocolError as error:
             self.close()
@@ -82,7 +85,8 @@ class DirectCall:
             self._conversation.channel.abandon()
 
     def _broken(self, failure: NetworkFailure) -> CommunicationError:
-        sent = self._conversation is None or self._conversation.is_sent
+        assert self._conversation is not None
+        sent = self._conversation.is_sent
         self.close()
         return CommunicationError(self._text(str(failure), sent), sent)
 
@@ -91,7 +95,7 @@ class DirectCall:
         return f"{self.address}: {self._name} without a whole reply: {reason}{doubt}"
 
 
-class CallPackets:
+class CallPackets(Items):
     """The core of `harp.HarpStreamIterator`."""
 
     def __init__(self, call: DirectCall) -> None:
@@ -111,15 +115,6 @@ class CallPackets:
             raise
         self.close()
         return calls.Result(value)
-
-    async def _all(self) -> list[Any]:
-        """Return what is left as a list, when the call has ended: packets, then a `Result`."""
-        items = []
-        while True:
-            try:
-                items.append(await self._next())
-            except StopAsyncIteration:
-                return items
 
     def close(self) -> None:
         """Close the connection: a call that has not ended is cancelled. It may be called twice."""

@@ -7,11 +7,12 @@ from typing import Any
 
 from harp import calls
 from harp.errors import HarpException
+from harp.items import Items
 from harp.questions import Question
 from harp.wire import dispatcher
 
 
-class Packets:
+class Packets(Items):
     """The core of `harp.StreamIterator`.
 
     :param numbered: whether to give ``(number, packet)`` instead of packets.
@@ -39,15 +40,6 @@ class Packets:
             self.close()
             raise
         raise StopAsyncIteration
-
-    async def _all(self) -> list[Any]:
-        """Return the packets that are left as a list, when the last of them has arrived."""
-        packets = []
-        while True:
-            try:
-                packets.append(await self._next())
-            except StopAsyncIteration:
-                return packets
 
     def close(self) -> None:
         """Close the connection; there are no more packets then. It may be called twice."""

@@ -67,7 +67,8 @@ class Question:
             try:
                 reply = await self._conversation.next(self._patience)
             except NetworkFailure as failure:
-                await self._repeat(failure)
+                if self._conversation is not None:  # it was not closed while we waited
+                    await self._repeat(failure)
             except RemoteProtocolError as error:
                 self.close()
                 raise RemoteProtocolError(error.type, self._text(error.message)) from error

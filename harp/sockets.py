@@ -168,9 +168,6 @@ class TlsEndpoint(TcpEndpoint):
         except (OSError, ValueError) as error:
             raise ValueError(f"ca_file {trust.ca_file} can't be used: {_reason(error)}") from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if trust.ca_file is not None:
-            # Whoever is in ca_file is trusted, also where its own issuer is not there.
-            context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
         if not trust.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
