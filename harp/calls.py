@@ -220,7 +220,9 @@ def outcome(reply: object, origins: frozenset[Origin] = ANYWHERE) -> Any:
     row = errors.ERROR_TYPES.get(fault.type)
     possible = origins.intersection(row.origins) if row else origins
     origin = next(iter(possible)) if len(possible) == 1 else None
-    return RemoteError(fault.type, fault.message, data, origin)
+    # harpd says it of running calls too, but a request that was refused started nothing.
+    is_refused = origins is REFUSED and row is errors.INVALID_REQUEST
+    return RemoteError(fault.type, fault.message, data, origin, False if is_refused else None)
 
 
 def value_of(outcome: Any, job_id: str = "") -> Any:

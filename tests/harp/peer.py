@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Sequence
@@ -51,12 +52,21 @@ class ScriptedDispatcher:
     :param reads: how much it reads before it speaks, a line or a number of bytes.
     :param knows_version_1: whether it refuses ``server_info`` beside the scripts, as a dispatcher
         without extensions does.
+    :param tls: the server's side of TLS, if it speaks that.
+    :param refuses: whether the handshake must fail.
     """
 
     def __init__(
-        self, scripts: Sequence[Script], reads: int = -1, knows_version_1: bool = True
+        self,
+        scripts: Sequence[Script],
+        reads: int = -1,
+        knows_version_1: bool = True,
+        tls: ssl.SSLContext | None = None,
+        refuses: bool = False,
     ) -> None:
         self._knows_version_1 = knows_version_1
+        self._tls = tls
+        self._refuses = refuses
         self.requests: list[bytes] = []
         self._scripts = scripts
         self._reads = reads
@@ -82,17 +92,25 @@ class ScriptedDispatcher:
         try:
             with self._listener:
                 for script in self._scripts:
-                    connection, first = self._next_connection()
+                    found = self._next_connection()
+                    if found is None:
+                        continue
+                    connection, first = found
                     thread = threading.Thread(target=self._follow, args=(connection, script, first))
                     self._threads.append(thread)
                     thread.start()
         except OSError as error:
             self._failures.append(error)
 
-    def _next_connection(self) -> tuple[socket.socket, bytes]:
+    def _next_connection(self) -> tuple[socket.socket, bytes] | None:
         while True:
             connection, _ = self._listener.accept()
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                secured = self._secured(connection, self._tls)
+                if secured is None:
+                    return None
+                connection = secured
             if self._knows_version_1 and b'"server_info"' in connection.recv(64, socket.MSG_PEEK):
                 with connection:
                     connection.recv(1000)
@@ -101,6 +119,21 @@ class ScriptedDispatcher:
                 with connection.makefile("rb", buffering=0) as incoming:
                     reads = self._reads
                     return connection, incoming.readline() if reads < 0 else incoming.read(reads)
+
+    def _secured(self, connection: socket.socket, tls: ssl.SSLContext) -> socket.socket | None:
+        try:
+            secured = tls.wrap_socket(connection, server_side=True)
+            if not self._refuses:
+                return secured
+            # With TLS 1.3 the server has ended its handshake before the client refuses.
+            with secured:
+                if data := secured.recv(1000):
+                    self.requests.append(data)
+        except OSError:
+            connection.close()
+            if not self._refuses:
+                raise
+        return None
 
     def _follow(self, connection: socket.socket, script: Script, first: bytes) -> None:
         try:
