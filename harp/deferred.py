@@ -74,7 +74,7 @@ class StreamIterator(Packets, _AsyncIterator):
     _failure: Failure | None = None
     _opening: Deferred[None] | None = None
 
-    def start(self, opening: Deferred[None]) -> None:
+    def _start(self, opening: Deferred[None]) -> None:
         """Keep what sends the request, and its failure until somebody reads."""
         self._opening = opening
         opening.addErrback(self._failed)
@@ -125,7 +125,7 @@ class RemoteCall(Job[StreamIterator]):
     ) -> StreamIterator:
         packets = StreamIterator(numbered)
         opening = packets._open(self._dispatcher.put(request, patient))
-        packets.start(Deferred.fromCoroutine(opening))
+        packets._start(Deferred.fromCoroutine(opening))
         return packets
 
 

@@ -24,7 +24,7 @@ from twisted.internet.endpoints import (
     TCP6ClientEndpoint,
     wrapClientTLS,
 )
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectingCancelledError, ConnectionDone
 from twisted.internet.interfaces import (
     IHandshakeListener,
     IOpenSSLClientConnectionCreator,
@@ -187,6 +187,8 @@ class TcpEndpoint:
         factory.noisy = False
         try:
             await endpoint.connect(factory)
+        except ConnectingCancelledError as error:
+            raise CancelledError from error
         except CancelledError:
             raise
         except Exception as error:

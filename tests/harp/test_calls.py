@@ -95,8 +95,8 @@ class OptionTests(SynchronousTestCase):
             ({"dedup": {"key": [], "within": 1}}, TypeError, r"dedup\['key'\] must be a dict"),
             ({"dedup": {"key": {}, "within": 0}}, ValueError, r"dedup\['within'\] must be"),
         ]
-        names = ("queue", "concurrency", "timeout", "max_exec_time", "info")
-        names += ("idempotency_key", "dedup")
+        first = ("queue", "concurrency", "timeout", "max_exec_time", "info")
+        names = (*first, "idempotency_key", "dedup")
         for options, kind, told in cases:
             with self.assertRaisesRegex(kind, f"^{told}"):
                 calls.call_options(*(options.get(name) for name in names))
