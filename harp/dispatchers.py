@@ -12,7 +12,7 @@ import uuid
 import msgspec
 
 from harp.errors import CommunicationError, UnsupportedError
-from harp.network import Address, Endpoint
+from harp.network import Address, Endpoint, Silence
 from harp.pool import Pool
 from harp.questions import Question
 from harp.wire import dispatcher
@@ -84,6 +84,8 @@ class Dispatcher:
                 await question.open()
                 reply = await _only_reply(question)
             except CommunicationError as error:
+                if isinstance(error.__cause__, Silence):
+                    raise CommunicationError(str(error), may_have_run=False) from error
                 if not error.may_have_run:
                     raise
                 return _VERSION_1  # it closed, or fell; that is not remembered

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
+import pickle
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import trustme
@@ -230,7 +234,26 @@ class DirectCalls(ContractTestCase):
         self.assertFalse(hasattr(server, "_x"))
         self.assertEqual(repr(server), "<harp.HarpServer 127.0.0.1:1>")
         self.assertNotIn("secret", repr(server))
-        self.assertTrue(authority())
+
+
+class CopyTests(SynchronousTestCase):
+    """A HarpServer is a value."""
+
+    def test_copies_and_pickles(self) -> None:
+        """Copies and pickles talk to the same harpd, and trust the same authority."""
+        ca_file = Path(self.mktemp())
+        ca_file.write_bytes(authority().cert_pem.bytes())
+
+        def pickled(value: Any) -> Any:
+            return pickle.loads(pickle.dumps(value))
+
+        ways: list[Callable[[Any], Any]] = [copy.copy, copy.deepcopy, pickled]
+        for same in ways:
+            script = [ACK + b'{"result":1}\n']
+            peer = ScriptedDispatcher([script], knows_version_1=False, tls=identity())
+            self.addCleanup(peer.stop)
+            server = harp.HarpServer("127.0.0.1", "panel", "secret", peer.port, ca_file)
+            self.assertEqual(same(server).run(), 1)
 
 
 class MemoryChannel:

@@ -16,7 +16,7 @@ import harp
 from harp import pool, questions
 from harp.wire.dispatcher import EXTENSIONS
 from tests.harp.modes import Blocking, ContractTestCase, both_modes, hear
-from tests.harp.peer import PATIENCE, REFUSAL, Script, ScriptedDispatcher, reset
+from tests.harp.peer import PATIENCE, REFUSAL, Script, ScriptedDispatcher, reset, until
 from tests.harp.test_dispatcher_wire import ID
 
 JOB = b'{"harpcaller":1,"job_id":"%b"}\n' % ID.encode()
@@ -118,6 +118,16 @@ class Extensions(ContractTestCase):
         self.assertIs(await self.mode.done(job.cancel()), False)
         self.assertNotIn(b"keepalive", peer.requests[1])
         self.assertTrue(self.requests()[0]["keepalive"])
+
+    async def test_silence_in_place_of_an_answer(self) -> None:
+        """A dispatcher that does not even say what it offers is not asked for more."""
+        done = threading.Event()
+        peer = self.dispatcher([until(done)])
+        self.addCleanup(done.set)
+        rpc = self.caller(peer.port, reply_timeout=0.05)
+        error = await self.failure(harp.CommunicationError, rpc.web01.run)
+        self.assertRegex(str(error), "ServerInfo without a whole reply: nothing came for 0.05 sec")
+        self.assertFalse(error.may_have_run)
 
     async def test_closed_meanwhile(self) -> None:
         """A connection that was closed while it was idle is not used; the others neither."""

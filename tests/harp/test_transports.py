@@ -6,12 +6,15 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from harp import deferred
+from harp.errors import CommunicationError
 from harp.network import Address, NetworkFailure, Silence, Trust
+from harp.questions import REPEATS
 from harp.transports import TcpEndpoint, TlsEndpoint, TransportChannel
 from tests.harp.test_dispatcher_wire import ID
 from tests.harpd.connections import Wire
@@ -135,3 +138,30 @@ class ConnectingTests(SynchronousTestCase):
         self.assertEqual(clock.tcpClients[0][:2], ("127.0.0.1", 4000))
         waiting.cancel()
         self.failureResultOf(waiting)
+
+    def test_pause_before_a_call_is_repeated(self) -> None:
+        """A call whose answer did not come is sent again after a pause of the reactor's clock."""
+        clock = MemoryReactorClock()
+        submitting: Deferred[Any] = deferred.HarpCaller(clock, "127.0.0.1").web01.run()
+        channel = self.accept(clock)
+        channel.dataReceived(
+            b'{"harpcaller":1,"version":"1","extensions":["keepalive","idempotency_key"]}\n'
+        )
+        channel.connectionLost(Failure(ConnectionDone()))
+        for delay in REPEATS:
+            clock.advance(delay - 0.01)
+            self.assertEqual(clock.tcpClients, [])
+            clock.advance(0.01)
+            channel = self.accept(clock)
+            channel.connectionLost(Failure(ConnectionLost()))
+        error = self.failureResultOf(submitting, CommunicationError).value
+        self.assertTrue(error.may_have_run)
+        self.assertEqual(clock.tcpClients, [])
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    def accept(self, clock: MemoryReactorClock) -> Protocol:
+        """Let the next attempt to connect succeed."""
+        channel = clock.tcpClients.pop(0)[2].buildProtocol(None)
+        assert isinstance(channel, Protocol)
+        channel.makeConnection(Wire())
+        return channel
