@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import resource
 import sys
 import time
 from importlib.metadata import version
@@ -69,7 +70,7 @@ class DispatcherService(Service):
         self._store = JobStore(str(config.database), reactor, config.capacity)
         self._hosts = HostsRegistry(reactor, reactor, config.hosts)
         announcements = Announcements()
-        connections = Connections(reactor, endpoint_by(reactor, config.trust))
+        self._connections = connections = Connections(reactor, endpoint_by(reactor, config.trust))
         self._dispatcher = Dispatcher(
             reactor, time.time, self._store, self._hosts, connections, announcements, config.limits
         )
@@ -96,6 +97,7 @@ class DispatcherService(Service):
             self._dispatcher,
             self._retention,
         )
+        self._started: Deferred[None] = Deferred()
         self._is_ready = False
         self._waiting: list[Deferred[None]] = []
 
@@ -109,6 +111,7 @@ class DispatcherService(Service):
         for outcome in bound:
             if isinstance(outcome, Failure):
                 outcome.raiseException()
+        self._reloading.privilegedStartService()
 
     def startService(self) -> None:
         """Open the store, take the hosts, put the last run's jobs in order; then answer."""
@@ -119,7 +122,8 @@ class DispatcherService(Service):
                 "neither ca_file nor known_certs_file is given: whoever answers at a host's address"
                 " gets its password and runs its jobs"
             )
-        Deferred.fromCoroutine(self._start()).addErrback(self._give_up)
+        starting = Deferred.fromCoroutine(self._start()).addErrback(self._give_up)
+        starting.chainDeferred(self._started)
 
     def stopService(self) -> Deferred[None]:
         """Take no more calls, give what runs its time, end it, close the store."""
@@ -143,11 +147,14 @@ class DispatcherService(Service):
             deferred.callback(None)
 
     async def _stop(self) -> None:
-        if self._reloading.running:
-            await self._reloading.stopService()
+        if not self._is_ready and self._hosts.running:
+            await maybeDeferred(self._hosts.stopService)  # or their script would take its time
+        await self._started
+        await self._reloading.stopService()
         # Those who wait for a result, or ask for one, are served until there is no more to come.
         await self._dispatcher.stop(self._reloading.config.shutdown_grace)
         await self._ports.close()
+        self._connections.close()
         for service in (self._retention, self._hosts):
             if service.running:
                 await maybeDeferred(service.stopService)
@@ -174,6 +181,10 @@ def makeService(options: Options) -> IService:
     """Return the dispatcher made of its parts."""
     from twisted.internet import reactor  # noqa: PLC0415 - twistd has chosen it by now
 
+    # A connection for each running job and for each client: more than the 1024 of old programs,
+    # which are the soft limit only for the sake of select(2).
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     service = MultiService()
     DispatcherService(reactor, options.file, options.config).setServiceParent(service)
     return service
