@@ -16,7 +16,7 @@ from harpcaller import config, logs
 from harpcaller.connections import Connections, endpoint_by
 from harpcaller.dispatcher import Dispatcher
 from harpcaller.hosts import HostsRegistry
-from harpcaller.listen import Ports
+from harpcaller.ports import Ports
 from harpcaller.retention import Retention
 
 

@@ -24,7 +24,7 @@ from harpcaller.connection import ClientFactory
 from harpcaller.connections import Connections, endpoint_by
 from harpcaller.dispatcher import Dispatcher
 from harpcaller.hosts import HostsRegistry
-from harpcaller.listen import Ports
+from harpcaller.ports import Ports
 from harpcaller.reload import Reloading
 from harpcaller.retention import Retention
 from harpcaller.store import JobStore
