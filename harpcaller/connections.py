@@ -92,7 +92,10 @@ def _tcp_endpoint(reactor: Any, host: Host) -> IStreamClientEndpoint:
 
 
 class Connections:
-    """All connections with harpds."""
+    """All connections with harpds.
+
+    One serves only a host that is equal to the one that it was made for, credentials included.
+    """
 
     def __init__(self, reactor: Any, endpoint: Endpoint) -> None:
         self.reactor = reactor
@@ -118,12 +121,8 @@ class Connections:
         self._endpoint = endpoint
         self._generation += 1
         self._old.clear()
-        self.retain(lambda host: False)
-
-    def retain(self, is_current: Callable[[Host], bool]) -> None:
-        """Close the free connections with hosts that are not as they were."""
-        for host in [host for host in self._free if not is_current(host)]:
-            for connection, _ in list(self._free[host]):
+        for host, kept in list(self._free.items()):
+            for connection, _ in list(kept):
                 self._forget(host, connection)
                 connection.close()
 
@@ -230,8 +229,9 @@ class Attempt:
     def cancel(self) -> None:
         """End the request without a word; harpd then ends the call."""
         self._over = True
-        if self._connection is not None:
-            self._connection.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
         elif self._connecting is not None:
             self._connecting.cancel()
 
