@@ -119,8 +119,12 @@ class Connections:
     def use(self, endpoint: Endpoint) -> None:
         """Reach hosts in another way from now on, and keep no connection made in the old one."""
         self._endpoint = endpoint
-        self._generation += 1
         self._old.clear()
+        self.close()
+
+    def close(self) -> None:
+        """Keep no connection: neither those that are free nor those in use when they become so."""
+        self._generation += 1
         for host, kept in list(self._free.items()):
             for connection, _ in list(kept):
                 self._forget(host, connection)

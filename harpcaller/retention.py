@@ -11,19 +11,19 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 
 from harpcaller.logs import logger
-from harpcaller.store import JobStore
+from harpcaller.store import JobStore, Pruned
 
 INTERVAL = 60.0
 """Seconds between two looks for what is old enough."""
 
 PORTION = 200
-"""Rows that one transaction removes; longer ones would be felt (SQLite has one writer)."""
+"""Idempotency keys that one transaction removes."""
 
 PAUSE = 0.05
 """Seconds between two portions, for others to write."""
 
-Portion = Callable[[float, int], Deferred[int]]
-"""Removes rows older than unix seconds, at most so many; fires with how many there were."""
+Portion = Callable[[float], Deferred[Pruned]]
+"""Removes some of what ended before a time, in unix seconds."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Retention(Service):
     async def _remove_old(self) -> None:
         now, ages = self._now(), self.ages
         try:
-            await self._remove(self._store.prune_keys, now)
+            await self._remove(self._prune_keys, now)
             if ages.jobs is not None:
                 removed = await self._remove(self._store.prune_jobs, now - ages.jobs)
                 if removed:
@@ -89,12 +89,16 @@ class Retention(Service):
         except Exception:  # the next look tries again; the loop would end with it
             self._log.failure("what is old could not be removed")
 
+    def _prune_keys(self, now: float) -> Deferred[Pruned]:
+        keys = self._store.prune_keys(now, PORTION)
+        return keys.addCallback(lambda removed: Pruned(removed, removed == PORTION))
+
     async def _remove(self, portion: Portion, before: float) -> int:
         removed = 0
         while self.running:
-            found = await portion(before, PORTION)
-            removed += found
-            if not found:
+            pruned = await portion(before)
+            removed += pruned.removed
+            if not pruned.more:
                 break
             await deferLater(self._clock, PAUSE)
         return removed
