@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import sys
 from dataclasses import replace
 from io import StringIO
@@ -16,17 +18,22 @@ from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol, wrapClientTLS
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import Certificate, optionsForClientTLS
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from harp.settings import ConfigError
 from harpd import config
+from harpd.auth.passwords import PasswordTable
 from harpd.daemon import Daemon
 from harpd.service import Options, makeService
+from harpd.zygote_process import ProceduresError
 from tests.harpd.certificates import issued, write_configuration
 from tests.harpd.connections import ACK, STREAM_ACK, error, request
-from tests.harpd.waiting import alive, descriptors, eventually, processes, reactor
-from tests.harpd.zygotes import write_procedures
+from tests.harpd.spawners import guard_pid, zygote_pid
+from tests.harpd.waiting import PATIENCE, alive, descriptors, eventually, processes, reactor
+from tests.harpd.zygotes import KILL_GRACE, write_procedures
 
 GOOD = "@procedure\ndef plain(*args): return list(args)\n"
 
@@ -134,7 +141,7 @@ def port_of(daemon: Daemon) -> int:
     return address.port
 
 
-class JoinedTests(TestCase):
+class JoinedTestCase(TestCase):
     """The whole daemon in this process, its clients over TLS."""
 
     timeout = 30
@@ -145,19 +152,31 @@ class JoinedTests(TestCase):
         self.before = descriptors()
         self.others = processes()
 
-    async def start(self, procedures: str) -> Daemon:
-        """Start a daemon on a free port; it is stopped with the test and leaves nothing."""
-        folder = Path(self.mktemp()).absolute()
+    async def start(self, procedures: str, **changes: Any) -> Daemon:
+        """Start a daemon on a free port; it is stopped with the test and leaves nothing.
+
+        :param changes: to the configuration.
+        """
+        self.folder = folder = Path(self.mktemp()).absolute()
         loaded = config.load(write_configuration(folder, network="  address: 127.0.0.1\n"))
-        file = write_procedures(folder / "procedures.py", procedures)
-        self.config = replace(loaded, port=0, shutdown_grace=0.01)
-        service = Daemon(reactor, self.config, file, lambda: self.config)
+        self.file = file = write_procedures(folder / "procedures.py", procedures)
+        graces = {"shutdown_grace": 0.01, "kill_grace": KILL_GRACE}
+        self.config = self.original = replace(loaded, port=0, **(graces | changes))
+        self.mistake: ConfigError | None = None
+        self.root = issued().root
+        service = self.daemon = Daemon(reactor, self.config, file, self.read)
         service.privilegedStartService()
         service.startService()
         self.addCleanup(self.stop, service)
         self.spawner = service._spawner
         self.port = port_of(service)
         return service
+
+    def read(self) -> config.Config:
+        """Be what reads the configuration again."""
+        if self.mistake is not None:
+            raise self.mistake
+        return self.config
 
     async def stop(self, service: Daemon) -> None:
         """Stop the daemon; no process and no descriptor may be left."""
@@ -174,7 +193,7 @@ class JoinedTests(TestCase):
 
     async def connect(self, data: bytes = b"") -> Client:
         """Connect and send something."""
-        trust = optionsForClientTLS("localhost", Certificate.loadPEM(issued().root))
+        trust = optionsForClientTLS("localhost", Certificate.loadPEM(self.root))
         endpoint = wrapClientTLS(trust, TCP4ClientEndpoint(reactor, "127.0.0.1", self.port))
         client: Client = await connectProtocol(endpoint, Client())
         self.addCleanup(self.leave, client)
@@ -193,6 +212,10 @@ class JoinedTests(TestCase):
         client = await self.connect(data)
         await client.ended
         return bytes(client.received)
+
+
+class JoinedTests(JoinedTestCase):
+    """Calls through all parts."""
 
     async def test_call(self) -> None:
         """A call goes through all parts and back; its connection is closed."""
@@ -297,3 +320,243 @@ class JoinedTests(TestCase):
         for answer in answers:
             self.assertIn(b'"type":"procedure_loading_error"', answer)
             self.assertIn(b"line 3: NameError", answer)
+
+
+WAITING = """
+    VERSION = {version!r}
+
+    @streaming_procedure
+    def stream(file):
+        yield "ready"
+        while not os.path.exists(file):
+            os.sched_yield()
+        yield Result(VERSION)
+
+    @procedure
+    def plain():
+        return VERSION
+"""
+
+
+class ReloadTests(JoinedTestCase):
+    """Procedures, users, certificates and address are changed together or not at all."""
+
+    async def first(self) -> Daemon:
+        """Start a daemon that answers with the version of its procedures, which is 1."""
+        daemon = await self.start(WAITING.format(version=1))
+        self.assertEqual(await self.answer(request()), ACK + b'{"result":1}\n')
+        return daemon
+
+    def change(self, version: object = 2, **changes: Any) -> None:
+        """Change procedures and configuration."""
+        write_procedures(self.file, WAITING.format(version=version))
+        self.config = replace(self.config, **changes)
+
+    async def reload(self, daemon: Daemon) -> list[str]:
+        """Reload and return the mistakes that were logged."""
+        with capturedLogs() as logged:
+            daemon.reload()
+            await eventually(lambda: daemon._reloading is None, "the end of reloading")
+        return [formatEvent(event) for event in logged if event["log_level"] is LogLevel.error]
+
+    async def assert_unchanged(self, daemon: Daemon) -> None:
+        """Check that everything is as it was at start."""
+        zygote = self.spawner._zygote
+        self.assertEqual(await self.answer(request()), ACK + b'{"result":1}\n')
+        self.assertIs(daemon._config, self.original)
+        self.assertEqual(self.spawner._all, {zygote})
+
+    async def test_hang_up(self) -> None:
+        """SIGHUP is what asks for it; the process that gets it goes on."""
+        daemon = await self.first()
+        self.change()
+        os.kill(os.getpid(), signal.SIGHUP)
+        await eventually(lambda: daemon._reloading is not None, "that it has been asked for")
+        await eventually(lambda: daemon._reloading is None, "the end of reloading")
+        self.assertEqual(await self.answer(request()), ACK + b'{"result":2}\n')
+        await maybeDeferred(daemon.stopService)
+        self.assertEqual(signal.getsignal(signal.SIGHUP), signal.SIG_DFL)
+
+    async def test_running_calls(self) -> None:
+        """Running calls finish on the old code, whose zygote ends with the last of them."""
+        daemon = await self.first()
+        file = Path(self.mktemp()).absolute()
+        client = await self.connect(request("stream", [str(file)]))
+        await eventually(lambda: b"ready" in client.received, "the packet")
+        old = guard_pid(self.spawner)
+        self.change()
+        self.assertEqual(await self.reload(daemon), [])
+        self.assertEqual(await self.answer(request()), ACK + b'{"result":2}\n')
+        self.assertTrue(alive(old))
+        file.touch()
+        await client.ended
+        self.assertEqual(client.received, STREAM_ACK + b'{"stream":"ready"}\n{"result":1}\n')
+        await eventually(lambda: not alive(old), "the end of the old zygote")
+        self.assertEqual(len(self.spawner._all), 1)
+
+    async def test_killed_while_retired(self) -> None:
+        """A call of an old zygote can be ended with all that it started."""
+        daemon = await self.first()
+        client = await self.connect(request("stream", ["/nonexistent"]))
+        await eventually(lambda: b"ready" in client.received, "the packet")
+        old = guard_pid(self.spawner)
+        self.change()
+        await self.reload(daemon)
+        client.transport.abortConnection()  # type: ignore[union-attr]
+        await eventually(lambda: not alive(old), "the end of the old zygote")
+
+    async def test_procedures_with_mistakes(self) -> None:
+        """Procedures that can't be loaded change nothing, users neither."""
+        daemon = await self.first()
+        self.change("x", authenticator=PasswordTable({}, {"panel": "other"}))
+        write_procedures(self.file, "nonsense")
+        mistakes = await self.reload(daemon)
+        self.assertIn("line 3: NameError", mistakes[0])
+        self.assertEqual(mistakes[1:], ["nothing of it is used, all stays as it was"])
+        await eventually(lambda: len(self.spawner._all) == 1, "the end of the one that failed")
+        await self.assert_unchanged(daemon)
+
+    async def test_configuration_with_mistakes(self) -> None:
+        """Nor does a configuration with mistakes; good procedures beside it are not taken."""
+        daemon = await self.first()
+        self.change()
+        self.mistake = ConfigError(["network.port, line 4: is bad"])
+        mistakes = await self.reload(daemon)
+        self.assertEqual(mistakes[0], "network.port, line 4: is bad")
+        await self.assert_unchanged(daemon)
+        self.mistake = None
+        self.assertEqual(await self.reload(daemon), [])
+        self.assertEqual(await self.answer(request()), ACK + b'{"result":2}\n')
+
+    async def test_users(self) -> None:
+        """Who was taken out is refused, though he has just been let in."""
+        daemon = await self.first()
+        self.change(authenticator=PasswordTable({}, {"panel": "other"}))
+        await self.reload(daemon)
+        self.assertIn(b"auth_error", await self.answer(request()))
+        self.assertIn(b'{"result":2}', await self.answer(request(password="other")))
+
+    async def test_certificate(self) -> None:
+        """New connections are shown the new certificate; those that are open stay."""
+        daemon = await self.first()
+        file = Path(self.mktemp()).absolute()
+        client = await self.connect(request("stream", [str(file)]))
+        await eventually(lambda: b"ready" in client.received, "the packet")
+        (self.folder / "cert.pem").write_bytes(b"".join(issued(2).chain))
+        (self.folder / "key.pem").write_bytes(issued(2).key)
+        self.change(tls=config.load(self.folder / "harpd.yaml").tls)
+        await self.reload(daemon)
+        self.root = issued(2).root
+        self.assertEqual(await self.answer(request()), ACK + b'{"result":2}\n')
+        file.touch()
+        await client.ended
+        self.assertIn(b'{"result":1}', client.received)
+
+    async def test_port(self) -> None:
+        """Another port is opened and the old one closed; one that is taken changes nothing."""
+        daemon = await self.first()
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            self.change(port=taken.getsockname()[1])
+            mistakes = await self.reload(daemon)
+        self.assertIn("Couldn't listen on", mistakes[0])
+        await eventually(lambda: len(self.spawner._all) == 1, "the end of the new zygote")
+        await self.assert_unchanged(daemon)
+        old = self.port
+        self.assertEqual(await self.reload(daemon), [])
+        self.port = port_of(daemon)
+        self.assertEqual(self.port, self.config.port)
+        self.assertEqual(await self.answer(request()), ACK + b'{"result":2}\n')
+        with self.assertRaises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", old)).close()
+
+    async def test_twice(self) -> None:
+        """What is asked for while another reading goes on is done after it."""
+        daemon = await self.first()
+        self.change(2)
+        daemon.reload()
+        self.change(3)
+        await self.reload(daemon)
+        self.assertEqual(await self.answer(request()), ACK + b'{"result":3}\n')
+
+    async def test_stopped_meanwhile(self) -> None:
+        """A daemon that is stopped while it reads leaves nothing either."""
+        daemon = await self.first()
+        self.change()
+        daemon.reload()
+        await maybeDeferred(daemon.stopService)
+        self.assertIsNone(daemon._reloading)
+
+    async def test_mended(self) -> None:
+        """A daemon whose zygote could not be replaced takes what can be loaded at once."""
+        daemon = await self.first()
+        write_procedures(self.file, "nonsense")
+        os.kill(zygote_pid(self.spawner), signal.SIGKILL)
+        await eventually(
+            lambda: isinstance(self.spawner._catalogue, ProceduresError), "that it can't be loaded"
+        )
+        self.change()
+        await self.reload(daemon)
+        self.assertEqual(await self.answer(request()), ACK + b'{"result":2}\n')
+
+
+class GraceTests(JoinedTestCase):
+    """A daemon that is stopped lets running calls end."""
+
+    async def test_grace(self) -> None:
+        """They end by themselves, new calls get shutdown."""
+        daemon = await self.start(WAITING.format(version=1), shutdown_grace=PATIENCE)
+        file = Path(self.mktemp()).absolute()
+        client = await self.connect(request("stream", [str(file)]))
+        await eventually(lambda: b"ready" in client.received, "the packet")
+        stopped = maybeDeferred(daemon.stopService)
+        expected = error("shutdown", "harpd is being stopped")
+        self.assertEqual(await self.answer(request()), expected)
+        file.touch()
+        await stopped
+        self.assertTrue(client.received.endswith(b'{"result":1}\n'))
+
+
+class LockTests(JoinedTestCase):
+    """Locks, with real processes."""
+
+    async def test_lock(self) -> None:
+        """Of calls that name one lock one runs at a time, and all run."""
+        await self.start("""
+            @procedure(lock="door")
+            def plain(folder):
+                os.mkdir(folder)
+                os.rmdir(folder)
+        """)
+        folder = str(Path(self.mktemp()).absolute())
+        clients = [await self.connect(request(arguments=[folder])) for _ in range(10)]
+        for client in clients:
+            await client.ended
+            self.assertEqual(client.received, ACK + b'{"result":null}\n')
+        self.assertEqual(self.daemon._factory._parts.locks._lines, {})
+
+    async def test_zygote_dies(self) -> None:
+        """A lock is free when the processes of its call are gone, not when its end is known."""
+        await self.start("""
+            @streaming_procedure(lock="door")
+            def stream():
+                try:
+                    yield os.getpid()
+                    while True:
+                        signal.pause()
+                finally:
+                    signal.pause()
+
+            @procedure(lock="door", lock_wait=0)
+            def plain():
+                return "free"
+        """)
+        client = await self.connect(request("stream"))
+        await eventually(lambda: client.received.count(b"\n") == 2, "the packet")
+        pid = json.loads(client.received.splitlines()[1])["stream"]
+        os.kill(zygote_pid(self.spawner), signal.SIGKILL)
+        await client.ended
+        self.assertIn(b'"killed"', client.received)
+        while b"locked" in (answer := await self.answer(request())):
+            pass
+        self.assertEqual(answer, ACK + b'{"result":"free"}\n')
+        self.assertFalse(alive(pid))
