@@ -75,7 +75,7 @@ class Conversation:
     def start(self, host: Host, server_trust: ServerTrust) -> None:
         """Connect and call."""
         endpoint = wrapClientTLS(
-            server_trust.for_host(host.name, host.address),
+            server_trust.for_host(host.name, host.address, host.server_name),
             _tcp_endpoint(self._reactor, host),
         )
         request = harpd.CallRequest(

@@ -21,7 +21,7 @@ from harpcaller import config
 from harpcaller.announcements import Announcements
 from harpcaller.api import ClientFactory, Parts
 from harpcaller.dispatcher import Dispatcher, Limits
-from harpcaller.hosts import HostsRegistry
+from harpcaller.hosts import HostsRegistry, HostsScript
 from harpcaller.listen import endpoint
 from harpcaller.store import JobStore
 from harpcaller.trust import ServerTrust
@@ -66,9 +66,8 @@ class DispatcherService(Service):
         self._config = config
         self._trust = ServerTrust.from_files(config.ca_file, config.known_certs_file)
         self._store = JobStore(str(config.database), reactor)
-        self._hosts = HostsRegistry(
-            reactor, reactor, config.host_db_script, config.host_db, config.host_db_refresh
-        )
+        script = HostsScript(config.host_db_script, config.host_db, config.host_db_refresh)
+        self._hosts = HostsRegistry(reactor, reactor, script)
         announcements = Announcements()
         self._dispatcher = Dispatcher(
             reactor,

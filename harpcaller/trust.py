@@ -26,6 +26,9 @@ from zope.interface import implementer
 MAX_MESSAGE = 1000
 """The longest account of a refusal in characters; most of it is what the certificate says."""
 
+MAX_DNS_NAME = 253
+"""The longest DNS name in bytes (RFC 1035, 2.3.4, without the lengths of its labels)."""
+
 _log = Logger()
 
 _ServerId = DNS_ID | IPAddress_ID
@@ -55,6 +58,8 @@ class ServerTrust:
 
     TLS sessions are not resumed: a resumed one would not be judged again.
 
+    Two that are equal trust the same certificates.
+
     :param authorities: certificates of CAs, of intermediate ones too; None if none are used.
     :param known: certificates of servers, None if none are used.
     """
@@ -64,12 +69,14 @@ class ServerTrust:
         authorities: Iterable[x509.Certificate] | None = None,
         known: Iterable[x509.Certificate] | None = None,
     ) -> None:
-        self.has_authorities = authorities is not None
+        roots = None if authorities is None else [_der(each) for each in authorities]
+        self.has_authorities = roots is not None
         self.known = None if known is None else frozenset(_der(each) for each in known)
+        self._rules = (None if roots is None else frozenset(roots), self.known)
         self.verifies = self.has_authorities or self.known is not None
         if self.verifies:
-            roots = [ssl.Certificate.load(_der(each)) for each in authorities or ()]
-            trust_root = ssl.trustRootFromCertificates(roots)
+            loaded = [ssl.Certificate.load(each) for each in roots or ()]
+            trust_root = ssl.trustRootFromCertificates(loaded)
             self._context = ssl.CertificateOptions(trustRoot=trust_root).getContext()
             # Whoever is in ca_file is trusted, also where its own issuer is not there.
             store = self._context.get_cert_store()
@@ -89,13 +96,28 @@ class ServerTrust:
             None if known_certs_file is None else read_certificates(known_certs_file),
         )
 
-    def for_host(self, name: str, address: str) -> IOpenSSLClientConnectionCreator:
+    def __eq__(self, other: object) -> bool:
+        return self._rules == other._rules if isinstance(other, ServerTrust) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._rules)
+
+    def for_host(
+        self, name: str, address: str, server_name: str | None = None
+    ) -> IOpenSSLClientConnectionCreator:
         """Return what makes TLS connections to one host.
 
         :param name: what the host is called; its certificate may be made out to this,
         :param address: or to this: a DNS name or an IP address.
+        :param server_name: if given, the certificate must be made out to this, none of the others.
         """
-        return _HostTrust(self, self._context, name, address)
+        names = (address, name) if server_name is None else (server_name,)
+        return _HostTrust(self, self._context, address, names)
+
+
+def is_server_name(name: str) -> bool:
+    """Return whether a certificate can be made out to that: a DNS name or an IP address."""
+    return _server_id(name) is not None
 
 
 def read_certificates(path: Path) -> list[x509.Certificate]:
@@ -126,11 +148,13 @@ def describe(failure: Failure) -> str | None:
 
 @implementer(IOpenSSLClientConnectionCreator)
 class _HostTrust:
-    def __init__(self, trust: ServerTrust, context: SSL.Context, name: str, address: str) -> None:
+    def __init__(
+        self, trust: ServerTrust, context: SSL.Context, address: str, names: tuple[str, ...]
+    ) -> None:
         self.trust = trust
         self.address = address
         self._context = context
-        self.ids = [found for found in map(_server_id, (address, name)) if found is not None]
+        self.ids = [found for found in map(_server_id, names) if found is not None]
         # RFC 6066 has no IP addresses in the server name indication.
         self._sni = next((each.hostname for each in self.ids if isinstance(each, DNS_ID)), None)
 
@@ -218,7 +242,8 @@ def _server_id(name: str) -> _ServerId | None:
     with suppress(ValueError):
         return IPAddress_ID(name)
     with suppress(ValueError):
-        return DNS_ID(name.removesuffix("."))
+        found = DNS_ID(name.removesuffix("."))
+        return found if len(found.hostname) <= MAX_DNS_NAME else None
     return None
 
 

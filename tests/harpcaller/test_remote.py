@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import trustme
@@ -349,6 +350,12 @@ class BrokenTests(ConversationTestCase):
         self.assertEqual(call.received, b"")
         self.assertTrue(call.lost)
         self.assert_ended("ssl", "refused")
+
+    def test_server_name(self) -> None:
+        """A host with a name for its certificate is not trusted by its address."""
+        self.conversation.start(replace(HOST, server_name="front.example.org"), trust())
+        self.assertEqual(self.accept().received, b"")
+        self.assert_ended("ssl", f"made out to {HOST.address}, not to front.example.org")
 
     def test_no_tls(self) -> None:
         """Something listens that speaks no TLS."""

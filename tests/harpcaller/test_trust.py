@@ -157,7 +157,12 @@ class ServerTrustTests(TestCase):
         self.ca = trustme.CA()
 
     async def attempt(
-        self, rules: ServerTrust, identity: Identity, name: str = NAME, address: str = ADDRESS
+        self,
+        rules: ServerTrust,
+        identity: Identity,
+        name: str = NAME,
+        address: str = ADDRESS,
+        server_name: str | None = None,
     ) -> tuple[str | None, Server]:
         """Connect; return why it failed, None if it did not, and what the server saw."""
         server, client = Server(), Client()
@@ -167,7 +172,7 @@ class ServerTrustTests(TestCase):
         port = await TCP4ServerEndpoint(tcp, 0, interface="127.0.0.1").listen(wrapped)
         try:
             target = TCP4ClientEndpoint(tcp, "127.0.0.1", port.getHost().port)
-            wrapper = wrapClientTLS(rules.for_host(name, address), target)
+            wrapper = wrapClientTLS(rules.for_host(name, address, server_name), target)
             await wrapper.connect(Factory.forProtocol(lambda: client))
             await client.outcome
             await server.gone
@@ -180,9 +185,14 @@ class ServerTrustTests(TestCase):
         return trust.describe(client.failure) or f"not of TLS: {client.failure!r}", server
 
     async def accept(
-        self, rules: ServerTrust, identity: Identity, name: str = NAME, address: str = ADDRESS
+        self,
+        rules: ServerTrust,
+        identity: Identity,
+        name: str = NAME,
+        address: str = ADDRESS,
+        server_name: str | None = None,
     ) -> Server:
-        why, server = await self.attempt(rules, identity, name, address)
+        why, server = await self.attempt(rules, identity, name, address, server_name)
         self.assertIsNone(why)
         return server
 
@@ -193,8 +203,9 @@ class ServerTrustTests(TestCase):
         *words: str,
         name: str = NAME,
         address: str = ADDRESS,
+        server_name: str | None = None,
     ) -> None:
-        why, server = await self.attempt(rules, identity, name, address)
+        why, server = await self.attempt(rules, identity, name, address, server_name)
         for word in words:
             self.assertIn(word, why or "it was accepted")
         self.assertIn("alert", trust.describe(server.reason) or "", "harpd was told nothing")
@@ -220,6 +231,39 @@ class ServerTrustTests(TestCase):
         """The form in which an IPv6 address is written does not matter."""
         rules = ServerTrust([authority(self.ca)])
         await self.accept(rules, leaf(self.ca, "fe80::1"), address="FE80:0::1")
+
+    async def test_server_name(self) -> None:
+        """With a name of its own a certificate must be made out to that; SNI is the same."""
+        rules = ServerTrust([authority(self.ca)])
+        front = leaf(self.ca, "front.example.org")
+        server = await self.accept(rules, front, server_name="front.example.org")
+        self.assertEqual(server.server_name, b"front.example.org")
+
+    async def test_server_name_only(self) -> None:
+        """The host's name and address then count no more."""
+        rules = ServerTrust([authority(self.ca)])
+        both = leaf(self.ca, NAME, ADDRESS)
+        await self.refuse(
+            rules, both, ADDRESS, "front.example.org", server_name="front.example.org"
+        )
+
+    async def test_server_name_is_ip_address(self) -> None:
+        """It may be an IP address, which is not SNI."""
+        rules = ServerTrust([authority(self.ca)])
+        server = await self.accept(rules, leaf(self.ca, IP), server_name=IP)
+        self.assertIsNone(server.server_name)
+
+    async def test_server_name_of_known(self) -> None:
+        """A known certificate is trusted whatever name is wanted."""
+        identity = issue("whoever")
+        rules = ServerTrust(known=[identity.certificate])
+        server = await self.accept(rules, identity, server_name="front.example.org")
+        self.assertEqual(server.server_name, b"front.example.org")
+
+    async def test_too_long_for_dns(self) -> None:
+        """A host's name may be longer than any in DNS; no certificate is looked at for it."""
+        rules = ServerTrust([authority(self.ca)])
+        await self.accept(rules, leaf(self.ca, IP), name="x" * 300, address=IP)
 
     async def test_wrong_name(self) -> None:
         """A certificate made out to others is refused, with their names and the names wanted."""
@@ -350,6 +394,47 @@ class ServerTrustTests(TestCase):
             gc.collect()
             kept = [each for each in gc.get_objects() if type(each) is trust._Verdict]
             self.assertEqual(kept, [])
+
+
+class IsServerNameTests(SynchronousTestCase):
+    """What a certificate can be made out to."""
+
+    def test_names(self) -> None:
+        """DNS names and IP addresses, nothing else, and no pattern."""
+        for name in ("web1", "web1.example.org.", "müller.example.org", "10.0.0.1", "fe80::1"):
+            self.assertTrue(trust.is_server_name(name), name)
+        for name in ("", "a b", "*.example.org", "a\nb", "web1:4306", "x" * 254):
+            self.assertFalse(trust.is_server_name(name), name)
+
+
+class EqualTests(SynchronousTestCase):
+    """Whether what is trusted has changed."""
+
+    def test_same_rules(self) -> None:
+        """The same certificates make equal trust, in whatever order and however often."""
+        one, two = issue("one").certificate, issue("two").certificate
+        for rules, same in [
+            (ServerTrust(), ServerTrust()),
+            (ServerTrust([one, two], [one]), ServerTrust([two, one, two], [one, one])),
+        ]:
+            self.assertEqual(rules, same)
+            self.assertEqual(hash(rules), hash(same))
+
+    def test_other_rules(self) -> None:
+        """Any other certificate, the other use of one, and none at all, are all different."""
+        one, two = issue("one").certificate, issue("two").certificate
+        different = [
+            ServerTrust(),
+            ServerTrust([]),
+            ServerTrust(known=[]),
+            ServerTrust([one]),
+            ServerTrust([two]),
+            ServerTrust(known=[one]),
+            ServerTrust([one], [two]),
+            ServerTrust([one, two]),
+        ]
+        self.assertEqual(len(set(different)), len(different))
+        self.assertNotEqual(ServerTrust(), None)
 
 
 class DescribeTests(SynchronousTestCase):

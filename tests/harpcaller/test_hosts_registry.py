@@ -1,10 +1,11 @@
-"""Tests of harpcaller.hosts: real programs and files, with a Clock for the interval."""
+"""Tests of harpcaller.hosts.registry: real programs and files, with a Clock for the interval."""
 
 from __future__ import annotations
 
-import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,90 +14,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorProcess
 from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogPublisher
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
-from harpcaller import hosts
-from harpcaller.hosts import MAX_COMPLAINTS, Host, HostsRegistry, parse_hosts
-
-WEB1 = Host("web1", "10.0.0.1", 4306, "u", "secret")
-
-
-def line(hostname: str = "web1", **changes: object) -> bytes:
-    """Return one line of the script's output; a change to None leaves the key out."""
-    login = {"user": "u", "password": "secret"}
-    entry = {"hostname": hostname, "address": "10.0.0.1", "port": 4306, "credentials": login}
-    entry |= changes
-    return json.dumps({key: value for key, value in entry.items() if value is not None}).encode()
-
-
-class HostTests(SynchronousTestCase):
-    """The value."""
-
-    def test_password_is_not_shown(self) -> None:
-        """The password stays out of logs and tracebacks."""
-        self.assertNotIn("secret", f"{WEB1!r} {WEB1}")
-
-
-class ParseHostsTests(SynchronousTestCase):
-    """The script's output."""
-
-    def test_good_lines(self) -> None:
-        """Each line is a host; blank lines and the last line's end do not matter."""
-        found = parse_hosts(line() + b"\r\n\n" + line("web2", address="web2.example.org", port=1))
-        web2 = Host("web2", "web2.example.org", 1, "u", "secret")
-        self.assertEqual(found, ({"web1": WEB1, "web2": web2}, []))
-
-    def test_port_is_optional(self) -> None:
-        """A host without a port has harpd's own."""
-        self.assertEqual(parse_hosts(line(port=None)), ({"web1": WEB1}, []))
-
-    def test_unknown_keys(self) -> None:
-        """Scripts may print more than is understood here."""
-        login = {"user": "u", "password": "secret", "realm": "x"}
-        found, complaints = parse_hosts(line(tags=["x"], credentials=login))
-        self.assertEqual((found, complaints), ({"web1": WEB1}, []))
-
-    def test_no_lines(self) -> None:
-        """No output is no host, and nothing to complain about."""
-        self.assertEqual(parse_hosts(b""), ({}, []))
-
-    def test_bad_lines(self) -> None:
-        """A bad line is left out and told by its number and fault, without what stood there."""
-        bad = [
-            line(hostname=""),
-            line(address=None),
-            line(address=""),
-            line(port=0),
-            line(port=65536),
-            line(port="4306"),
-            line(credentials="u:secret"),
-            line(credentials={"user": "u"}),
-            line(credentials={"user": "u", "password": 1}),
-            b'{"password": "secret"',
-            b'["secret"]',
-            b'"secret" \xff',
-            line()[:-1] + b', "unknown": "\xff"}',
-            line()[:-1] + b', "unknown": ' + b"[" * 100000,
-        ]
-        for entry in bad:
-            found, complaints = parse_hosts(b"\n" + entry + b"\n" + line())
-            self.assertEqual(found, {"web1": WEB1})
-            self.assertEqual(len(complaints), 1)
-            self.assertRegex(complaints[0], r"^line 2: \w")
-            self.assertNotIn("secret", complaints[0])
-
-    def test_fault_is_named(self) -> None:
-        """The complaint leads to the key."""
-        _, complaints = parse_hosts(line(port="x") + b"\n" + line(credentials={"user": "u"}))
-        self.assertIn("$.port", complaints[0])
-        self.assertIn("`password`", complaints[1])
-
-    def test_same_name_twice(self) -> None:
-        """Of two lines with one name the first counts."""
-        found, complaints = parse_hosts(line() + b"\n" + line(address="10.0.0.2"))
-        self.assertEqual(found, {"web1": WEB1})
-        self.assertEqual(len(complaints), 1)
-        self.assertIn("line 2: ", complaints[0])
+from harpcaller.hosts import HostsFile, HostsRegistry, HostsScript, registry
+from harpcaller.hosts.registry import MAX_COMPLAINTS
+from tests.harpcaller.test_hosts_entries import WEB1, line
 
 
 class HostsRegistryTests(TestCase):
@@ -118,17 +40,20 @@ class HostsRegistryTests(TestCase):
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
 
-    def make(self) -> HostsRegistry:
-        registry = HostsRegistry(
-            cast(IReactorProcess, reactor), self.clock, self.script, self.cache, 900.0
+    def make(self, source: HostsScript | HostsFile | None = None) -> HostsRegistry:
+        made = HostsRegistry(
+            cast(IReactorProcess, reactor), self.clock, source or self.source(max_loss=None)
         )
 
         async def stop() -> None:
-            if registry.running:
-                await (registry.stopService() or _done())
+            if made.running:
+                await (made.stopService() or _done())
 
         self.addCleanup(stop)
-        return registry
+        return made
+
+    def source(self, interval: float = 900.0, max_loss: float | None = 0.5) -> HostsScript:
+        return HostsScript(self.script, self.cache, interval, max_loss)
 
     def write(self, text: str) -> None:
         """Make a script that counts its runs before anything else."""
@@ -201,6 +126,26 @@ class HostsRegistryTests(TestCase):
         self.assertEqual(self.registry.lookup("web1"), WEB1)
         self.assertEqual([each.name for each in self.folder.glob(".*")], [])
 
+    async def test_killed_while_writing_the_cache(self) -> None:
+        """Writers that were killed leave one file at most, and the next good list removes it."""
+        self.cache.write_bytes(line("old"))
+        text = (
+            "import os, pathlib, sys\n"
+            "from harpcaller.hosts.cache import write_cache\n"
+            "os.fsync = lambda descriptor: os.kill(os.getpid(), 9)\n"
+            "write_cache(pathlib.Path(sys.argv[1]), b'new')\n"
+        )
+        for _ in range(2):
+            ended = subprocess.run([sys.executable, "-c", text, str(self.cache)], check=False)
+            self.assertEqual(ended.returncode, -9)
+        self.assertEqual(self.cache.read_bytes(), line("old"))
+        (left,) = self.folder.glob(".*")
+        left.chmod(0o644)
+        self.registry.startService()
+        await self.registry.refresh()
+        self.assertEqual([each.name for each in self.folder.glob(".*")], [])
+        self.assertEqual(stat.S_IMODE(self.cache.stat().st_mode), 0o600)
+
     async def test_half_written_cache(self) -> None:
         """If the new cache can't be written whole, the old one stays as it was."""
         self.cache.write_bytes(line("old"))
@@ -254,6 +199,14 @@ class HostsRegistryTests(TestCase):
         self.assertIsNone(await self.registry.refresh())
         self.assertIn("half the racks are dark", self.logged())
 
+    async def test_errors_are_escaped(self) -> None:
+        """They are one line of the log, without what a terminal would obey."""
+        self.write(r"cat $output; printf 'one\n\n\ttwo\033[2J\r\nthree\302\205four\000\n' >&2")
+        self.registry.startService()
+        await self.registry.refresh()
+        self.assertIn(r"says: one | two\x1b[2J | three | four\x00", self.logged())
+        self.assertTrue(self.logged().isprintable())
+
     async def test_can_not_start(self) -> None:
         """A process that can't be started is a failure like others."""
 
@@ -268,7 +221,7 @@ class HostsRegistryTests(TestCase):
     async def test_mistake_of_ours(self) -> None:
         """An unexpected exception is logged, and the next run comes all the same."""
         self.registry.startService()
-        self.patch(hosts, "parse_hosts", lambda output: 1 // 0)
+        self.patch(registry, "parse_hosts", lambda output: 1 // 0)
         self.assertIn("internal", await self.registry.refresh() or "")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.clock.advance(900)
@@ -333,6 +286,103 @@ class HostsRegistryTests(TestCase):
         self.registry.startService()
         await self.registry.refresh()
         self.assertEqual(self.runs(), 2)
+
+    async def take(self, *names: str, accept_loss: bool = False) -> str | None:
+        """Let the script print these hosts, and return what a refresh comes to."""
+        self.output.write_bytes(b"\n".join(line(name) for name in names))
+        return await self.registry.refresh(accept_loss)
+
+    async def test_loss_keeps_the_list(self) -> None:
+        """A list without more than half of the known hosts is not taken, on disk neither."""
+        self.registry = self.make(self.source())
+        self.registry.startService()
+        await self.take("a", "b", "c", "d")
+        cached = self.cache.read_bytes()
+        problem = await self.take("d", "e", "f", "g", "h")
+        for word in ("5 hosts", "3 of the 4", "host_db_max_loss is 0.5", "accept_loss"):
+            self.assertIn(word, problem or "")
+        self.assertIn(problem or "", self.logged(LogLevel.error))
+        self.assertEqual(self.names(), ["a", "b", "c", "d"])
+        self.assertEqual(self.cache.read_bytes(), cached)
+
+    async def test_half_may_go(self) -> None:
+        """Half of them is not more than half."""
+        self.registry = self.make(self.source())
+        self.registry.startService()
+        await self.take("a", "b", "c", "d")
+        self.assertIsNone(await self.take("c", "d"))
+        self.assertEqual(self.names(), ["c", "d"])
+
+    async def test_max_loss(self) -> None:
+        """The part can be set, down to nothing, or not looked at."""
+        for max_loss, is_taken in [(0.0, False), (0.7, False), (0.75, True), (None, True)]:
+            self.registry = self.make(self.source(max_loss=max_loss))
+            self.cache.unlink(missing_ok=True)
+            self.registry.startService()
+            await self.take("a", "b", "c", "d")
+            self.assertEqual(await self.take("d") is None, is_taken, max_loss)
+            await (self.registry.stopService() or _done())
+
+    async def test_loss_after_a_start(self) -> None:
+        """The list of the time before the start is what the loss is measured by."""
+        self.cache.write_bytes(b"\n".join(line(name) for name in "abcd"))
+        self.registry = self.make(self.source())
+        self.registry.startService()
+        self.assertIn("4 of the 4", await self.registry.refresh() or "")
+        self.assertEqual(self.names(), ["a", "b", "c", "d"])
+
+    async def test_loss_is_accepted(self) -> None:
+        """Who says so gets the short list, this time only."""
+        self.registry = self.make(self.source())
+        self.registry.startService()
+        await self.take("a", "b", "c", "d")
+        self.assertIsNone(await self.take("d", accept_loss=True))
+        self.assertEqual(self.names(), ["d"])
+        self.assertEqual(self.cache.read_bytes(), line("d"))
+        self.assertIn("3 of the 4 known; that was asked for", self.logged())
+        self.assertIn("1 of the 1", await self.take("e") or "")
+        self.assertIn("no host", await self.take(accept_loss=True) or "")
+
+    async def test_loss_is_accepted_by_one_who_joins(self) -> None:
+        """The run may have begun before somebody accepts what it brings."""
+        self.registry = self.make(self.source())
+        self.registry.startService()
+        await self.take("a", "b", "c", "d")
+        self.output.write_bytes(line("d"))
+        self.clock.advance(900)
+        self.assertIsNone(await self.registry.refresh(accept_loss=True))
+        self.assertEqual(self.runs(), 2)
+
+    def names(self) -> list[str]:
+        return [host.name for host in self.registry.page(100)[0]]
+
+    async def test_pages(self) -> None:
+        """The hosts can be listed by name, some at a time, none twice."""
+        self.registry.startService()
+        await self.take("b", "e", "a", "d", "c")
+        self.assertEqual(self.registry.count(), 5)
+        seen, cursor, pages = [], None, 0
+        while pages == 0 or cursor is not None:
+            hosts, cursor = self.registry.page(2, cursor)
+            seen += [host.name for host in hosts]
+            pages += 1
+        self.assertEqual((seen, pages), (["a", "b", "c", "d", "e"], 3))
+        self.assertEqual(self.registry.page(5), (self.registry.page(100)[0], None))
+        self.assertEqual(self.registry.page(1)[0], [self.registry.lookup("a")])
+
+    async def test_pages_of_a_list_that_changes(self) -> None:
+        """A cursor holds also when its host is gone, and after the last one."""
+        self.registry.startService()
+        await self.take("a", "b", "c")
+        _, cursor = self.registry.page(2)
+        await self.take("a", "c", "d")
+        hosts, end = self.registry.page(2, cursor)
+        self.assertEqual(([host.name for host in hosts], end), (["c", "d"], None))
+        self.assertEqual(self.registry.page(2, "z"), ([], None))
+
+    def test_no_pages(self) -> None:
+        """No hosts are an empty page."""
+        self.assertEqual((self.registry.page(10), self.registry.count()), (([], None), 0))
 
 
 def _no_space(descriptor: int) -> None:

@@ -1,6 +1,6 @@
 """One run of the program that prints the hosts: a session of its own, its time and output limited.
 
-What it printed is understood, and what a failure means is decided, by ``harpcaller.hosts``.
+What it printed, and what a failure means, is understood elsewhere.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
 from twisted.internet.interfaces import IProcessTransport, IReactorProcess, IReactorTime
 from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 TIME_LIMIT = 60.0
@@ -50,6 +51,8 @@ class Output:
 
 class ScriptRun(ProcessProtocol):
     """A run that is going on; ``ended`` fires when it is over. Made by ``run_script``."""
+
+    _log = Logger()
 
     def __init__(self, clock: IReactorTime, time_limit: float, max_output: int) -> None:
         self.ended: Deferred[Output] = Deferred()
@@ -116,6 +119,8 @@ class ScriptRun(ProcessProtocol):
         except ProcessLookupError:  # it has not come as far as its own session, or is gone
             with suppress(ProcessExitedAlready):
                 self._process.signalProcess(number)
+        except PermissionError as error:  # it has got other rights, as with sudo
+            self._log.error("the hosts script can't be killed: {error}", error=error)
 
 
 def run_script(

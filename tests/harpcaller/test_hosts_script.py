@@ -1,4 +1,4 @@
-"""Tests of harpcaller.hostscript: real programs, with a Clock for the limits."""
+"""Tests of harpcaller.hosts.script: real programs, with a Clock for the limits."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorProcess
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
-from harpcaller.hostscript import KILL_GRACE, MAX_ERRORS, Output, ScriptRun, run_script
+from harpcaller.hosts.script import KILL_GRACE, MAX_ERRORS, Output, ScriptRun, run_script
 
 
 class RunScriptTests(TestCase):
@@ -117,6 +118,23 @@ class RunScriptTests(TestCase):
         run, _ = await self.started("trap '' TERM; echo; while :; do sleep 1000; done")
         run.kill("enough")
         self.clock.advance(KILL_GRACE)
+        self.assertEqual((await self.end(run)).problem, "enough")
+
+    async def test_may_not_be_killed(self) -> None:
+        """A program that has got other rights is told of; its end is still waited for."""
+        run, _ = await self.started("echo; exec sleep 1000")
+
+        def refuse(group: int, number: int) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        patched = self.patch(os, "killpg", refuse)
+        with capturedLogs() as told:
+            run.kill("enough")
+            self.clock.advance(KILL_GRACE)
+        self.assertEqual([formatEvent(each).count("not permitted") for each in told], [1, 1])
+        self.assertFalse(run.ended.called)
+        patched.restore()
+        os.killpg(run._leader, signal.SIGKILL)
         self.assertEqual((await self.end(run)).problem, "enough")
 
     async def test_deserter(self) -> None:
