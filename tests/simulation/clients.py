@@ -26,6 +26,7 @@ class ClientConnection(Protocol):
         self.asked: Asked | None = None
         self.is_idle = True
         self.is_lost = False
+        self._has_sent_more = False
         self._exchange: Exchange | None = None
 
     def ask(self, asked: Asked) -> None:
@@ -39,13 +40,15 @@ class ClientConnection(Protocol):
         exchange = self._exchange
         if exchange is None:
             return  # it has sent what is no request
+        if self.asked is None and self._has_sent_more:
+            return
         if self.asked is None:
             raise Violation(f"{data!r} came behind the last reply")
         for reply in exchange.receive(data):
             self.asked.got(reply)
         if exchange.ended:
             self.asked = None
-            self.is_idle = exchange.may_go_on
+            self.is_idle = exchange.may_go_on and not self._has_sent_more
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.is_lost = True
@@ -71,11 +74,13 @@ class ClientConnection(Protocol):
         elif roll < 0.85:
             self.transport.loseWriteConnection()
         elif self.asked is not None:
+            self._has_sent_more = True
             self.transport.write(b'{"harpcaller":1,"server_info":true}\n')
 
     def babble(self, random: Random) -> None:
         """Send what is no request."""
         self.is_idle = False
+        self._has_sent_more = True
         self.transport.excused = True
         line = random.choice([b"\n", b"{}\n", b'{"harpcaller":1,"cancl":1}\n', b"\xff\xfe\n"])
         self.transport.write(line)

@@ -33,6 +33,9 @@ from zope.interface import implementer
 from harpcaller.hosts import Host
 from tests.simulation.violation import Violation
 
+PATIENCE = 9.0
+"""Seconds without progress, after which an end may give a connection up."""
+
 ADDRESS = IPv4Address("TCP", "10.9.8.7", 1025)
 
 
@@ -57,6 +60,7 @@ class End(FakeTransport):
         self.heard = 0.0
         self.excused = False
         self.reading = True
+        self._stuck_since = 0.0
         self._producer_paused = False
         self._aborting = False
         self._half_closing = False
@@ -70,6 +74,8 @@ class End(FakeTransport):
     def write(self, data: bytes) -> None:
         if not self.connected or self._half_closed or not data:
             return
+        if not self.out:
+            self._stuck_since = self.network.seconds()
         self.out += data
         self.written += len(data)
         if self.producer and self.streamingProducer and self._is_full():
@@ -145,6 +151,8 @@ class End(FakeTransport):
             return self._tell_end()
         if self._aborting:
             self._was_reset = True
+            if self.out and self.network.seconds() - self._stuck_since > PATIENCE:
+                self.other.excused = True
             self._lost(ConnectionAborted())
             return True
         if self.out:
@@ -163,6 +171,7 @@ class End(FakeTransport):
             size = random.randint(1, size)
         data = bytes(self.out[:size])
         del self.out[:size]
+        self._stuck_since = self.network.seconds()
         if not self.out:
             self._drained()
         other.taken += size
