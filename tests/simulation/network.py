@@ -34,7 +34,7 @@ from harpcaller.hosts import Host
 from tests.simulation.violation import Violation
 
 PATIENCE = 9.0
-"""Seconds without progress, after which an end may give a connection up."""
+"""Seconds that bytes may be on their way before an end may give the connection up."""
 
 ADDRESS = IPv4Address("TCP", "10.9.8.7", 1025)
 
@@ -171,7 +171,6 @@ class End(FakeTransport):
             size = random.randint(1, size)
         data = bytes(self.out[:size])
         del self.out[:size]
-        self._stuck_since = self.network.seconds()
         if not self.out:
             self._drained()
         other.taken += size

@@ -209,6 +209,7 @@ class World:
             count = store.waiting if random.random() < 0.7 else random.randint(1, store.waiting)
             is_full = self._in_trouble and random.random() < self._disk_trouble
             self.disk_has_failed |= is_full
+            self.book.disk_has_failed |= is_full
             self._tell(f"{count} changes are committed{' to a full disk' if is_full else ''}")
             store.commit(count, is_full)
             self.watch.check(store.is_written, self.node.is_ready and not self.node.is_stopping)
