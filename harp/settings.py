@@ -50,6 +50,11 @@ class Section:
                 self._note(f"{self.name(key)}, line {_line(key_node)}: stands twice")
             self._nodes[key] = value
 
+    @property
+    def folder(self) -> Path:
+        """Where relative paths start: the folder of this file."""
+        return self._file.absolute().parent
+
     def name(self, key: str) -> str:
         """Return the key with all keys above it, as in ``network.port``."""
         return f"{self._path}.{key}" if self._path else key
@@ -116,6 +121,17 @@ class Section:
             self.mistake(key, f"must be one of {', '.join(choices)}")
             return default
         return value or default
+
+    def names(self, key: str, wanted: str) -> str | int | list[str | int] | None:
+        """Return a name or number, or a list of them; None if the key is not there.
+
+        :param wanted: what it must be, for a mistake.
+        """
+        value = self._value(key, None)
+        items = value if isinstance(value, list) else [value]
+        if key not in self or (items and all(_is_name(item) for item in items)):
+            return value  # type: ignore[no-any-return]
+        return self._wrong(key, value, wanted, None)
 
     def section(self, key: str) -> Section:
         """Return the mapping under a key."""
@@ -199,6 +215,11 @@ def read(file: Path) -> Iterator[Section]:
     root.report_unknown()
     if mistakes:
         raise ConfigError(mistakes)
+
+
+def _is_name(value: object) -> bool:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return is_number or (isinstance(value, str) and bool(value))
 
 
 def _shown(value: object) -> str:

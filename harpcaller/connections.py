@@ -118,7 +118,7 @@ class Connections:
         self._endpoint = endpoint
         self._generation += 1
         self._old.clear()
-        self.retain(lambda host: False)
+        self.close()
 
     def retain(self, is_current: Callable[[Host], bool]) -> None:
         """Close the free connections with hosts that are not as they were."""
@@ -126,6 +126,10 @@ class Connections:
             for connection, _ in list(self._free[host]):
                 self._forget(host, connection)
                 connection.close()
+
+    def close(self) -> None:
+        """Keep no connection."""
+        self.retain(lambda host: False)
 
     # What an attempt needs.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import resource
 import sys
 import time
 from importlib.metadata import version
@@ -69,7 +70,7 @@ class DispatcherService(Service):
         self._store = JobStore(str(config.database), reactor, config.capacity)
         self._hosts = HostsRegistry(reactor, reactor, config.hosts)
         announcements = Announcements()
-        connections = Connections(reactor, endpoint_by(reactor, config.trust))
+        self._connections = connections = Connections(reactor, endpoint_by(reactor, config.trust))
         self._dispatcher = Dispatcher(
             reactor, time.time, self._store, self._hosts, connections, announcements, config.limits
         )
@@ -148,6 +149,7 @@ class DispatcherService(Service):
         # Those who wait for a result, or ask for one, are served until there is no more to come.
         await self._dispatcher.stop(self._reloading.config.shutdown_grace)
         await self._ports.close()
+        self._connections.close()
         for service in (self._retention, self._hosts):
             if service.running:
                 await maybeDeferred(service.stopService)
@@ -174,6 +176,10 @@ def makeService(options: Options) -> IService:
     """Return the dispatcher made of its parts."""
     from twisted.internet import reactor  # noqa: PLC0415 - twistd has chosen it by now
 
+    # A connection for each running job and for each client: more than the 1024 of old programs,
+    # which are the soft limit only for the sake of select(2).
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     service = MultiService()
     DispatcherService(reactor, options.file, options.config).setServiceParent(service)
     return service

@@ -16,7 +16,6 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorProcess, IReactorThreads, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger
 
 from harp.settings import ConfigError
 from harpcaller.hosts.cache import read_cache, write_cache
@@ -24,6 +23,7 @@ from harpcaller.hosts.entries import Host, parse_hosts
 from harpcaller.hosts.file import load_hosts_file
 from harpcaller.hosts.script import ScriptRun, run_script
 from harpcaller.hosts.sources import HostsFile, HostsScript, HostsSource
+from harpcaller.logs import logger
 
 MAX_COMPLAINTS = 20
 """Of how many bad lines is told; one mistake of the program can spoil all of them."""
@@ -40,7 +40,7 @@ class HostsRegistry(Service):
     """
 
     name = "hosts"
-    _log = Logger()
+    _log = logger("harpcaller.hosts")
 
     def __init__(self, reactor: IReactorProcess, clock: IReactorTime, source: HostsSource) -> None:
         self._reactor = reactor

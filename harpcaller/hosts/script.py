@@ -16,10 +16,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
 from twisted.internet.interfaces import IProcessTransport, IReactorProcess, IReactorTime
 from twisted.internet.protocol import ProcessProtocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from harp.logs import CONTROL
+from harpcaller.logs import logger
 
 TIME_LIMIT = 60.0
 """The longest run in seconds."""
@@ -54,7 +54,7 @@ class Output:
 class ScriptRun(ProcessProtocol):
     """A run that is going on; ``ended`` fires when it is over. Made by ``run_script``."""
 
-    _log = Logger()
+    _log = logger("harpcaller.hosts")
 
     def __init__(self, clock: IReactorTime, time_limit: float, max_output: int) -> None:
         self.ended: Deferred[Output] = Deferred()

@@ -25,11 +25,15 @@ PATIENCE = 20.0
 __all__ = ["HOST", "PASSWORD", "USER"]
 
 
-def deploy(**limits: Any) -> Deployment:
-    """Return a deployment in a folder of its own, not started; it goes with the test run."""
+def deploy(procedures: Path = PROCEDURES, **limits: Any) -> Deployment:
+    """Return a deployment in a folder of its own, not started; it goes with the test run.
+
+    :param procedures: its procedures file.
+    :param limits: more keys for the dispatcher's configuration.
+    """
     folder = Path(tempfile.mkdtemp(prefix="harpcaller-test-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    deployment = Deployment(folder, PROCEDURES, limits)
+    deployment = Deployment(folder, procedures, limits)
     atexit.register(deployment.stop)
     return deployment
 

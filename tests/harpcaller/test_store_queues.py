@@ -165,6 +165,16 @@ class CapacityTests(StoreTestCase):
         cancellation = await self.store.cancel(first.id, 2.0)
         self.assertEqual(_ids(cancellation.released), [second.id])
 
+    async def test_next_of_the_queue(self) -> None:
+        """When a job starts that waited for its host, the next of its queue has its turn."""
+        busy = await self.submitted("a", "a")
+        queued = await self.submitted("a", "b", "b", queue=TWO_AT_A_TIME)
+        self.assertEqual(
+            [job.waits_for for job in queued], [WaitsFor.HOST, WaitsFor.QUEUE, WaitsFor.QUEUE]
+        )
+        ending = await self.store.end(busy[0].id, RESULT, None, 2.0)
+        self.assertEqual(_ids(ending.released), _ids(queued[:2]))
+
     async def test_cancel_before_the_dispatcher(self) -> None:
         """A job cancelled before the dispatcher gives up its place on its host."""
         jobs = await self.submitted("a", "b", "b", "c", "a", "a")

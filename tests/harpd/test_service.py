@@ -10,8 +10,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from twisted.application.internet import SSLServer
-from twisted.application.service import IService, MultiService
+from twisted.application.service import IService
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol, wrapClientTLS
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -21,10 +21,8 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from harpd import config
-from harpd.call import CallProcess
-from harpd.output import OutputPipe
-from harpd.service import Options, join, makeService
-from harpd.spawner import Spawner
+from harpd.daemon import Daemon
+from harpd.service import Options, makeService
 from tests.harpd.certificates import issued, write_configuration
 from tests.harpd.connections import ACK, STREAM_ACK, error, request
 from tests.harpd.waiting import alive, descriptors, eventually, processes, reactor
@@ -97,7 +95,7 @@ class OptionsTests(SynchronousTestCase):
     def test_modules_of_procedures(self) -> None:
         """The procedures are checked with the configured folders."""
         (self.folder / "service_test_module.py").write_text("x = 1")
-        write_procedures(self.procedures, "import service_test_module")
+        write_procedures(self.procedures, "import service_test_module\n" + GOOD)
         self.assertEqual(self.check()[0], 1)
         write_configuration(self.folder, network=f"python: {{path: {self.folder}}}\n")
         self.assertEqual(self.check(), (0, "OK\n"))
@@ -129,6 +127,13 @@ class Client(Protocol):
         self.ended.callback(None)
 
 
+def port_of(daemon: Daemon) -> int:
+    """Return the port that a daemon listens on."""
+    address = daemon._port and daemon._port.getHost()
+    assert isinstance(address, IPv4Address)
+    return address.port
+
+
 class JoinedTests(TestCase):
     """The whole daemon in this process, its clients over TLS."""
 
@@ -140,22 +145,21 @@ class JoinedTests(TestCase):
         self.before = descriptors()
         self.others = processes()
 
-    async def start(self, procedures: str) -> MultiService:
+    async def start(self, procedures: str) -> Daemon:
         """Start a daemon on a free port; it is stopped with the test and leaves nothing."""
         folder = Path(self.mktemp()).absolute()
         loaded = config.load(write_configuration(folder, network="  address: 127.0.0.1\n"))
         file = write_procedures(folder / "procedures.py", procedures)
-        service = join(reactor, replace(loaded, port=0), file)
-        assert isinstance(service, MultiService)
+        self.config = replace(loaded, port=0, shutdown_grace=0.01)
+        service = Daemon(reactor, self.config, file, lambda: self.config)
         service.privilegedStartService()
         service.startService()
         self.addCleanup(self.stop, service)
-        (server,) = [each for each in service if isinstance(each, SSLServer)]
-        (self.spawner,) = [each for each in service if isinstance(each, Spawner)]
-        self.port = server._port.getHost().port  # type: ignore[union-attr]
+        self.spawner = service._spawner
+        self.port = port_of(service)
         return service
 
-    async def stop(self, service: MultiService) -> None:
+    async def stop(self, service: Daemon) -> None:
         """Stop the daemon; no process and no descriptor may be left."""
         if service.running:
             await maybeDeferred(service.stopService)
@@ -163,7 +167,7 @@ class JoinedTests(TestCase):
         await eventually(lambda: not descriptors() - self.before, "the last descriptor's end")
 
     @property
-    def calls(self) -> dict[int, tuple[CallProcess, OutputPipe]]:
+    def calls(self) -> dict[int, Any]:
         """The calls whose processes have not ended."""
         assert self.spawner._zygote is not None
         return self.spawner._zygote._calls
@@ -229,9 +233,9 @@ class JoinedTests(TestCase):
         client = await self.connect(request("stream", [str(file)]))
         await eventually(file.exists, "the first packet")
         client.transport.pauseProducing()  # type: ignore[union-attr]
-        ((process, _),) = self.calls.values()
+        (call,) = self.calls.values()
         await eventually(
-            lambda: process.transport not in reactor.getReaders(), "the pause of the process"
+            lambda: call.process.transport not in reactor.getReaders(), "the pause of the process"
         )
         self.assertLess(int(file.read_text() or 0), 150)
         client.transport.resumeProducing()  # type: ignore[union-attr]

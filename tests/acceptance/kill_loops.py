@@ -1,0 +1,121 @@
+"""Kills the real daemons under load again and again, then looks whether every promise was kept.
+
+The short form is a test; a longer one by hand: ``python -m tests.acceptance.kill_loops --seconds
+300 --seed 7``. What the clients do is chosen by the seed, what that meets is chance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from demo.deployment import Daemon, Deployment
+from tests.acceptance import verdict
+from tests.acceptance.daemons import PATIENCE, children, deploy, is_alive
+from tests.acceptance.load import Load
+
+PROCEDURES = Path(__file__).with_name("marking_procedures.py")
+
+VICTIMS = (["harpcaller"], ["harpd"], ["harpcaller", "harpd"])
+"""What is killed at once."""
+
+BETWEEN = (0.3, 1.5)
+"""Seconds from all being up to the next kill."""
+
+END_LIMIT = 60.0
+"""Seconds within which all jobs must end when nothing is killed any more."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of it.
+
+    :param kills: how often something was killed.
+    :param jobs: how many calls were acknowledged.
+    :param ends: how many of them ended how.
+    :param faults: what was promised and not kept, nothing if all is well.
+    """
+
+    kills: int
+    jobs: int
+    ends: dict[str, int]
+    faults: list[str]
+
+
+def run(deployment: Deployment, seconds: float, kills: int, seed: int) -> Report:
+    """Load a running deployment, kill its daemons for a while, and judge.
+
+    :param seconds: for how long; the end, when all jobs have to end, comes on top.
+    :param kills: how many there must be, however slow the machine is.
+    """
+    choice = random.Random(seed)
+    marks = Path(tempfile.mkdtemp(prefix="marks-", dir=deployment.folder))
+    load = Load(deployment.port, marks, str(seed))
+    outages: list[verdict.Outage] = []
+    load.start()
+    try:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until or len(outages) < kills:
+            time.sleep(choice.uniform(*BETWEEN))  # a moment by chance; nothing is waited for
+            outages.append(_kill(deployment, choice.choice(VICTIMS), choice))
+    finally:
+        load.stop()
+    ends = verdict.ends(load.submissions, END_LIMIT)
+    faults = [
+        *[f"a client broke: {error!r}" for error in load.broken],
+        *verdict.of_jobs(ends),
+        *verdict.of_queues(ends, outages),
+        *verdict.of_marks(marks),
+        *verdict.of_processes(marks, PATIENCE),
+    ]
+    return Report(len(outages), len(ends), verdict.count(ends), faults)
+
+
+def _kill(deployment: Deployment, victims: list[str], choice: random.Random) -> verdict.Outage:
+    """Kill them one right after the other and start what was killed again."""
+    order = choice.sample(victims, len(victims))
+    daemons: dict[str, Daemon] = {"harpd": deployment.harpd, "harpcaller": deployment.harpcaller}
+    began = time.monotonic_ns()
+    for victim in order:
+        if victim == "zygote":
+            _kill_zygote(deployment)
+        else:
+            daemons[victim].kill()
+    for victim in choice.sample(order, len(order)):
+        if victim in daemons:
+            daemons[victim].start()
+    return verdict.Outage(began, time.monotonic_ns())
+
+
+def _kill_zygote(deployment: Deployment) -> None:
+    assert deployment.harpd.process is not None
+    for zygote in children(deployment.harpd.process.pid):
+        os.kill(zygote, signal.SIGKILL)
+        while is_alive(zygote):
+            time.sleep(0.001)
+
+
+def main() -> None:
+    """Run by hand."""
+    parser = argparse.ArgumentParser(prog="python -m tests.acceptance.kill_loops")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    options = parser.parse_args()
+    print(f"seed {options.seed}", flush=True)
+    with deploy(PROCEDURES) as deployment:
+        report = run(deployment, options.seconds, 0, options.seed)
+    print(f"{report.jobs} jobs, {report.kills} kills, ends: {report.ends}")
+    for fault in report.faults:
+        print(fault)
+    sys.exit(1 if report.faults else 0)
+
+
+if __name__ == "__main__":
+    main()
