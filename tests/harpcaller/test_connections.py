@@ -196,12 +196,12 @@ class ReuseTests(ConnectionsTestCase):
         asker.then = lambda: asker.attempt.pause(True)
         harpd.reply(Ack(True))
         self.assertTrue(harpd.near.paused)
-        harpd.near.paused = False  # what had been read already when the pause began
         harpd.reply(RESULT)
-        second = self.ask()
-        harpd.flush()
-        harpd.reply(Ack(False), RESULT)
-        self.assertEqual(second.told, [Ack(False), (RESULT, None)])
+        harpd.near.paused = False  # what comes had been read already when the pause began
+        harpd.near.bufferReceived(harpd.near.other.getOutBuffer())
+        self.assertEqual(asker.told, [Ack(True), (RESULT, None)])
+        self.assertEqual(harpd.near.resumed, 1)
+        self.assertIsNotNone(self.connections.take(HOST))
 
 
 class FreeTests(ConnectionsTestCase):
@@ -395,6 +395,13 @@ class OldHarpdTests(ConnectionsTestCase):
             harpd.reply(Ack(False), RESULT)
         self.assert_nothing_left()
 
+    def test_known_at_once(self) -> None:
+        """That it is old is known as soon as it has accepted a plain request."""
+        self.refused()
+        self.accept().reply(Ack(True))
+        self.ask()
+        self.assertEqual(self.accept().requests, [VERSION_1])
+
     def test_asked_for_the_extensions_again(self) -> None:
         """After a while it is asked for them again: it may have been replaced by a newer one."""
         self.refused()
@@ -524,7 +531,7 @@ class CancelTests(ConnectionsTestCase):
         harpd = self.accept()
         asker.then = lambda: asker.attempt.pause(True)
         harpd.say(b'{"harp":1,"stream_result":true}\n{"stream":1}\nnonsense\n')
-        self.assertTrue(harpd.lost)
+        self.assertEqual((harpd.lost, harpd.near.paused), (True, False))
         self.assert_nothing_left()
         asker = self.ask()
         harpd = self.accept()
@@ -532,5 +539,5 @@ class CancelTests(ConnectionsTestCase):
         asker.attempt.cancel()
         asker.attempt.pause(True)
         harpd.flush()
-        self.assertTrue(harpd.lost)
+        self.assertEqual((harpd.lost, harpd.near.paused), (True, False))
         self.assert_nothing_left()

@@ -378,23 +378,50 @@ class CancelQueueTests(DispatcherTestCase):
         for job_id in left:
             self.assertIsNone((await self.job(job_id)).end)
 
-    async def test_later_ones(self) -> None:
-        """What is submitted after the request is left alone, and started in its turn."""
-        self.patch(dispatcher, "PORTION", 2)
-        await self.submit_to_queue(*"abcd")
+    def submit_meanwhile(self, *procedures: str, **changes: Any) -> list[str]:
+        """Have jobs submitted as soon as a request to cancel the queue has come.
+
+        :return: gets their ids then.
+        """
         late: list[str] = []
         real = self.store.queue
 
         async def queue(name: bytes) -> object:
             found = await real(name)
-            late.extend(await self.submit_to_queue("late", "later"))
+            late.extend(await self.submit_to_queue(*procedures, **changes))
             return found
 
         self.patch(self.store, "queue", queue)
+        return late
+
+    async def test_later_ones(self) -> None:
+        """What is submitted after the request is left alone, and started in its turn."""
+        self.patch(dispatcher, "PORTION", 2)
+        await self.submit_to_queue(*"abcd")
+        late = self.submit_meanwhile("late", "later")
         self.assertEqual(await self.dispatcher.cancel_queue(self.NAME), 4)
         await self.finish(late[0])
         await self.finish(late[1])
         self.assertEqual(self.let_come(), ["late", "later"])
+
+    async def test_later_one_that_runs(self) -> None:
+        """What is submitted after the request is left alone also if it runs at once."""
+        wide = wire.QueueOption(QUEUE.name, 2)
+        await self.submit_to_queue("early", queue=wide)
+        late = self.submit_meanwhile("late", queue=wide)
+        self.assertEqual(await self.dispatcher.cancel_queue(self.NAME), 1)
+        await self.finish(late[0])
+
+    async def test_releases(self) -> None:
+        """A later job that only waited for one that is cancelled is started."""
+        await self.dispatcher.set_capacity(Capacity(10, max_running_per_host=1))
+        await self.submitted()
+        await self.submit_to_queue("waits for its host")
+        late = self.submit_meanwhile("late", host="web99")
+        self.assertEqual(await self.dispatcher.cancel_queue(self.NAME), 1)
+        end = (await self.ended(late[0])).end
+        assert end is not None
+        self.assertEqual(json.loads(end.value)["type"], "unknown_host")
 
     async def test_no_such_queue(self) -> None:
         """Where there is no queue there is nothing to cancel."""
