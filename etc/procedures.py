@@ -2,7 +2,8 @@
 
 Every function that is marked with a decorator of harpd.proc can be called from outside under its
 name, whatever else is defined here cannot. A call runs in a process of its own; what it prints goes
-to harpd's log. Arguments and results are what JSON can carry.
+to harpd's log. Arguments and results are what JSON can carry. Where parameters have type hints, the
+arguments are checked against them before anything runs.
 """
 
 import shutil
@@ -23,7 +24,8 @@ def disk_usage(path: str = "/") -> dict[str, int]:
 
 
 # After 60 seconds the call and all that it started is ended. uid and gid are a user and a group by
-# name or number (gid may be a list); without them a procedure runs as what harpd runs as.
+# name or number (gid may be a list). What is not said here is as harpd's configuration says for all
+# procedures, or else there is no time limit, and a procedure runs as what harpd runs as.
 @procedure(timeout=60, uid="nobody")
 def host_name() -> str:
     """Return the name of this machine."""
@@ -44,3 +46,16 @@ def search(path: str, word: str) -> Iterator[object]:
                 found += 1
                 yield {"line": number, "text": line.rstrip("\n")}
     yield Result({"found": found})
+
+
+# Of the calls whose procedures name this lock one runs at a time on this machine; the others wait
+# up to 30 seconds. The context says who calls: the login at harpd, the address, and what the
+# dispatcher adds, like the job's id. A caller can't give an argument for it.
+@procedure(timeout=60, lock="packages", lock_wait=30, context=True)
+def refresh_packages(context: dict[str, object]) -> str:
+    """Load the lists of packages again."""
+    print("refreshed for", context["user"], "at", context["client"])
+    done = subprocess.run(
+        ["/usr/bin/apt-get", "update"], check=True, capture_output=True, text=True
+    )
+    return done.stdout

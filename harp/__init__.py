@@ -1,15 +1,23 @@
 """The client library of HarpCaller: its public names, nothing else."""
 
-from harp.blocking import HarpCaller, RemoteServer
-from harp.blocking_job import RemoteCall
-from harp.blocking_stream import StreamIterator
-from harp.calls import CALL_CANCELLED, CALL_NOT_FINISHED
+from harp.blocking import (
+    HarpCaller,
+    HarpServer,
+    HarpStreamIterator,
+    Listing,
+    RemoteCall,
+    RemoteServer,
+    StreamIterator,
+)
+from harp.calls import CALL_CANCELLED, CALL_NOT_FINISHED, Result
 from harp.errors import (
     CancelledException,
     CommunicationError,
     HarpException,
+    Origin,
     RemoteError,
     RemoteException,
+    UnsupportedError,
 )
 
 __all__ = [
@@ -19,9 +27,15 @@ __all__ = [
     "CommunicationError",
     "HarpCaller",
     "HarpException",
+    "HarpServer",
+    "HarpStreamIterator",
+    "Listing",
+    "Origin",
     "RemoteCall",
     "RemoteError",
     "RemoteException",
     "RemoteServer",
+    "Result",
     "StreamIterator",
+    "UnsupportedError",
 ]

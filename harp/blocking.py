@@ -1,33 +1,144 @@
-"""The client's blocking face: what a program without an event loop uses to call procedures.
+"""The client for a program without an event loop: the core's classes with methods that block.
 
-Here is what submits a job, ``harp.blocking_job`` is the job. Both turn method calls into requests
-and wait for replies: ``harp.connection`` moves the bytes, ``harp.calls`` knows what values become
-on the wire and back. None of them imports Twisted.
+What they do stands in ``harp.client``, ``harp.job``, ``harp.packets``, ``harp.direct``; how the
+bytes move in ``harp.sockets``. None of them imports Twisted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from os import PathLike
+from typing import Any, Self, TypeAlias
 
-from harp import calls
-from harp.blocking_job import RemoteCall
-from harp.connection import Address, ask
-from harp.wire import dispatcher
+from harp import calls, checks
+from harp.client import Caller, Host
+from harp.direct import CallPackets, DirectCall, Server
+from harp.dispatchers import Dispatcher
+from harp.items import Items
+from harp.job import Job
+from harp.network import Address, Trust
+from harp.operator import Ask, Pages
+from harp.packets import Packets
+from harp.sockets import TcpEndpoint, TlsEndpoint, blocking, run
+from harp.wire import dispatcher, harpd
 
-_MAX_PORT = 65535
+
+class _Iterator(Items):
+    """Its own iterator and its own context manager."""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return run(self._next())
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    all = blocking(Items._all)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
 
-class HarpCaller:
+class Listing(Pages, _Iterator):
+    """What an operator lists: dicts, asked for page by page as they are taken."""
+
+
+class StreamIterator(Packets, _Iterator):
+    """Packets of a job, as `RemoteCall.stream` and `RemoteCall.follow` return them.
+
+    A packet is yielded as soon as it has arrived, and no more than what one read from the socket
+    brought is kept: a slow reader slows the connection, not the job. It belongs to one thread.
+
+    Iterating raises nothing for the job's own failure; `RemoteCall.get` and `RemoteCall.result`
+    tell of that. It raises `RemoteError` if there is no such job, and `CommunicationError` if the
+    conversation breaks off before its end.
+
+    The connection is closed after the last packet and after a failure. A reader that leaves
+    earlier closes it by `close`, by a ``with`` statement, or by dropping the iterator.
+    """
+
+
+class RemoteCall(Job[StreamIterator]):
+    """A job, as calling a procedure or `HarpCaller.job` returns it.
+
+    Every method but `id` and `is_duplicate` asks the dispatcher, where the answer is not known for
+    good already, and raises `CommunicationError` if that fails. All but `result` raise
+    `RemoteError` with type ``invalid_jobid`` if there is no such job. Times are whole unix seconds.
+
+    It may be shared by threads, kept over a fork, copied and pickled.
+    """
+
+    StreamIterator: TypeAlias = StreamIterator
+
+    result = blocking(Job._result)
+    get = blocking(Job._get)
+    cancel = blocking(Job._cancel)
+    host = blocking(Job._host)
+    procedure = blocking(Job._procedure)
+    args = blocking(Job._args)
+    info = blocking(Job._info)
+    submit_time = blocking(Job._submit_time)
+    start_time = blocking(Job._start_time)
+    end_time = blocking(Job._end_time)
+    detail = blocking(Job._detail)
+
+    def _packets(
+        self, request: dispatcher.StreamRequest, numbered: bool, patient: bool
+    ) -> StreamIterator:
+        packets = StreamIterator(numbered)
+        run(packets._open(self._dispatcher.put(request, patient)))
+        return packets
+
+
+class RemoteServer(Host[RemoteCall]):
+    """A host, as `HarpCaller.host` returns it. Its attributes are the procedures.
+
+    Calling one, ``rpc.web01.run_foo(1, 2)`` or ``rpc.web01.run_foo(size=3)``, submits a job and
+    returns a `RemoteCall` as soon as the dispatcher has it on disk. A name that Python does not
+    allow is reached by ``getattr``; one that begins with an underscore is not reached.
+
+    Where the dispatcher makes sure that a call with the same idempotency key starts nothing, a call
+    is sent again, up to three times within five seconds, if the connection breaks before the
+    answer has come.
+
+    Such a call raises
+
+    * `TypeError` if it has both positional and keyword arguments, for the protocol carries a list
+      or an object, or if JSON can't carry the type of one;
+    * `ValueError` if JSON can't carry the value of one (NaN, infinity, a circular structure);
+    * `RemoteError` if the dispatcher refuses the request;
+    * `UnsupportedError` if it is too old for an option;
+    * `CommunicationError` if it can't be reached or does not answer; the message and
+      ``may_have_run`` say so if the call may have been submitted nevertheless.
+    """
+
+    def __getattr__(self, name: str) -> Callable[..., RemoteCall]:
+        checks.public(self, name)
+        return partial(_submit, self, name)
+
+    def _job(self, reply: dispatcher.JobId) -> RemoteCall:
+        return RemoteCall(self._dispatcher, reply.job_id, reply.duplicate)
+
+
+_submit = blocking(RemoteServer._submit)
+
+
+class HarpCaller(Caller[RemoteServer, RemoteCall, Listing]):
     """A dispatcher.
 
-    Every request has a connection of its own and the object never changes, so it may be shared
-    by threads, kept over a fork, copied and pickled.
+    It may be shared by threads, kept over a fork, copied and pickled. Connections are kept open for
+    further requests where the dispatcher allows that, so one object should serve a whole process;
+    they are closed by `close` or when the object is gone.
 
     An attribute is a host: ``rpc.web01`` is ``rpc.host("web01")``, and ``rpc("web01.example.net",
     timeout=60)`` is ``rpc.host("web01.example.net", timeout=60)``. A host whose name begins with
-    an underscore or is ``host`` or ``job`` is reached by `host` alone.
+    an underscore or is the name of a method here is reached by `host` alone.
 
     :param host: the dispatcher's name or address.
     :param port: its TCP port.
@@ -47,109 +158,101 @@ class HarpCaller:
         connect_timeout: float = 30,
         reply_timeout: float = 60,
     ) -> None:
-        _require_text("host", host)
-        if isinstance(port, bool) or not isinstance(port, int):
-            raise TypeError(f"port must be a whole number, not {type(port).__name__}")
-        if not 0 < port <= _MAX_PORT:
-            raise ValueError(f"port must be from 1 to {_MAX_PORT}, not {port}")
-        self._address = Address(
-            host,
-            port,
-            calls.seconds("connect_timeout", connect_timeout),
-            calls.seconds("reply_timeout", reply_timeout),
-        )
+        address = Address(host, port, connect_timeout, reply_timeout)
+        super().__init__(Dispatcher(TcpEndpoint(address)))
 
-    def host(
-        self,
-        name: str,
-        /,
-        *,
-        queue: dict[str, Any] | None = None,
-        concurrency: int | None = None,
-        timeout: float | None = None,
-        max_exec_time: float | None = None,
-        info: Any = None,
-    ) -> RemoteServer:
-        """Return the host of that name; nothing is sent yet.
+    cancel_queue = blocking(Caller._cancel_queue)
+    refresh_hosts = blocking(Caller._refresh_hosts)
+    procedures = blocking(Caller._procedures)
+    prune = blocking(Caller._prune)
+    reload = blocking(Caller._reload)
+    server_info = blocking(Caller._server_info)
 
-        The options hold for every call made through what is returned. They are read now: what
-        happens to ``queue`` or ``info`` later has no effect.
+    def _listing(self, ask: Ask) -> Listing:
+        return Listing(self._dispatcher, ask)
 
-        :param name: its name in the hosts registry.
-        :param queue: the name of the queue that the jobs wait in, any dict that JSON can carry.
-        :param concurrency: how many jobs of the queue may run at once (1 if nothing is said). It
-            counts for the call that creates the queue.
-        :param timeout: the longest silence between two messages of the job, in seconds.
-        :param max_exec_time: the longest run, in seconds. Neither counts time spent in a queue.
-        :param info: anything that JSON can carry; it is kept with the job and not looked into.
-        :raises TypeError: if there is no such option, one has a wrong type, or JSON can't carry it.
-        :raises ValueError: if an option has a wrong value, or ``concurrency`` comes without
-            ``queue``.
-        """
-        _require_text("name", name)
-        options = calls.call_options(queue, concurrency, timeout, max_exec_time, info)
-        return RemoteServer(self._address, name, options)
+    def _host(self, name: str, options: calls.CallOptions) -> RemoteServer:
+        return RemoteServer(self._dispatcher, name, options)
 
-    __call__ = host
-
-    def __getattr__(self, name: str) -> RemoteServer:
-        _require_public(self, name)
-        return self.host(name)
-
-    def job(self, job_id: str) -> RemoteCall:
-        """Return the job of that id without asking the dispatcher whether there is one.
-
-        :param job_id: what `RemoteCall.id` returned, in this process or another.
-        :raises TypeError: if it is not a str.
-        """
-        _require_text("job_id", job_id)
-        return RemoteCall(self._address, job_id)
-
-    def __repr__(self) -> str:
-        return f"<harp.HarpCaller {self._address}>"
+    def _job(self, job_id: str) -> RemoteCall:
+        return RemoteCall(self._dispatcher, job_id)
 
 
-class RemoteServer:
-    """A host, as `HarpCaller.host` returns it. Its attributes are the procedures.
+class HarpStreamIterator(CallPackets, _Iterator):
+    """What a streaming procedure gives to who calls it directly: its packets, then a `Result`.
 
-    Calling one, ``rpc.web01.run_foo(1, 2)`` or ``rpc.web01.run_foo(size=3)``, submits a job and
-    returns a `RemoteCall` as soon as the dispatcher has it on disk. A name that Python does not
-    allow is reached by ``getattr``; one that begins with an underscore is not reached.
+    A packet is yielded as soon as it has arrived; a slow reader slows the procedure. It belongs to
+    one thread. Iterating raises what `HarpServer` says of a call.
+
+    Leaving before the end, by `close`, by a ``with`` statement or by dropping the iterator, cancels
+    the call.
+    """
+
+
+class HarpServer(Server[HarpStreamIterator]):
+    """A harpd, called without a dispatcher. Its attributes are its procedures.
+
+    Calling one, ``server.run_foo(1, 2)`` or ``server.run_foo(size=3)``, returns what it returned,
+    when it has ended. A streaming one returns a `HarpStreamIterator` as soon as it is started. A
+    name that Python does not allow is reached by ``getattr``; one that begins with an underscore,
+    or is the name of a method here, is not reached.
 
     Such a call raises
 
-    * `TypeError` if it has both positional and keyword arguments, for the protocol carries a list
-      or an object, or if JSON can't carry the type of one;
-    * `ValueError` if JSON can't carry the value of one (NaN, infinity, a circular structure);
-    * `RemoteError` if the dispatcher refuses the request;
-    * `CommunicationError` if it can't be reached or does not answer; the message says so if the
-      call may have been submitted nevertheless.
+    * `TypeError` or `ValueError` as one of a `RemoteServer` does;
+    * `RemoteException` if the procedure raised;
+    * `RemoteError` if the call could not be carried out;
+    * `CommunicationError` if harpd can't be reached, has a certificate that is not trusted, or the
+      connection broke; the message and ``may_have_run`` say so if the procedure may have run.
+
+    Each call has a connection of its own, and closing it cancels the call. The object never
+    changes, so it may be shared by threads, kept over a fork, copied and pickled (the pickle has
+    the password in it).
+
+    :param host: the daemon's name or address.
+    :param user: who calls.
+    :param password: that user's.
+    :param port: its TCP port.
+    :param ca_file: PEM file of the authorities whose certificates are trusted; None for those of
+        the system.
+    :param server_name: to whom the certificate is made out, if that is not ``host``.
+    :param verify_certificate: False to talk to anybody, who learns the password then.
+    :param context: what harpd is to know of the calls, any dict that JSON can carry. A procedure
+        can ask for it. Old daemons refuse calls that have it.
+    :param connect_timeout: how long one attempt to connect may take, and TLS after it, in seconds.
+        The look-up of the name is not counted.
+    :param reply_timeout: how long harpd may be silent before it has acknowledged a call, in
+        seconds. What the procedure takes after that has no limit but harpd's own.
+    :raises TypeError: if one of them has a wrong type.
+    :raises ValueError: if one of them has a wrong value, or ``ca_file`` can't be used.
     """
 
-    def __init__(self, address: Address, name: str, options: calls.CallOptions) -> None:
-        self._address = address
-        self._name = name
-        self._options = options
+    def __init__(
+        self,
+        host: str,
+        user: str,
+        password: str,
+        port: int = harpd.DEFAULT_PORT,
+        ca_file: str | PathLike[str] | None = None,
+        *,
+        server_name: str | None = None,
+        verify_certificate: bool = True,
+        context: dict[str, Any] | None = None,
+        connect_timeout: float = 30,
+        reply_timeout: float = 60,
+    ) -> None:
+        address = Address(host, port, connect_timeout, reply_timeout)
+        trust = Trust(ca_file, host if server_name is None else server_name, verify_certificate)
+        super().__init__(TlsEndpoint(address, trust), user, password, context)
 
-    def __getattr__(self, name: str) -> Callable[..., RemoteCall]:
-        _require_public(self, name)
-        return partial(self._submit, name)
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        checks.public(self, name)
+        return partial(_call, self, name)
 
-    def _submit(self, procedure: str, /, *args: object, **kwargs: object) -> RemoteCall:
-        request = calls.call_request(self._name, procedure, args, kwargs, self._options)
-        reply = calls.answer(ask(self._address, request), dispatcher.JobId)
-        return RemoteCall(self._address, reply.job_id)
+    procedures = blocking(Server._procedures)
 
-    def __repr__(self) -> str:
-        return f"<harp.RemoteServer {self._name!r} by {self._address}>"
+    def _packets(self, call: DirectCall) -> HarpStreamIterator:
+        return HarpStreamIterator(call)
 
 
-def _require_text(name: str, value: object) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
-
-
-def _require_public(owner: object, name: str) -> None:
-    # copy, pickle and consoles look for special methods on every object.
-    if name.startswith("_"):
-        raise AttributeError(f"{type(owner).__name__!r} object has no attribute {name!r}")
+_call = blocking(HarpServer._call)

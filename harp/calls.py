@@ -6,21 +6,28 @@ Without any I/O: the shell around it moves the bytes, ``harp.session`` keeps the
 from __future__ import annotations
 
 import enum
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
 
-from harp import errors
-from harp.errors import CancelledException, RemoteError, RemoteException, RemoteProtocolError
+from harp import checks, errors
+from harp.errors import (
+    CancelledException,
+    Origin,
+    RemoteError,
+    RemoteException,
+    RemoteProtocolError,
+)
 from harp.wire import dispatcher
 from harp.wire.results import EndKind, EndResult
 from harp.wire.text import Fault
 
 R = TypeVar("R")
+
+MAX_KEY = 200
+"""The longest idempotency key in characters (protocol page)."""
 
 
 class NoValue(enum.Enum):
@@ -44,6 +51,16 @@ CALL_CANCELLED = NoValue.CALL_CANCELLED
 
 
 @dataclass(frozen=True)
+class Result:
+    """What a streaming procedure returned; the last item of a `harp.HarpStreamIterator`.
+
+    :param value: the value.
+    """
+
+    value: Any
+
+
+@dataclass(frozen=True)
 class CallOptions:
     """What a call asks for beside its procedure; already checked."""
 
@@ -51,6 +68,8 @@ class CallOptions:
     timeout: float | None
     max_exec_time: float | None
     info: msgspec.Raw
+    idempotency_key: str | None
+    dedup: dispatcher.Dedup | None
 
 
 def call_options(
@@ -59,6 +78,8 @@ def call_options(
     timeout: float | None,
     max_exec_time: float | None,
     info: object,
+    idempotency_key: str | None = None,
+    dedup: dict[str, Any] | None = None,
 ) -> CallOptions:
     """Check the options of `harp.HarpCaller.host` and freeze them as they are now.
 
@@ -69,20 +90,16 @@ def call_options(
         raise ValueError("concurrency without queue: a job without a queue waits for no other")
     return CallOptions(
         None if queue is None else _queue_option(queue, concurrency),
-        None if timeout is None else seconds("timeout", timeout),
-        None if max_exec_time is None else seconds("max_exec_time", max_exec_time),
-        dispatcher.NULL if info is None else msgspec.Raw(_json(info, "info")),
+        None if timeout is None else checks.seconds("timeout", timeout),
+        None if max_exec_time is None else checks.seconds("max_exec_time", max_exec_time),
+        dispatcher.NULL if info is None else msgspec.Raw(checks.as_json("info", info)),
+        None if idempotency_key is None else _idempotency_key(idempotency_key),
+        None if dedup is None else _dedup(dedup),
     )
 
 
-def call_request(
-    host: str,
-    procedure: str,
-    args: tuple[object, ...],
-    kwargs: Mapping[str, object],
-    options: CallOptions,
-) -> dispatcher.Call:
-    """Return the request that submits a call.
+def arguments(procedure: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
+    """Return the arguments of a call as they go on the wire.
 
     :raises TypeError: if there are both kinds of arguments, or JSON can't carry one's type.
     :raises ValueError: if JSON can't carry the value of an argument.
@@ -94,25 +111,42 @@ def call_request(
         )
     if kwargs:
         pairs = [
-            _json(key, f"the name {key!r}") + b":" + _json(value, f"{procedure}(): argument {key}")
+            checks.as_json(f"the name {key!r}", key)
+            + b":"
+            + checks.as_json(f"{procedure}(): argument {key}", value)
             for key, value in kwargs.items()
         ]
-        arguments = b"{" + b",".join(pairs) + b"}"
-    else:
-        values = [
-            _json(value, f"{procedure}(): argument {number}")
-            for number, value in enumerate(args, start=1)
-        ]
-        arguments = b"[" + b",".join(values) + b"]"
+        return b"{" + b",".join(pairs) + b"}"
+    values = [
+        checks.as_json(f"{procedure}(): argument {number}", value)
+        for number, value in enumerate(args, start=1)
+    ]
+    return b"[" + b",".join(values) + b"]"
+
+
+def call_request(
+    host: str,
+    procedure: str,
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
+    options: CallOptions,
+) -> dispatcher.Call:
+    """Return the request that submits a call.
+
+    :raises TypeError: as `arguments`.
+    :raises ValueError: as `arguments`.
+    """
     return dispatcher.Call(
         harpcaller=1,
         host=host,
-        procedure=procedure,
-        arguments=msgspec.Raw(arguments),
+        procedure=checks.text("procedure", procedure),
+        arguments=msgspec.Raw(arguments(procedure, args, kwargs)),
         timeout=options.timeout,
         max_exec_time=options.max_exec_time,
         queue=options.queue,
         info=options.info,
+        idempotency_key=options.idempotency_key,
+        dedup=options.dedup,
     )
 
 
@@ -125,22 +159,9 @@ def stream_start(since: int | None, recent: int | None) -> dict[str, Any]:
     if since is not None and recent is not None:
         raise ValueError("since and recent are two ways to say where to begin: give one of them")
     return {
-        "since": None if since is None else _count("since", since, 0),
-        "recent": None if recent is None else _count("recent", recent, 0),
+        "since": None if since is None else checks.count("since", since, 0),
+        "recent": None if recent is None else checks.count("recent", recent, 0),
     }
-
-
-def seconds(name: str, value: object) -> float:
-    """Return a length of time after a check.
-
-    :raises TypeError: if it is not a number.
-    :raises ValueError: if it is not above 0 or is infinite.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a number of seconds above 0, not {value}")
-    return value
 
 
 def decode_payload(payload: bytes | msgspec.Raw) -> Any:
@@ -156,9 +177,30 @@ def decode_payload(payload: bytes | msgspec.Raw) -> Any:
         ) from error
 
 
-def outcome(reply: dispatcher.Reply) -> Any:
+_ORIGINS = {origin.value for origin in Origin}
+ANYWHERE = frozenset(Origin)
+REFUSED = frozenset({Origin.DISPATCHER})
+"""Where an error can have arisen that answers a request of no job's."""
+DIRECT = frozenset({Origin.HARPD, Origin.PROCEDURE})
+"""Where an error can have arisen that harpd tells to who called it."""
+
+
+def plain(value: Any) -> Any:
+    """Return a message or a part of one as dicts and lists, its payloads decoded.
+
+    :raises RemoteProtocolError: if a payload can't be decoded.
+    """
+    if isinstance(value, msgspec.Struct):
+        return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return decode_payload(value) if isinstance(value, msgspec.Raw) else value
+
+
+def outcome(reply: object, origins: frozenset[Origin] = ANYWHERE) -> Any:
     """Return the value of an end result, or what stands for it: an exception or a `NoValue`.
 
+    :param origins: where an error can have arisen, seen from here.
     :raises RemoteProtocolError: if the value can't be decoded.
     """
     if not isinstance(reply, EndResult):
@@ -169,11 +211,21 @@ def outcome(reply: dispatcher.Reply) -> Any:
         return decode_payload(reply.value)
     fault = msgspec.json.decode(reply.value, type=Fault)
     data = None if fault.data is msgspec.UNSET else decode_payload(fault.data)
-    kind = RemoteError if reply.kind is EndKind.ERROR else RemoteException
-    return kind(fault.type, fault.message, data)
+    if reply.kind is EndKind.EXCEPTION:
+        return RemoteException(fault.type, fault.message, data)
+    if reply.detail is not None:
+        known = reply.detail.origin in _ORIGINS
+        origin = Origin(reply.detail.origin) if known else None
+        return RemoteError(fault.type, fault.message, data, origin, reply.detail.may_have_run)
+    row = errors.ERROR_TYPES.get(fault.type)
+    possible = origins.intersection(row.origins) if row else origins
+    origin = next(iter(possible)) if len(possible) == 1 else None
+    # harpd says it of running calls too, but a request that was refused started nothing.
+    is_refused = origins is REFUSED and row is errors.INVALID_REQUEST
+    return RemoteError(fault.type, fault.message, data, origin, False if is_refused else None)
 
 
-def value_of(outcome: Any, job_id: str) -> Any:
+def value_of(outcome: Any, job_id: str = "") -> Any:
     """Return an `outcome` that is a value or says that the job runs, raise what else it is.
 
     :raises RemoteException: if the procedure raised.
@@ -194,7 +246,7 @@ def answer(reply: dispatcher.Reply, kind: type[R]) -> R:
     """
     if isinstance(reply, kind):
         return reply
-    raise outcome(reply)
+    raise outcome(reply, REFUSED)
 
 
 def refuse_stream(reply: dispatcher.Reply) -> None:
@@ -211,30 +263,28 @@ def refuse_stream(reply: dispatcher.Reply) -> None:
             raise error
 
 
-def _json(value: object, name: str) -> bytes:
-    # The stdlib's encoder, because msgspec's writes what JSON can't carry as something else: NaN
-    # as null, bytes as base64, a set as a list.
-    try:
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-        return text.encode()
-    except TypeError as error:
-        raise TypeError(f"{name}: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name}: {error}") from error
-
-
 def _queue_option(queue: object, concurrency: int | None) -> dispatcher.QueueOption:
-    if not isinstance(queue, dict):
-        raise TypeError(f"queue must be a dict, not {type(queue).__name__}")
-    name = msgspec.Raw(_json(queue, "queue"))
+    name = msgspec.Raw(checks.json_object("queue", queue))
     if concurrency is None:
         return dispatcher.QueueOption(name)
-    return dispatcher.QueueOption(name, _count("concurrency", concurrency, 1))
+    return dispatcher.QueueOption(name, checks.count("concurrency", concurrency, 1))
 
 
-def _count(name: str, value: object, minimum: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
-    if value < minimum:
-        raise ValueError(f"{name} must be {minimum} or more, not {value}")
-    return int(value)
+def _idempotency_key(key: object) -> str:
+    text = checks.text("idempotency_key", key)
+    if not 1 <= len(text) <= MAX_KEY:
+        raise ValueError(f"idempotency_key must have 1 to {MAX_KEY} characters, not {len(text)}")
+    return text
+
+
+def _dedup(dedup: object) -> dispatcher.Dedup:
+    if not isinstance(dedup, dict):
+        raise TypeError(f"dedup must be a dict, not {type(dedup).__name__}")
+    if set(dedup) != {"key", "within"}:
+        raise ValueError(
+            f"dedup must have the keys 'key' and 'within', not {sorted(dedup, key=str)}"
+        )
+    return dispatcher.Dedup(
+        msgspec.Raw(checks.json_object("dedup['key']", dedup["key"])),
+        checks.seconds("dedup['within']", dedup["within"]),
+    )

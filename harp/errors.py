@@ -150,9 +150,31 @@ ERROR_TYPES: Mapping[str, ErrorType] = {
 class HarpException(Exception):
     """Base of all exceptions of the client library."""
 
+    origin: Origin | None = None
+    """Where the failure arose, None if that is not known."""
+
+    may_have_run: bool = True
+    """Whether what was asked for may have been done all the same, in doubt True."""
+
+
+class UnsupportedError(HarpException):
+    """The daemon can't do what was asked of it, because it is older or of another make."""
+
+    origin = Origin.CLIENT
+    may_have_run = False
+
 
 class CommunicationError(HarpException):
-    """The dispatcher or harpd could not be reached, or the conversation broke off."""
+    """The dispatcher or harpd could not be reached, or the conversation broke off.
+
+    :param may_have_run: whether the request may have reached its goal.
+    """
+
+    origin = Origin.NETWORK
+
+    def __init__(self, message: str, may_have_run: bool = True) -> None:
+        super().__init__(message)
+        self.may_have_run = may_have_run
 
 
 class RemoteProtocolError(CommunicationError):
@@ -163,9 +185,10 @@ class RemoteProtocolError(CommunicationError):
     """
 
     def __init__(self, type: ErrorType, message: str) -> None:
-        super().__init__(type, message)
+        Exception.__init__(self, type, message)
         self.type = type
         self.message = message
+        self.may_have_run = type.may_have_run
 
     def __str__(self) -> str:
         return self.message
@@ -174,9 +197,14 @@ class RemoteProtocolError(CommunicationError):
 class LocalProtocolError(HarpException):
     """Our own mistake: the program tried to send what the protocol does not allow here."""
 
+    origin = Origin.CLIENT
+    may_have_run = False
+
 
 class CancelledException(HarpException):
     """The job was cancelled, so there is no result to return."""
+
+    origin = Origin.CLIENT
 
 
 class _Fault(HarpException):
@@ -200,6 +228,32 @@ class _Fault(HarpException):
 class RemoteException(_Fault):
     """The procedure raised: ``type`` is the class of what it raised."""
 
+    origin = Origin.PROCEDURE
+
 
 class RemoteError(_Fault):
-    """The call could not be carried out: ``type`` is a name from ``ERROR_TYPES``."""
+    """The call could not be carried out: ``type`` is a name from ``ERROR_TYPES``.
+
+    `origin` and `may_have_run` are those of the table's row, unless more is known. A type that is
+    not in the table may have come from anywhere.
+
+    :param origin: where it arose, None if the table must tell.
+    :param may_have_run: whether the procedure may have started, None if the table must tell.
+    """
+
+    def __init__(
+        self,
+        type: str,
+        message: str,
+        data: Any = None,
+        origin: Origin | None = None,
+        may_have_run: bool | None = None,
+    ) -> None:
+        super().__init__(type, message, data)
+        row = ERROR_TYPES.get(type)
+        if origin is None and row is not None and len(row.origins) == 1:
+            origin = row.origins[0]
+        if may_have_run is None:
+            may_have_run = row is None or row.may_have_run
+        self.origin = origin
+        self.may_have_run = may_have_run

@@ -81,10 +81,14 @@ class OutgoingCall:
         return harpd.encode_request(self._request)
 
     @property
+    def ended(self) -> bool:
+        """Whether the last reply has come."""
+        return self.state is CallState.ENDED
+
+    @property
     def may_go_on(self) -> bool:
         """Whether the connection can carry another request, if harpd leaves it open."""
-        ended = self.state is CallState.ENDED
-        return ended and self._request.keepalive and not self._reader.has_more
+        return self.ended and self._request.keepalive and not self._reader.has_more
 
     def receive(self, data: bytes) -> Iterator[harpd.Reply]:
         """Take what has arrived and return the replies that are complete, one by one.

@@ -6,7 +6,8 @@ Which keys there are is said by the ``config`` module of each daemon; this one k
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,12 +51,18 @@ class Section:
                 self._note(f"{self.name(key)}, line {_line(key_node)}: stands twice")
             self._nodes[key] = value
 
+    @property
+    def folder(self) -> Path:
+        """Where relative paths start: the folder of this file."""
+        return self._file.absolute().parent
+
     def name(self, key: str) -> str:
         """Return the key with all keys above it, as in ``network.port``."""
         return f"{self._path}.{key}" if self._path else key
 
     def mistake(self, key: str, what: str) -> None:
-        """Note what is wrong with the value of a key."""
+        """Note what is wrong with a key, which then need not be asked for."""
+        self._asked.add(key)
         line = _line(self._nodes[key]) if key in self._nodes else self._line
         self._note(f"{self.name(key)}, line {line}: {what}")
 
@@ -92,11 +99,41 @@ class Section:
 
     def seconds(self, key: str, default: float) -> float:
         """Return a length of time in seconds, more than none."""
-        value = self._value(key, default)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if is_number and 0 < value < math.inf:
-            return float(value)
-        return self._wrong(key, value, "a number of seconds above 0", default)
+        return self._above_zero(key, default, "a number of seconds above 0", math.inf)
+
+    def hours(self, key: str) -> float | None:
+        """Return a length of time in hours, more than none, as seconds; None if it is not there."""
+        if key not in self:
+            return None
+        return 3600 * self._above_zero(key, 1.0, "a number of hours above 0", math.inf)
+
+    def fraction(self, key: str, default: float) -> float:
+        """Return a number above 0, up to 1."""
+        wanted = "a number above 0, up to 1"
+        return self._above_zero(key, default, wanted, math.nextafter(1, 2))
+
+    def optional_integer(self, key: str, minimum: int, maximum: int) -> int | None:
+        """Return a whole number between two limits, None if the key is not there."""
+        return self.integer(key, minimum, minimum, maximum) if key in self else None
+
+    def choice(self, key: str, default: str, choices: Sequence[str]) -> str:
+        """Return one of several texts."""
+        value = self.text(key, default)
+        if value and value not in choices:
+            self.mistake(key, f"must be one of {', '.join(choices)}")
+            return default
+        return value or default
+
+    def names(self, key: str, wanted: str) -> str | int | list[str | int] | None:
+        """Return a name or number, or a list of them; None if the key is not there.
+
+        :param wanted: what it must be, for a mistake.
+        """
+        value = self._value(key, None)
+        items = value if isinstance(value, list) else [value]
+        if key not in self or (items and all(_is_name(item) for item in items)):
+            return value  # type: ignore[no-any-return]
+        return self._wrong(key, value, wanted, None)
 
     def section(self, key: str) -> Section:
         """Return the mapping under a key."""
@@ -137,6 +174,13 @@ class Section:
         except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that there is not
             return error
 
+    def _above_zero(self, key: str, default: float, wanted: str, below: float) -> float:
+        value = self._value(key, default)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and 0 < value < below:
+            return float(value)
+        return self._wrong(key, value, wanted, default)
+
     def _wrong(self, key: str, value: object, wanted: str, instead: T) -> T:
         if value is None and key not in self._nodes:
             self.mistake(key, "is missing")
@@ -160,11 +204,11 @@ def read(file: Path) -> Iterator[Section]:
     :raises ConfigError: if the file can't be read; after the body, if there was any mistake.
     """
     try:
-        node = yaml.compose(file.read_text("utf-8"), Loader=yaml.SafeLoader)
+        node = _compose(file.read_bytes())
     except OSError as error:
         raise ConfigError([f"{file}: can't be read: {error.strerror}"]) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{file}: is not YAML: {' '.join(str(error).split())}"]) from error
+    except _NotYamlError as error:
+        raise ConfigError([f"{file}: {error}"]) from None  # the cause shows the file's text
     if node is not None and not isinstance(node, yaml.MappingNode):
         raise ConfigError([f"{file}: must be a mapping of keys to values"])
     mistakes: list[str] = []
@@ -173,6 +217,48 @@ def read(file: Path) -> Iterator[Section]:
     root.report_unknown()
     if mistakes:
         raise ConfigError(mistakes)
+
+
+class _NotYamlError(Exception):
+    """Says where and why, without any text of the file, which may be a password."""
+
+
+def _compose(data: bytes) -> yaml.Node | None:
+    try:
+        text = data.decode()
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except UnicodeDecodeError as error:
+        raise _NotYamlError(f"{_position(data[: error.start])}: is not UTF-8") from None
+    except yaml.reader.ReaderError as error:
+        what = f"may not have the character #x{error.character:02x}"
+        raise _NotYamlError(f"{_position(text[: error.position].encode())}: {what}") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        what = _QUOTED.sub(_unless_text, " ".join(filter(None, (error.context, error.problem))))
+        raise _NotYamlError(f"{place}is not YAML: {what}") from None
+    except RecursionError:
+        raise _NotYamlError("is nested too deep") from None
+
+
+_QUOTED = re.compile("'[^']*'")
+
+
+def _unless_text(quoted: re.Match[str]) -> str:
+    """Return what the parser quoted, if it is punctuation or the name of a token."""
+    is_text = re.search(r"\w", quoted[0]) and not quoted[0].startswith(("'<", "'\\"))
+    return "'…'" if is_text else quoted[0]
+
+
+def _position(before: bytes) -> str:
+    """Return where in the file a place is, from all that comes before it."""
+    *lines, last = before.split(b"\n")
+    return f"line {len(lines) + 1}, column {len(last.decode()) + 1}"
+
+
+def _is_name(value: object) -> bool:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return is_number or (isinstance(value, str) and bool(value))
 
 
 def _shown(value: object) -> str:

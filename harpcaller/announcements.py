@@ -14,8 +14,12 @@ from harpcaller.jobs import Job
 class Watcher(Interface):
     """Who wants to know what becomes of a job."""
 
-    def packets(self, first: int, packets: Sequence[bytes]) -> None:
-        """Learn of packets that follow each other, ``first`` is the number of the first."""
+    def packets(self, first: int, packets: Sequence[bytes], recorded: float) -> None:
+        """Learn of packets that follow each other.
+
+        :param first: the number of the first.
+        :param recorded: when they were recorded, in unix seconds.
+        """
 
     def ended(self, job: Job) -> None:
         """Learn that the job has ended; nothing comes after that."""
@@ -39,10 +43,10 @@ class Announcements:
             if not watchers:
                 del self._watchers[job_id]
 
-    def packets(self, job_id: str, first: int, packets: Sequence[bytes]) -> None:
+    def packets(self, job_id: str, first: int, packets: Sequence[bytes], recorded: float) -> None:
         """Announce packets that are on disk."""
         for watcher in list(self._watchers.get(job_id, ())):
-            watcher.packets(first, packets)
+            watcher.packets(first, packets, recorded)
 
     def ended(self, job: Job) -> None:
         """Announce an end that is on disk."""

@@ -1,6 +1,7 @@
-"""What answers the clients' requests: a table from request to method.
+"""What answers the clients' requests: a table from request to function.
 
-The connection is `harpcaller.connection`'s, the life of jobs is `harpcaller.dispatcher`'s.
+The connection is `harpcaller.connection`'s, the life of jobs is `harpcaller.dispatcher`'s. What
+only an operator asks is answered in `harpcaller.operation`.
 """
 
 from __future__ import annotations
@@ -11,170 +12,157 @@ from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Factory, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from harp import errors
-from harp.errors import RemoteProtocolError
-from harp.flow import register_producer
 from harp.wire import dispatcher as wire
+from harpcaller import operation, summaries
 from harpcaller.announcements import Announcements, Watcher
-from harpcaller.connection import RequestConnection
-from harpcaller.dispatcher import Dispatcher
-from harpcaller.jobs import Job
-from harpcaller.store import JobStore
+from harpcaller.connection import Answer
+from harpcaller.jobs import Job, JobState
+from harpcaller.logs import logger
+from harpcaller.refusal import RefusedError
+from harpcaller.store import JobStore, StoreError
 from harpcaller.streams import Client, PacketStream
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What all connections share.
+class Parts(operation.Parts):
+    """What all answers are made with.
 
     :param ready: fires when the store is open and what was left from the last run is in order.
     """
 
-    reactor: Any
-    dispatcher: Dispatcher
-    store: JobStore
     announcements: Announcements
     ready: Callable[[], Deferred[None]]
 
 
-class ClientProtocol(RequestConnection):
-    """The dispatcher's end of one client's connection."""
+class Api:
+    """Answers requests."""
 
-    _log = Logger("harpcaller.api")
+    _log = logger("harpcaller.api")
 
     def __init__(self, parts: Parts) -> None:
-        super().__init__(parts.reactor)
         self._parts = parts
-        self._watching: tuple[str, Watcher] | None = None
 
-    def answer(self, request: wire.Request) -> None:
-        """Answer the request."""
-        answered = Deferred.fromCoroutine(self._answer(request))
-        answered.addErrback(self._failed, request)
+    def respond(self, answer: Answer) -> None:
+        """Answer a request, now or later."""
+        Deferred.fromCoroutine(self._respond(answer)).addErrback(self._failed, answer)
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Forget the client; its job goes on."""
-        super().connectionLost(reason)
-        if self._watching is not None:
-            self._parts.announcements.unwatch(*self._watching)
-            self._watching = None  # a circle, which would keep what the client did not read
-
-    # One method a request; the table of them stands at the end of the module.
-
-    async def _answer(self, request: wire.Request) -> None:
+    async def _respond(self, answer: Answer) -> None:
         await self._parts.ready()
-        await _ANSWERS[type(request)](self, request)
+        await ANSWERS[type(answer.request)](self._parts, answer, answer.request)
 
-    async def _call(self, request: wire.Call) -> None:
-        self.finish(wire.JobId(await self._parts.dispatcher.submit(request)))
-
-    async def _cancel(self, request: wire.Cancel) -> None:
-        cancelled = await self._parts.dispatcher.cancel(request.cancel)
-        if cancelled is None:
-            raise _UnknownJobError(request.cancel)
-        self.finish(wire.CancelOutcome(cancelled))
-
-    async def _get_status(self, request: wire.GetStatus) -> None:
-        job = await self._job(request.get_status)
-        self.finish(
-            wire.Status(
-                wire.CallFields(job.host, job.procedure, msgspec.Raw(job.arguments)),
-                wire.Times(int(job.submitted), _whole(job.started), _whole(job.ended)),
-                msgspec.Raw(job.info),
-            )
-        )
-
-    async def _get_result(self, request: wire.GetResult) -> None:
-        if request.wait:
-            self._watch(request.get_result, _EndWatcher(self._finish_with))
-        job = await self._job(request.get_result)
-        if job.end is not None:
-            self._finish_with(job)
-        elif not request.wait:
-            self.finish(wire.NoResult())
-
-    async def _follow_stream(self, request: wire.FollowStream) -> None:
-        stream = self._stream(request.follow_stream)
-        # First watched, then read: what is recorded in between comes twice rather than never, and
-        # the stream knows its numbers.
-        self._watch(request.follow_stream, stream)
-        job = await self._job(request.follow_stream)
-        known = await self._parts.store.packet_count(job.id)
-        stream.start(_since(request, known, default=known), known, job.end)
-
-    async def _read_stream(self, request: wire.ReadStream) -> None:
-        stream = self._stream(request.read_stream)
-        job = await self._job(request.read_stream)
-        known = await self._parts.store.packet_count(job.id)
-        stream.start(_since(request, known, default=0), known, job.end or wire.Continue())
-
-    async def _job(self, job_id: str) -> Job:
-        job = await self._parts.store.job(job_id)
-        if job is None:
-            raise _UnknownJobError(job_id)
-        return job
-
-    def _stream(self, job_id: str) -> PacketStream:
-        client = Client(self.write, self.finish, self._broken)
-        stream = PacketStream(self._parts.store, job_id, client)
-        if self.answered:  # the client left before it came to this
-            stream.stopProducing()
-        else:
-            register_producer(self.transport, stream)
-        return stream
-
-    def _watch(self, job_id: str, watcher: Watcher) -> None:
-        if not self.answered:
-            self.waits = True
-            self._watching = job_id, watcher
-            self._parts.announcements.watch(job_id, watcher)
-
-    def _finish_with(self, job: Job) -> None:
-        assert job.end is not None
-        self.finish(job.end)
-
-    def _failed(self, failure: Failure, request: wire.Request) -> None:
+    def _failed(self, failure: Failure, answer: Answer) -> None:
         error = failure.value
-        if isinstance(error, _UnknownJobError):
-            self.refuse(errors.INVALID_JOBID, f"there is no job {error.job_id[:100]}")
-        elif isinstance(error, RemoteProtocolError):
-            self.refuse(error.type, error.message)
-        elif isinstance(request, wire.GetResult | wire.StreamRequest):
-            self._broken(failure)
+        if isinstance(error, RefusedError):
+            answer.refuse(error.type, error.message)
+        elif isinstance(answer.request, wire.GetResult | wire.StreamRequest):
+            # An error would be taken for the end result of the job.
+            self._log.failure("an answer broke off", failure)
+            answer.cut()
         else:
             # What went wrong inside is for the log, not for the peer.
-            self._log.failure("{request} failed", failure, request=type(request).__name__)
-            self.refuse(errors.OS_ERROR, "the dispatcher's database failed, see its log")
-
-    def _broken(self, failure: Failure) -> None:
-        """Cut the connection where an error would be taken for the end result of the job."""
-        self._log.failure("an answer broke off", failure)
-        if not self.answered:
-            self.cut()
+            name = type(answer.request).__name__
+            self._log.failure("{request} failed", failure, request=name)
+            what = "database" if failure.check(StoreError) else "own code"
+            answer.refuse(errors.OS_ERROR, f"the dispatcher's {what} failed, see its log")
 
 
-class ClientFactory(Factory):
-    """Makes the protocols."""
-
-    noisy = False
-
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-
-    def buildProtocol(self, addr: IAddress | None) -> ClientProtocol:
-        """Return the protocol for a new connection."""
-        return ClientProtocol(self._parts)
+async def _call(parts: Parts, answer: Answer, request: wire.Call) -> None:
+    job_id, is_duplicate = await parts.dispatcher.submit(request, answer.caller)
+    answer.finish(wire.JobId(job_id, is_duplicate))
 
 
-class _UnknownJobError(Exception):
-    def __init__(self, job_id: str) -> None:
-        super().__init__(job_id)
-        self.job_id = job_id
+async def _cancel(parts: Parts, answer: Answer, request: wire.Cancel) -> None:
+    cancelled = await parts.dispatcher.cancel(request.cancel)
+    if cancelled is None:
+        raise _unknown(request.cancel)
+    answer.finish(wire.CancelOutcome(cancelled))
+
+
+async def _get_status(parts: Parts, answer: Answer, request: wire.GetStatus) -> None:
+    job = await _job(parts.store, request.get_status)
+    detail = await _status_detail(parts, job) if request.detail else None
+    answer.finish(
+        wire.Status(
+            wire.CallFields(job.host, job.procedure, msgspec.Raw(job.arguments)),
+            wire.Times(int(job.submitted), _whole(job.started), _whole(job.ended)),
+            msgspec.Raw(job.info),
+            detail,
+        )
+    )
+
+
+async def _status_detail(parts: Parts, job: Job) -> wire.StatusDetail:
+    queue = None
+    if job.queue is not None:
+        summary = await parts.store.queue(job.queue)
+        position = await parts.store.position(job.id) if job.state is JobState.WAITING else None
+        concurrency = None if summary is None else summary.concurrency
+        queue = wire.QueuePlace(msgspec.Raw(job.queue), concurrency, position)
+    packets = await parts.store.packet_count(job.id)
+    lock = parts.dispatcher.lock_of(job.id)
+    return summaries.status_detail(job, packets, queue, lock)
+
+
+async def _get_result(parts: Parts, answer: Answer, request: wire.GetResult) -> None:
+    def ended(job: Job) -> None:
+        answer.finish(summaries.end_of(job, request.detail))
+
+    if request.wait:
+        # First watched, then read: an end in between comes twice rather than never.
+        _watch(parts, answer, request.get_result, _EndWatcher(ended))
+    job = await _job(parts.store, request.get_result)
+    if job.end is not None:
+        ended(job)
+    elif not request.wait:
+        answer.finish(wire.NoResult())
+
+
+async def _follow_stream(parts: Parts, answer: Answer, request: wire.FollowStream) -> None:
+    stream = _stream(parts, answer, request.follow_stream, request.detail)
+    # First watched, then read: what is recorded in between comes twice rather than never, and
+    # the stream knows its numbers.
+    _watch(parts, answer, request.follow_stream, stream)
+    job = await _job(parts.store, request.follow_stream)
+    known = await parts.store.packet_count(job.id)
+    last = None if job.end is None else summaries.end_of(job, request.detail)
+    stream.start(_since(request, known, default=known), known, last)
+
+
+async def _read_stream(parts: Parts, answer: Answer, request: wire.ReadStream) -> None:
+    stream = _stream(parts, answer, request.read_stream, request.detail)
+    job = await _job(parts.store, request.read_stream)
+    known = await parts.store.packet_count(job.id)
+    last = wire.Continue() if job.end is None else summaries.end_of(job, request.detail)
+    stream.start(_since(request, known, default=0), known, last)
+
+
+async def _job(store: JobStore, job_id: str) -> Job:
+    job = await store.job(job_id)
+    if job is None:
+        raise _unknown(job_id)
+    return job
+
+
+def _stream(parts: Parts, answer: Answer, job_id: str, detail: bool) -> PacketStream:
+    def broken(failure: Failure) -> None:
+        Api._log.failure("a stream broke off", failure)
+        answer.cut()
+
+    stream = PacketStream(parts.store, job_id, Client(answer.write, answer.finish, broken), detail)
+    if answer.is_over:  # the client left before it came to this
+        stream.stopProducing()
+    answer.pace(stream)
+    return stream
+
+
+def _watch(parts: Parts, answer: Answer, job_id: str, watcher: Watcher) -> None:
+    if not answer.is_over:
+        parts.announcements.watch(job_id, watcher)
+        answer.when_over(lambda: parts.announcements.unwatch(job_id, watcher))
+        answer.wait()
 
 
 class _EndWatcher:
@@ -183,12 +171,12 @@ class _EndWatcher:
     def __init__(self, ended: Callable[[Job], None]) -> None:
         self.ended = ended
 
-    def packets(self, first: int, packets: Sequence[bytes]) -> None:
+    def packets(self, first: int, packets: Sequence[bytes], recorded: float) -> None:
         pass
 
 
-def _invalid(message: str) -> RemoteProtocolError:
-    return RemoteProtocolError(errors.INVALID_REQUEST, message)
+def _unknown(job_id: str) -> RefusedError:
+    return RefusedError(errors.INVALID_JOBID, f"there is no job {job_id[:100]}")
 
 
 def _whole(seconds: float | None) -> int | None:
@@ -202,13 +190,12 @@ def _since(request: wire.StreamRequest, known: int, default: int) -> int:
     return default if request.since is None else request.since
 
 
-_ANSWERS: Mapping[
-    type[wire.Request], Callable[[ClientProtocol, Any], Coroutine[Any, Any, None]]
-] = {
-    wire.Call: ClientProtocol._call,
-    wire.Cancel: ClientProtocol._cancel,
-    wire.GetStatus: ClientProtocol._get_status,
-    wire.GetResult: ClientProtocol._get_result,
-    wire.FollowStream: ClientProtocol._follow_stream,
-    wire.ReadStream: ClientProtocol._read_stream,
+ANSWERS: Mapping[type[wire.Request], Callable[[Any, Answer, Any], Coroutine[Any, Any, None]]] = {
+    wire.Call: _call,
+    wire.Cancel: _cancel,
+    wire.GetStatus: _get_status,
+    wire.GetResult: _get_result,
+    wire.FollowStream: _follow_stream,
+    wire.ReadStream: _read_stream,
+    **operation.ANSWERS,
 }

@@ -10,18 +10,30 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography import x509
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from harp import settings
 from harpcaller import listen
-from harpcaller.trust import read_certificates
+from harpcaller.hosts import HostsFile, HostsScript, HostsSource
+from harpcaller.hosts.sources import MAX_LOSS
+from harpcaller.jobs import Capacity
+from harpcaller.logs import LEVELS
+from harpcaller.retention import Ages
+from harpcaller.submission import Limits
+from harpcaller.trust import ServerTrust, read_certificates
 
 DEFAULT_LISTEN = "127.0.0.1:3502"
 DEFAULT_DATABASE = "sqlite:////var/lib/harpcaller/harpcaller.db"
 DEFAULT_HOST_DB = "/var/lib/harpcaller/hosts.db"
 DEFAULT_REFRESH = 900.0
 DEFAULT_LIMIT = 600.0
+DEFAULT_RUNNING = 1000
+DEFAULT_GRACE = 30.0
+
+MAX_COUNT = 1_000_000
+"""The most jobs that a limit of jobs may allow."""
 
 _SQLITE = frozenset({"sqlite", "sqlite+pysqlite"})
 
@@ -32,24 +44,24 @@ class Config:
 
     :param listen: what ``harpcaller.listen.endpoint`` understands.
     :param database: an SQLite file.
-    :param host_db_script: the program that prints the hosts.
-    :param host_db: where its last good output is kept.
-    :param host_db_refresh: from one start of the program to the next.
-    :param default_timeout: the longest silence of a job that did not ask for another.
-    :param max_exec_time: the longest run of any job.
-    :param ca_file: the authorities that sign harpd's certificates.
-    :param known_certs_file: certificates that are trusted as they are.
+    :param hosts: where the hosts come from.
+    :param limits: the time limits of jobs.
+    :param capacity: how many jobs run at once.
+    :param ages: how long what has ended is kept.
+    :param shutdown_grace: for how long running jobs may go on when the dispatcher is stopped.
+    :param log_level: what is logged at least.
+    :param trust: which certificates of harpd are trusted.
     """
 
     listen: tuple[str, ...]
     database: URL
-    host_db_script: Path
-    host_db: Path
-    host_db_refresh: float
-    default_timeout: float
-    max_exec_time: float
-    ca_file: Path | None
-    known_certs_file: Path | None
+    hosts: HostsSource
+    limits: Limits
+    capacity: Capacity
+    ages: Ages
+    shutdown_grace: float
+    log_level: str
+    trust: ServerTrust
 
 
 def load(path: Path) -> Config:
@@ -61,25 +73,32 @@ def load(path: Path) -> Config:
     """
     folder = path.absolute().parent
     with settings.read(path) as keys:
-        max_exec_time = keys.seconds("max_exec_time", DEFAULT_LIMIT)
-        return Config(
-            listen=_listen(keys),
-            database=_database(keys, folder),
-            host_db_script=_program(keys, "host_db_script", folder),
-            host_db=folder / keys.text("host_db", DEFAULT_HOST_DB),
-            host_db_refresh=keys.seconds("host_db_refresh", DEFAULT_REFRESH),
-            default_timeout=_default_timeout(keys, max_exec_time),
-            max_exec_time=max_exec_time,
-            ca_file=_certificates(keys, "ca_file", folder),
-            known_certs_file=_certificates(keys, "known_certs_file", folder),
+        listen_on = _listen(keys)
+        database = _database(keys, folder)
+        hosts = _hosts(keys, folder)
+        limits = _limits(keys)
+        capacity = Capacity(
+            max_running=keys.integer("max_running", DEFAULT_RUNNING, 1, MAX_COUNT),
+            max_running_per_host=keys.optional_integer("max_running_per_host", 1, MAX_COUNT),
         )
+        ages = Ages(jobs=keys.hours("max_age"), streams=keys.hours("max_stream_age"))
+        grace = keys.seconds("shutdown_grace", DEFAULT_GRACE)
+        level = keys.choice("log_level", "info", LEVELS)
+        server_trust = ServerTrust(
+            _certificates(keys, "ca_file", folder),
+            _certificates(keys, "known_certs_file", folder),
+        )
+    assert hosts is not None  # else it was a mistake
+    return Config(listen_on, database, hosts, limits, capacity, ages, grace, level, server_trust)
 
 
 def _listen(keys: settings.Section) -> tuple[str, ...]:
     descriptions = keys.texts("listen", [DEFAULT_LISTEN])
     if not descriptions:
         keys.mistake("listen", "must have at least one address")
-    for description in descriptions:
+    for number, description in enumerate(descriptions):
+        if description in descriptions[:number]:
+            keys.mistake("listen", f"{description!r} stands twice")
         try:
             listen.check(description)
         except ValueError as error:
@@ -110,14 +129,36 @@ def _database(keys: settings.Section, folder: Path) -> URL:
     return url.set(database=str(folder / url.database))
 
 
-def _default_timeout(keys: settings.Section, max_exec_time: float) -> float:
+def _limits(keys: settings.Section) -> Limits:
+    ceiling = keys.seconds("max_exec_time", DEFAULT_LIMIT)
     # A value that was written may not exceed the ceiling; one that was not goes down with it.
-    timeout = keys.seconds("default_timeout", min(DEFAULT_LIMIT, max_exec_time))
-    if timeout > max_exec_time:
+    timeout = keys.seconds("default_timeout", min(DEFAULT_LIMIT, ceiling))
+    if timeout > ceiling:
         keys.mistake(
-            "default_timeout", f"{timeout:g} s must not exceed max_exec_time, {max_exec_time:g} s"
+            "default_timeout", f"{timeout:g} s must not exceed max_exec_time, {ceiling:g} s"
         )
-    return timeout
+    return Limits(timeout, ceiling)
+
+
+def _hosts(keys: settings.Section, folder: Path) -> HostsSource | None:
+    script_keys = ("host_db_script", "host_db", "host_db_refresh", "host_db_max_loss")
+    if "hosts_file" not in keys:
+        max_loss = keys.fraction("host_db_max_loss", MAX_LOSS)
+        return HostsScript(
+            path=_program(keys, "host_db_script", folder),
+            cache_file=folder / keys.text("host_db", DEFAULT_HOST_DB),
+            refresh_interval=keys.seconds("host_db_refresh", DEFAULT_REFRESH),
+            max_loss=None if max_loss == 1 else max_loss,
+        )
+    for key in script_keys:
+        if key in keys:
+            keys.mistake(key, "is of no use beside hosts_file: give one of them")
+    text = keys.text("hosts_file")
+    try:
+        return HostsFile.read(folder / text) if text else None
+    except settings.ConfigError as error:
+        keys.mistake("hosts_file", "; ".join(error.mistakes))
+        return None
 
 
 def _program(keys: settings.Section, key: str, folder: Path) -> Path:
@@ -130,13 +171,12 @@ def _program(keys: settings.Section, key: str, folder: Path) -> Path:
     return path
 
 
-def _certificates(keys: settings.Section, key: str, folder: Path) -> Path | None:
+def _certificates(keys: settings.Section, key: str, folder: Path) -> list[x509.Certificate] | None:
     text = keys.optional_text(key)
     if not text:
         return None
-    path = folder / text
     try:
-        read_certificates(path)
+        return read_certificates(folder / text)
     except ValueError as error:
         keys.mistake(key, str(error))
-    return path
+        return None

@@ -1,6 +1,6 @@
-"""One client's connection: a request line in, replies out, and how long either may take.
+"""One client's connection: request lines in, replies out, and how long either may take.
 
-What the request means and what answers it is `harpcaller.api`'s.
+What a request means and what answers it is `harpcaller.api`'s.
 """
 
 from __future__ import annotations
@@ -9,24 +9,29 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.interfaces import (
+    IAddress,
     IDelayedCall,
     IHalfCloseableProtocol,
+    IPushProducer,
     ISSLTransport,
     ITCPTransport,
 )
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from harp import errors
 from harp.errors import ErrorType, RemoteProtocolError
-from harp.flow import write_last
+from harp.flow import SLICE, register_producer, write_last
 from harp.wire import dispatcher as wire
 from harp.wire import results
 from harp.wire.lines import MAX_REQUEST, LineReader, LineTooLongError
 
 REQUEST_DEADLINE = 30.0
 """Seconds from the connection to the end of its request line."""
+
+IDLE_LIMIT = 60.0
+"""Seconds from a reply to the end of the next request line, where the client asked for that."""
 
 CLOSE_DEADLINE = 120.0
 """Seconds without progress, when all has been answered, after which the connection is cut."""
@@ -35,24 +40,90 @@ LINGER = 10.0
 """Seconds for a client to stop sending after its request was refused."""
 
 
+class Answer:
+    """What goes back to one request; nothing does after its last reply.
+
+    :param caller: the client's address.
+    """
+
+    def __init__(self, connection: RequestConnection, request: wire.Request, caller: str) -> None:
+        self.request = request
+        self.caller = caller
+        self.waits = False
+        self._connection: RequestConnection | None = connection
+        self._cleanup: Callable[[], None] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more can be sent."""
+        return self._connection is None
+
+    def wait(self) -> None:
+        """Learn that the answer may be long in coming: a client that says no more has then left."""
+        self.waits = True
+        if self._connection is not None:
+            self._connection.look_for_client()
+
+    def when_over(self, cleanup: Callable[[], None]) -> None:
+        """Have something done when nothing more can be sent."""
+        self._cleanup = cleanup
+
+    def write(self, replies: Sequence[wire.Reply]) -> None:
+        """Send replies that are not the last."""
+        if self._connection is not None:
+            self._connection.write(replies)
+
+    def pace(self, producer: IPushProducer) -> None:
+        """Have the client's pace pause and resume what is written."""
+        if self._connection is not None:
+            transport: Any = self._connection.transport
+            transport.unregisterProducer()
+            register_producer(transport, producer)
+
+    def finish(self, reply: wire.Reply) -> None:
+        """Send the last reply."""
+        connection = self._connection
+        if connection is not None:
+            self.abandon()
+            connection.finish(reply)
+
+    def refuse(self, type: ErrorType, message: str) -> None:
+        """Send an error as the last reply."""
+        self.finish(results.error(type, message))
+
+    def cut(self) -> None:
+        """Close the connection at once, whatever is under way."""
+        if self._connection is not None:
+            self._connection.cut()
+
+    def abandon(self) -> None:
+        """Send nothing more."""
+        self._connection = None
+        cleanup, self._cleanup = self._cleanup, None
+        if cleanup is not None:
+            cleanup()
+
+
+Respond = Callable[[Answer], None]
+"""Answers a request, now or later."""
+
+
 @implementer(IHalfCloseableProtocol)
 class RequestConnection(Protocol):
-    """Reads one request and is closed after the last reply to it."""
+    """Reads one request at a time; it is closed after an answer that the client did not outlive.
 
-    waits = False
-    """Whether the answer may be long in coming, so that a client that says no more has left."""
+    :param caller: the client's address.
+    """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, respond: Respond, caller: str) -> None:
         self._reactor = reactor
+        self._respond = respond
+        self._caller = caller
         self._reader = LineReader(MAX_REQUEST)
-        self._requested = False
+        self._answer: Answer | None = None
+        self._goes_on = True
+        self._has_ended = False
         self._deadline: IDelayedCall | None = None
-        self.answered = False
-        """Whether nothing more is to be sent."""
-
-    def answer(self, request: wire.Request) -> None:
-        """Answer the request; for the heir."""
-        raise NotImplementedError
 
     def connectionMade(self) -> None:
         """Wait for the request, but not for ever."""
@@ -62,58 +133,71 @@ class RequestConnection(Protocol):
         self._arm(REQUEST_DEADLINE)
 
     def dataReceived(self, data: bytes) -> None:
-        """Take the request line; what comes behind it is not looked at."""
-        if self._requested:
+        """Take a request line; what comes behind it before the answer is not looked at."""
+        if self._answer is not None or not self._goes_on:
+            self._goes_on = False  # else it would gather in memory
             return
         self._reader.feed(data)
         try:
             line = self._reader.next_line()
             if line is None:
                 return
-            self._requested = True
             request = wire.decode_request_line(line)
         except LineTooLongError as error:
-            self._requested = True
             self._refuse_line(errors.INVALID_REQUEST, f"in the request, {error}")
         except RemoteProtocolError as error:
             self._refuse_line(error.type, error.message)
         else:
             self._disarm()
-            self.answer(request)
+            self._goes_on = request.keepalive and not self._reader.has_more
+            self._answer = Answer(self, request, self._caller)
+            self._respond(self._answer)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Send nothing more."""
-        self.answered = True
+        self._goes_on = False
         self._disarm()
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer.abandon()
 
     def readConnectionLost(self) -> None:
         """Close, unless a client that only ended its own direction is about to be answered."""
-        if self.waits or self.answered or not self._requested:
-            transport: Any = self.transport
-            transport.loseConnection()
+        self._goes_on = False
+        self._has_ended = True
+        self.look_for_client()
 
     def writeConnectionLost(self) -> None:
         """Nothing to do: it was closed by us."""
+
+    def look_for_client(self) -> None:
+        """Close if the client has ended its direction and is not about to be answered."""
+        answer = self._answer
+        transport: Any = self.transport
+        if self._has_ended and (answer is None or (answer.waits and not answer.is_over)):
+            self._arm(CLOSE_DEADLINE)
+            transport.loseConnection()
 
     def write(self, replies: Sequence[wire.Reply]) -> None:
         """Send replies."""
         assert self.transport is not None
         self.transport.write(b"".join(map(wire.encode_reply, replies)))
 
-    def finish(self, reply: wire.Reply | None = None) -> None:
-        """Send the last reply, if one is left, and close."""
-        if not self.answered:
-            transport: Any = self.transport
-            self._answer_last(reply, CLOSE_DEADLINE, transport.loseConnection)
-
-    def refuse(self, type: ErrorType, message: str) -> None:
-        """Send an error and close."""
-        self.finish(results.error(type, message))
+    def finish(self, reply: wire.Reply) -> None:
+        """Send the last reply; then close, or wait for the next request."""
+        self._answer_last(reply, CLOSE_DEADLINE, self._after_answer)
 
     def cut(self) -> None:
         """Close the connection at once, whatever is under way."""
         transport: Any = self.transport
         transport.abortConnection()
+
+    def _after_answer(self) -> None:
+        self._answer = None
+        if self._goes_on:
+            self._arm(IDLE_LIMIT, self._hang_up)
+        else:
+            self._close()
 
     def _refuse_line(self, type: ErrorType, message: str) -> None:
         """Send an error to a client that may still be sending.
@@ -125,21 +209,64 @@ class RequestConnection(Protocol):
         transport: Any = self.transport
         tcp = ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport)
         close = transport.loseWriteConnection if tcp else transport.loseConnection
+        self._goes_on = False
         self._answer_last(results.error(type, message), LINGER, close)
 
-    def _answer_last(
-        self, reply: wire.Reply | None, deadline: float, close: Callable[[], None]
-    ) -> None:
-        self.answered = True
+    def _answer_last(self, reply: wire.Reply, deadline: float, close: Callable[[], None]) -> None:
         transport: Any = self.transport
+        line = wire.encode_reply(reply)
         transport.unregisterProducer()
-        line = b"" if reply is None else wire.encode_reply(reply)
+        if self._goes_on and len(line) <= SLICE:  # longer ones wait for the client themselves
+            transport.registerProducer(_Requests(transport), True)
         write_last(transport, line, lambda: self._arm(deadline), close)
 
-    def _arm(self, delay: float) -> None:
+    def _hang_up(self) -> None:
+        """Close in good order, so that a client can tell that no request was lost."""
+        self._goes_on = False
+        self._arm(LINGER)
+        self._close()
+
+    def _close(self) -> None:
+        transport: Any = self.transport
+        transport.unregisterProducer()  # one that is paused would keep the connection open
+        transport.loseConnection()
+
+    def _arm(self, delay: float, function: Callable[[], None] | None = None) -> None:
         self._disarm()
-        self._deadline = self._reactor.callLater(delay, self.cut)
+        self._deadline = self._reactor.callLater(delay, function or self.cut)
 
     def _disarm(self) -> None:
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
+
+
+@implementer(IPushProducer)
+class _Requests:
+    """What a client asks for is read no faster than it takes the answers, which else pile up."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    def pauseProducing(self) -> None:
+        self._transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        pass
+
+
+class ClientFactory(Factory):
+    """Makes the connections."""
+
+    noisy = False
+
+    def __init__(self, reactor: Any, respond: Respond) -> None:
+        self._reactor = reactor
+        self._respond = respond
+
+    def buildProtocol(self, addr: IAddress | None) -> RequestConnection:
+        """Return the protocol for a new connection."""
+        caller = getattr(addr, "host", None)  # a unix socket's has none
+        return RequestConnection(self._reactor, self._respond, caller or "unix")

@@ -5,59 +5,58 @@ The store decides which job may start and what has ended; this part carries out 
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
-from twisted.internet.defer import Deferred, DeferredList
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred
 
 from harp import errors
-from harp.errors import RemoteProtocolError
+from harp.errors import Origin
 from harp.logs import shown
 from harp.wire import dispatcher as wire
 from harp.wire import results
-from harp.wire.lines import ENVELOPE_ROOM, MAX_REQUEST
 from harp.wire.results import EndKind, EndResult
-from harp.wire.text import Fault, encode
+from harp.wire.text import Fault
 from harpcaller.announcements import Announcements
+from harpcaller.connections import Connections
 from harpcaller.hosts import HostsRegistry
-from harpcaller.jobs import Job, JobState, NewJob, QueueSpec
-from harpcaller.queues import canonical_queue_name
+from harpcaller.jobs import Capacity, Job, JobState
+from harpcaller.logs import logger
+from harpcaller.refusal import RefusedError
 from harpcaller.remote import Conversation
-from harpcaller.store import Cancellation, Ending, JobStore
-from harpcaller.trust import ServerTrust
+from harpcaller.store import (
+    Cancellation,
+    Ending,
+    JobStore,
+    QueueCancellation,
+    Recovery,
+    Repeat,
+    Submission,
+)
+from harpcaller.submission import Limits, new_job
+
+T = TypeVar("T")
 
 RECORD_AGAIN = 1.0
 """Seconds until an end that could not be recorded is recorded again: a full disk gets emptied."""
 
+PORTION = 100
+"""Jobs of a queue that are cancelled in one transaction."""
 
 _STOPPED = results.error(errors.SHUTDOWN, "the dispatcher was stopped")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The time limits of the configuration, in seconds.
-
-    :param default_timeout: the longest silence of a job that asks for no other.
-    :param max_exec_time: the longest run of any job.
-    """
-
-    default_timeout: float
-    max_exec_time: float
 
 
 class Dispatcher:
     """Runs the jobs that the store lets run.
 
-    :param reactor: connections and time limits are its; jobs are recorded with its wall clock.
+    :param reactor: time limits are its; jobs are recorded with its wall clock.
     :param now: returns unix seconds.
+    :param limits: of the jobs to come; may be replaced.
     """
 
-    _log = Logger("harpcaller.dispatcher")
+    _log = logger("harpcaller.dispatcher")
 
     def __init__(
         self,
@@ -65,7 +64,7 @@ class Dispatcher:
         now: Callable[[], float],
         store: JobStore,
         hosts: HostsRegistry,
-        server_trust: ServerTrust,
+        connections: Connections,
         announcements: Announcements,
         limits: Limits,
     ) -> None:
@@ -73,79 +72,115 @@ class Dispatcher:
         self._now = now
         self._store = store
         self._hosts = hosts
-        self._trust = server_trust
+        self._connections = connections
         self._announcements = announcements
-        self._limits = limits
+        self.limits = limits
         self._running: dict[str, Conversation] = {}
-        self._stopping = False
-        self._recording: set[Deferred[None]] = set()
+        self._is_stopping = False
+        self._grace_is_over = False
+        self._idle: Deferred[None] | None = None
+        self._under_way: set[Deferred[Any]] = set()
 
-    def submit(self, call: wire.Call) -> Deferred[str]:
+    def submit(self, call: wire.Call, caller: str) -> Deferred[tuple[str, bool]]:
         """Record a job and start it if it need not wait.
 
-        :return: fires with its id when it is on disk.
-        :raises RemoteProtocolError: ``invalid_request``, if the queue's name is no sound JSON or
-            harpd would not take so long a request.
+        :param caller: the client's address.
+        :return: fires with its id when it is on disk, and whether it is an earlier call's because
+            of ``dedup``.
+        :raises RefusedError: ``invalid_request``, if a name is no sound JSON or harpd would not
+            take so long a request; ``shutdown``, if nothing new is begun any more.
         """
-        _check_size(call)
-        queue = None
-        if call.queue is not None:
-            try:
-                name = canonical_queue_name(bytes(call.queue.name))
-            except ValueError as error:
-                raise RemoteProtocolError(
-                    errors.INVALID_REQUEST, f"{error} - at `$.queue.name`"
-                ) from error
-            queue = QueueSpec(name, call.queue.concurrency)
-        limits = self._limits
-        new = NewJob(
-            id=str(uuid.uuid4()),
-            host=call.host,
-            procedure=call.procedure,
-            arguments=bytes(call.arguments),
-            info=bytes(call.info),
-            timeout=min(call.timeout or limits.default_timeout, limits.max_exec_time),
-            max_exec_time=min(call.max_exec_time or limits.max_exec_time, limits.max_exec_time),
-            queue=queue,
-        )
-        return self._store.submit(new, self._now()).addCallback(self._submitted)
+        self._refuse_when_stopping()
+        new = new_job(call, caller, self.limits)
+        submission = self._store.submit(new, self._now())
+        return self._followed(submission.addCallback(self._submitted))
 
     def cancel(self, job_id: str) -> Deferred[bool | None]:
         """Cancel a job that waits or runs.
 
         :return: fires with whether there was anything to cancel; None if there is no such job.
         """
-        cancellation = self._store.cancel(job_id, self._now(), release=not self._stopping)
-        return cancellation.addCallback(self._cancelled)
+        cancellation = self._store.cancel(job_id, self._now(), release=not self._is_stopping)
+        return self._followed(cancellation.addCallback(self._cancelled))
+
+    async def cancel_queue(self, name: bytes) -> int:
+        """Cancel all jobs of a queue that wait or run now; later ones are left alone.
+
+        :param name: canonical JSON.
+        :return: how many there were.
+        :raises RefusedError: ``shutdown``, when the dispatcher is being stopped: what is cancelled
+            here lets others start.
+        """
+        queue = await self._store.queue(name)
+        if queue is None:
+            return 0
+        count, portion = 0, PORTION
+        while portion == PORTION:
+            self._refuse_when_stopping()
+            cancellation = self._store.cancel_waiting(name, queue.last_seq, PORTION, self._now())
+            portion = await self._followed(cancellation.addCallback(self._queue_cancelled))
+            count += portion
+        for job_id in await self._store.running_jobs(name, queue.last_seq):
+            count += bool(await self.cancel(job_id))
+        return count
 
     async def recover(self) -> None:
-        """Close what was running when the dispatcher was stopped, and let the queues go on."""
-        recovery = await self._store.recover(self._now())
-        if recovery.closed:
-            self._log.warn(
-                "{count} jobs were running when the dispatcher stopped; they have no result",
-                count=len(recovery.closed),
-            )
-        self._start_all(recovery.released)
+        """Close what was running when the dispatcher was stopped, and let the others go on."""
+        await self._followed(self._store.recover(self._now()).addCallback(self._recovered))
 
-    async def stop(self) -> None:
-        """End what runs; jobs that wait go on waiting in the store."""
-        self._stopping = True
+    async def set_capacity(self, capacity: Capacity) -> None:
+        """Let so many run at once from now on; what runs beyond that is left alone."""
+        released = self._store.set_capacity(capacity, self._now())
+        await self._followed(released.addCallback(self._start_all))
+
+    def lock_of(self, job_id: str) -> str | None:
+        """Return the lock that a running job waits for on its host, None if it does not."""
+        conversation = self._running.get(job_id)
+        return None if conversation is None else conversation.lock
+
+    async def stop(self, grace: float) -> None:
+        """Begin nothing new, let what runs go on for a while, then end it.
+
+        Jobs that wait go on waiting in the store.
+
+        :param grace: for how long what runs may go on, in seconds.
+        """
+        self._is_stopping = True
+        if self._running or self._under_way:
+            self._log.info("waiting for {count} running jobs", count=len(self._running))
+            self._idle = Deferred()
+            timer = self._reactor.callLater(grace, self._end_grace)
+            await self._idle
+            if timer.active():
+                timer.cancel()
+        self._grace_is_over = True
+
+    def _end_grace(self) -> None:
+        self._grace_is_over = True
         for conversation in list(self._running.values()):
-            conversation.fail(_STOPPED)
-        while self._recording:
-            await DeferredList(list(self._recording))
+            conversation.fail(_STOPPED, Origin.DISPATCHER)
 
-    def _ended(self, job: Job, result: EndResult) -> None:
-        self._running.pop(job.id, None)
-        recording: Deferred[None] = Deferred.fromCoroutine(self._record_end(job, result))
-        self._recording.add(recording)
-        recording.addErrback(
-            lambda failure: self._log.failure("the end of job {id}", failure, id=job.id)
-        )
-        recording.addBoth(lambda _: self._recording.discard(recording))
+    def _refuse_when_stopping(self) -> None:
+        if self._is_stopping:
+            raise RefusedError(errors.SHUTDOWN, "the dispatcher is being stopped")
 
-    def _submitted(self, job: Job) -> str:
+    def _followed(self, change: Deferred[T]) -> Deferred[T]:
+        """Have `stop` wait for a change of the store and for what follows from it."""
+        self._under_way.add(change)
+        return change.addBoth(self._done, change)
+
+    def _done(self, outcome: T, change: Deferred[T]) -> T:
+        self._under_way.discard(change)
+        if self._idle is not None and not (self._running or self._under_way):
+            idle, self._idle = self._idle, None
+            idle.callback(None)
+        return outcome
+
+    def _submitted(self, submission: Submission) -> tuple[str, bool]:
+        job = submission.job
+        if job is None or submission.repeated is not None:
+            self._log.info("job {id}: submitted again", id=submission.job_id)
+            return submission.job_id, submission.repeated is Repeat.DEDUP
         self._log.info(
             "job {id}: {procedure} on {host} is {state}",
             id=job.id,
@@ -155,25 +190,33 @@ class Dispatcher:
         )
         if job.state is JobState.RUNNING:
             self._start(job)
-        return job.id
+        return job.id, False
 
     def _start_all(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
             self._start(job)
 
     def _start(self, job: Job) -> None:
-        if self._stopping:
-            self._ended(job, _STOPPED)
+        if self._grace_is_over:
+            self._ended(job, _STOPPED, Origin.DISPATCHER)
             return
         host = self._hosts.lookup(job.host)
         if host is None:
             text = f"there is no host {job.host} in the hosts registry"
-            self._ended(job, results.error(errors.UNKNOWN_HOST, text))
+            self._ended(job, results.error(errors.UNKNOWN_HOST, text), Origin.DISPATCHER)
             return
         packets = _Packets(job, self._store, self._announcements, self._now)
         conversation = Conversation(self._reactor, job, packets.record, partial(self._ended, job))
         self._running[job.id] = conversation
-        conversation.start(host, self._trust)
+        conversation.start(host, self._connections)
+
+    def _ended(self, job: Job, result: EndResult, origin: Origin | None) -> None:
+        self._running.pop(job.id, None)
+        recording = Deferred.fromCoroutine(self._record_end(job, result, origin))
+        recording.addErrback(
+            lambda failure: self._log.failure("the end of job {id}", failure, id=job.id)
+        )
+        self._followed(recording)
 
     def _cancelled(self, cancellation: Cancellation) -> bool | None:
         job = cancellation.job
@@ -184,42 +227,47 @@ class Dispatcher:
         conversation = self._running.pop(job.id, None)
         if conversation is not None:
             conversation.stop()
-        self._is_over(job, cancellation.released)
+        self._is_over(job)
+        self._start_all(cancellation.released)
         return True
 
-    async def _record_end(self, job: Job, result: EndResult) -> None:
+    def _queue_cancelled(self, cancellation: QueueCancellation) -> int:
+        for job in cancellation.jobs:
+            self._is_over(job)
+        self._start_all(cancellation.released)
+        return len(cancellation.jobs)
+
+    def _recovered(self, recovery: Recovery) -> None:
+        if recovery.closed:
+            self._log.warn(
+                "{count} jobs were running when the dispatcher stopped; they have no result",
+                count=len(recovery.closed),
+            )
+        self._start_all(recovery.released)
+
+    async def _record_end(self, job: Job, result: EndResult, origin: Origin | None) -> None:
         ending: Ending | None = None
         while ending is None:
             try:
                 # When the dispatcher stops, those that wait are not to be started any more.
                 ending = await self._store.end(
-                    job.id, result, self._now(), release=not self._stopping
+                    job.id, result, origin, self._now(), release=not self._is_stopping
                 )
             except Exception:  # whatever it was, a job must not run for ever
                 self._log.failure("the end of job {id} is not recorded", id=job.id)
-                if self._stopping:
+                if self._grace_is_over:
                     return  # the next start closes it
                 again: Deferred[None] = Deferred()
                 self._reactor.callLater(RECORD_AGAIN, again.callback, None)
                 await again
         if ending.job is not None:  # else it was cancelled meanwhile
-            self._is_over(ending.job, ending.released)
+            self._is_over(ending.job)
+            self._start_all(ending.released)
 
-    def _is_over(self, job: Job, released: list[Job]) -> None:
+    def _is_over(self, job: Job) -> None:
         assert job.end is not None
         self._log.info("job {id} ended: {how}", id=job.id, how=_told(job.end))
         self._announcements.ended(job)
-        self._start_all(released)
-
-
-def _check_size(call: wire.Call) -> None:
-    length = len(encode(call.procedure)) + len(bytes(call.arguments))
-    longest = MAX_REQUEST - ENVELOPE_ROOM
-    if length > longest:
-        raise RemoteProtocolError(
-            errors.INVALID_REQUEST,
-            f"{length} bytes are more than the {longest} that harpd takes - at `$.arguments`",
-        )
 
 
 def _told(end: EndResult) -> str:
@@ -243,10 +291,10 @@ class _Packets:
         self._count = 0
 
     def record(self, packets: list[bytes]) -> Deferred[None]:
-        first = self._count
+        first, recorded = self._count, self._now()
         self._count += len(packets)
 
         def announce(_: None) -> None:
-            self._announcements.packets(self._job_id, first, packets)
+            self._announcements.packets(self._job_id, first, packets, recorded)
 
-        return self._store.append(self._job_id, first, packets, self._now()).addCallback(announce)
+        return self._store.append(self._job_id, first, packets, recorded).addCallback(announce)

@@ -15,6 +15,7 @@ import enum
 
 import msgspec
 
+from harp.errors import Origin
 from harp.wire.results import EndResult
 
 
@@ -24,6 +25,18 @@ class JobState(enum.Enum):
     WAITING = "waiting"
     RUNNING = "running"
     ENDED = "ended"
+
+
+class WaitsFor(enum.Enum):
+    """What a waiting job waits for, in the order in which a job can come past them.
+
+    QUEUE: its turn in its queue. HOST: a place among the jobs of its host. DISPATCHER: a place
+    among all that run.
+    """
+
+    QUEUE = "queue"
+    HOST = "host"
+    DISPATCHER = "dispatcher"
 
 
 class JobEvent(enum.Enum):
@@ -74,6 +87,28 @@ class QueueSpec(msgspec.Struct, frozen=True):
     concurrency: int
 
 
+class Capacity(msgspec.Struct, frozen=True):
+    """How much may run at once.
+
+    :param max_running: jobs of the whole dispatcher.
+    :param max_running_per_host: jobs of one host; None for no limit but that of the dispatcher.
+    """
+
+    max_running: int = 1000
+    max_running_per_host: int | None = None
+
+
+class Dedup(msgspec.Struct, frozen=True):
+    """A wish to get the job of an equal call that was submitted not long ago.
+
+    :param key: canonical JSON (``harpcaller.queues``): equal keys are equal bytes.
+    :param within: how long ago that may be, in seconds.
+    """
+
+    key: bytes
+    within: float
+
+
 class NewJob(msgspec.Struct, frozen=True):
     """A call that was accepted and is not yet on disk.
 
@@ -81,6 +116,9 @@ class NewJob(msgspec.Struct, frozen=True):
     :param info: JSON, kept for the client.
     :param timeout: the longest silence between two messages of the job, in seconds.
     :param max_exec_time: the longest run, in seconds.
+    :param idempotency_key: the same in a call and in its repetitions, which start nothing.
+    :param dedup: which earlier job is to be taken instead of this one.
+    :param caller: the address of who submitted it.
     """
 
     id: str
@@ -91,6 +129,9 @@ class NewJob(msgspec.Struct, frozen=True):
     timeout: float
     max_exec_time: float
     queue: QueueSpec | None
+    idempotency_key: str | None = None
+    dedup: Dedup | None = None
+    caller: str | None = None
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -99,6 +140,9 @@ class Job(msgspec.Struct, frozen=True):
     :param queue: the name of its queue, canonical JSON; None if it has none.
     :param started: None if it has not run, also when it was cancelled while it waited.
     :param ended: None while it has not ended, as is ``end``.
+    :param waits_for: None unless it waits.
+    :param caller: the address of who submitted it, if that is known.
+    :param origin: where the failure arose with which it ended; None if it did not fail.
     """
 
     id: str
@@ -114,3 +158,6 @@ class Job(msgspec.Struct, frozen=True):
     started: float | None = None
     ended: float | None = None
     end: EndResult | None = None
+    waits_for: WaitsFor | None = None
+    caller: str | None = None
+    origin: Origin | None = None

@@ -1,14 +1,18 @@
-"""What stands under ``listen`` in the configuration, made into Twisted server endpoints.
+"""What stands under ``listen`` in the configuration, made into Twisted's server endpoints.
 
-Which addresses there are is said by the configuration; who listens on them by the service.
+Which addresses there are is said by the configuration; `harpcaller.ports` opens them.
 """
 
 from __future__ import annotations
 
 import re
+from typing import Any, NamedTuple
 
+from OpenSSL import SSL
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint, IStreamServerEndpointStringParser
+from twisted.internet.protocol import Factory
+from twisted.internet.ssl import CertificateOptions
 from twisted.plugin import getPlugins
 
 from harp.settings import MAX_PORT
@@ -41,16 +45,58 @@ def endpoint(reactor: object, description: str) -> IStreamServerEndpoint:
     return found
 
 
+class TlsAddress(NamedTuple):
+    """What an ``ssl:`` string says, with the certificate that is in its files now."""
+
+    port: int
+    certificate: CertificateOptions
+    backlog: int
+    interface: str
+
+
+def tls_address(description: str) -> TlsAddress | None:
+    """Return what an ``ssl:`` string says, None if the description is not one.
+
+    :raises ValueError: if it can't be understood, or its certificate can't be used.
+    """
+    if _kind(description) != "ssl":
+        return None
+    asked = _Asked()
+    endpoint(asked, description).listen(Factory())
+    try:
+        asked.address.certificate.getContext()
+    except SSL.Error as error:
+        why = "; ".join(text for *_, text in error.args[0])
+        raise ValueError(f"{description!r} can't be used ({why})") from error
+    return asked.address
+
+
+class _Asked:
+    """Has of a reactor what an ``ssl:`` endpoint calls, and keeps what it is called with."""
+
+    address: TlsAddress
+
+    def listenSSL(
+        self, port: int, factory: object, contextFactory: Any, backlog: int, interface: str
+    ) -> None:
+        self.address = TlsAddress(port, contextFactory, backlog, interface)
+
+
 def check(description: str) -> None:
     """Check a description as far as that goes without touching the machine.
 
     :raises ValueError: if ``endpoint`` would not understand it.
     """
-    kind = _translate(description).partition(":")[0]
+    kind = _kind(description)
     if kind in _TRIED:
-        endpoint(None, description)
+        if tls_address(description) is None:
+            endpoint(None, description)
     elif kind not in _kinds():
         raise ValueError(f"{description!r} can't be understood: {_HOW}")
+
+
+def _kind(description: str) -> str:
+    return _translate(description).partition(":")[0]
 
 
 def _translate(description: str) -> str:

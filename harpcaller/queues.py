@@ -1,6 +1,6 @@
-"""When two names mean the same queue.
+"""When two names mean the same queue, or two keys the same job.
 
-Which of a queue's jobs may start next is part of the store's transactions: ``store/queues.py``.
+Which of a queue's jobs may start next is part of the store's transactions: ``store/admission.py``.
 """
 
 from __future__ import annotations
@@ -22,13 +22,24 @@ def canonical_queue_name(raw: bytes) -> bytes:
     :param raw: JSON of an object in which no key stands twice.
     :raises ValueError: if it is not such an object, or has a number out of a double's range.
     """
+    return _canonical(raw, "the queue's name")
+
+
+def canonical_dedup_key(raw: bytes) -> bytes:
+    """Do for the key of a ``dedup`` what `canonical_queue_name` does for a queue's name."""
+    return _canonical(raw, "the dedup's key")
+
+
+def _canonical(raw: bytes, what: str) -> bytes:
     try:
-        name = _reader.decode(raw.decode())
-        if not isinstance(name, dict):
-            raise ValueError("a queue's name must be a JSON object")
-        return msgspec.json.encode(name, order="sorted")
+        value = _reader.decode(raw.decode())
+        if not isinstance(value, dict):
+            raise ValueError("is not a JSON object")
+        return msgspec.json.encode(value, order="sorted")
     except RecursionError as error:
-        raise ValueError("the queue's name is nested too deep") from error
+        raise ValueError(f"{what} is nested too deep") from error
+    except ValueError as error:
+        raise ValueError(f"{what} {error}") from error
 
 
 def _canonical_number(text: str) -> msgspec.Raw:
@@ -37,7 +48,7 @@ def _canonical_number(text: str) -> msgspec.Raw:
         return msgspec.Raw(b"0")
     # Without this limit a few bytes of exponent would ask for gigabytes of zeros.
     if float(text) == 0 or math.isinf(float(text)):
-        raise ValueError("a number in the queue's name is out of range")
+        raise ValueError("has a number that is out of range")
     plain = format(Decimal(text), "f")
     if "." in plain:
         plain = plain.rstrip("0").rstrip(".")
@@ -45,7 +56,7 @@ def _canonical_number(text: str) -> msgspec.Raw:
 
 
 def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} in the queue's name is not JSON")
+    raise ValueError(f"has {text}, which is not JSON")
 
 
 _reader = json.JSONDecoder(

@@ -1,50 +1,33 @@
 """One job's conversation with one harpd, and the time limits of the job.
 
 It tells packets and the end result to who started it, and never tells anything twice. What is
-recorded of that, and what follows from it, is `harpcaller.dispatcher`'s.
+recorded of that, and what follows from it, is `harpcaller.dispatcher`'s; over which connection it
+happens, `harpcaller.connections`'.
 """
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
-    wrapClientTLS,
-)
-from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IStreamClientEndpoint
-from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.python.failure import Failure
-from zope.interface import implementer
+from twisted.internet.interfaces import IDelayedCall
 
 from harp import errors
-from harp.errors import RemoteProtocolError
-from harp.session import OutgoingCall
+from harp.errors import Origin
 from harp.wire import harpd, results
 from harp.wire.results import EndResult
-from harpcaller import trust
+from harp.wire.text import encode
+from harpcaller.connections import Attempt, Connections
 from harpcaller.hosts import Host
 from harpcaller.jobs import Job
-from harpcaller.trust import ServerTrust
-
-CONNECT_TIMEOUT = 30.0
-"""Seconds until a TCP connection must have come about."""
-
-CLOSE_DEADLINE = 10.0
-"""Seconds for harpd to end TLS, after which the connection is cut."""
 
 MAX_UNRECORDED = 256 * 1024
 """Bytes of packets on their way to the database, above which harpd is not read from."""
 
-# The dispatcher's own machine is at its limits (socket(2)); the network has no part in it.
-_OWN_FAULTS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+DESCRIBE_LIMIT = 60.0
+"""Seconds for harpd to say what it offers."""
 
 Record = Callable[[list[bytes]], Deferred[None]]
 """Records packets and fires when they are on disk."""
@@ -54,205 +37,148 @@ class Conversation:
     """Carries out one job on its host.
 
     :param record: takes packets as they come.
-    :param ended: takes the end result, once; it is not called after `stop`.
+    :param ended: takes the end result and where a failure arose, once; not called after `stop`.
     """
 
     def __init__(
-        self, reactor: Any, job: Job, record: Record, ended: Callable[[EndResult], None]
+        self,
+        reactor: Any,
+        job: Job,
+        record: Record,
+        ended: Callable[[EndResult, Origin | None], None],
     ) -> None:
         self._reactor = reactor
         self._job = job
         self._record = record
         self._ended = ended
         self._over = False
-        self._connecting: Deferred[Any] | None = None
-        self._connection: _Connection | None = None
+        self._attempt: Attempt | None = None
         self._silence = job.timeout
         self._quiet: IDelayedCall = reactor.callLater(self._silence, self._too_quiet)
         self._whole: IDelayedCall = reactor.callLater(job.max_exec_time, self._too_long)
         self._unrecorded = 0
+        self.lock: str | None = None
+        """The lock that the call waits for on its host."""
 
-    def start(self, host: Host, server_trust: ServerTrust) -> None:
-        """Connect and call."""
-        endpoint = wrapClientTLS(
-            server_trust.for_host(host.name, host.address, host.server_name),
-            _tcp_endpoint(self._reactor, host),
-        )
+    def start(self, host: Host, connections: Connections) -> None:
+        """Call."""
         request = harpd.CallRequest(
             harp=1,
-            auth=harpd.Auth(host.user, host.password),
             procedure=self._job.procedure,
             arguments=msgspec.Raw(self._job.arguments),
+            auth=harpd.Auth(host.user, host.password),
+            keepalive=True,
+            context=msgspec.Raw(encode({"job_id": self._job.id})),
+            report_lock=True,
         )
-        connection = _Connection(self, request)
-        factory = Factory.forProtocol(lambda: connection)
-        factory.noisy = False
-        self._connecting = endpoint.connect(factory)
-        self._connecting.addErrback(self._not_connected)
+        attempt = connections.ask(host, request, self)
+        if not self._over:
+            self._attempt = attempt
 
     def stop(self) -> None:
         """End the conversation without a word; harpd then ends the call."""
         if not self._over:
             self._close()
 
-    def fail(self, end: EndResult) -> None:
+    def fail(self, end: EndResult, origin: Origin | None) -> None:
         """End the conversation and tell why."""
         if not self._over:
             self._close()
-            self._ended(end)
+            self._ended(end, origin)
 
-    # What the connection tells.
-
-    def connected(self, connection: _Connection) -> None:
-        """Keep the connection, to end it when the job is over."""
-        self._connection = connection
+    # What harpd says; see `harpcaller.connections.Receiver`.
 
     def received(self, replies: list[harpd.Reply]) -> None:
-        """Take replies in their legal order."""
-        if not replies:
+        """Take replies."""
+        if self._over:
             return
         self._quiet.reset(self._silence)
-        packets = [reply.data for reply in replies if isinstance(reply, harpd.Packet)]
+        packets = []
+        for reply in replies:
+            if isinstance(reply, harpd.Packet):
+                packets.append(reply.data)
+            elif isinstance(reply, harpd.Waiting):
+                self.lock = reply.lock
         if packets:
             self._keep(packets)
-        last = replies[-1]
-        if isinstance(last, EndResult):
-            self.fail(last)
 
-    def lost(self, reason: Failure, secured: bool) -> None:
-        """Learn that the connection is gone.
-
-        :param secured: whether TLS had come about.
-        """
-        self._connection = None
-        if secured:
-            text = "the connection to harpd ended before the end result"
-            self.fail(results.error(errors.CLOSED, text))
-        else:
-            text = "harpd closed the connection during the TLS handshake"
-            self.fail(results.error(errors.SSL, trust.describe(reason) or text))
+    def ended(self, last: EndResult | harpd.Procedures, origin: Origin | None) -> None:
+        """Take the end result."""
+        assert isinstance(last, EndResult)  # nothing else answers a call
+        self._attempt = None
+        self.fail(last, origin)
 
     # Flow: harpd is read from as fast as the database records, no faster.
 
     def _keep(self, packets: list[bytes]) -> None:
         size = sum(map(len, packets))
         self._unrecorded += size
-        if self._unrecorded > MAX_UNRECORDED and self._connection is not None:
-            self._connection.pause(True)
+        if self._unrecorded > MAX_UNRECORDED and self._attempt is not None:
+            self._attempt.pause(True)
+        text = "packets could not be recorded"
         self._record(packets).addCallbacks(
             lambda _: self._kept(size),
-            lambda failure: self.fail(
-                results.error(errors.OS_ERROR, "packets could not be recorded")
-            ),
+            lambda failure: self.fail(results.error(errors.OS_ERROR, text), Origin.DISPATCHER),
         )
 
     def _kept(self, size: int) -> None:
         self._unrecorded -= size
-        connection = self._connection
-        if connection is not None and connection.paused and self._unrecorded <= MAX_UNRECORDED:
-            connection.pause(False)
+        attempt = self._attempt
+        if attempt is not None and attempt.paused and self._unrecorded <= MAX_UNRECORDED:
+            attempt.pause(False)
             self._quiet.reset(self._silence)  # the silence was ours
 
     # Time limits.
 
     def _too_quiet(self) -> None:
-        if self._connection is not None and self._connection.paused:
+        if self._attempt is not None and self._attempt.paused:
             self._quiet = self._reactor.callLater(self._silence, self._too_quiet)
             return
-        limit = f"timeout: no message for {self._job.timeout:g} s"
-        self.fail(results.error(errors.TIMEOUT, limit))
+        self._time_out(f"timeout: no message for {self._job.timeout:g} s")
 
     def _too_long(self) -> None:
-        limit = f"max_exec_time: the job ran for {self._job.max_exec_time:g} s"
-        self.fail(results.error(errors.TIMEOUT, limit))
+        self._time_out(f"max_exec_time: the job ran for {self._job.max_exec_time:g} s")
 
-    # The end.
-
-    def _not_connected(self, failure: Failure) -> None:
-        self._connecting = None
-        code = getattr(failure.value, "osError", None) or getattr(failure.value, "errno", None)
-        kind = errors.OS_ERROR if code in _OWN_FAULTS else errors.NETWORK_ERROR
-        self.fail(results.error(kind, f"no connection to harpd: {failure.getErrorMessage()}"))
+    def _time_out(self, limit: str) -> None:
+        self.fail(results.error(errors.TIMEOUT, limit), Origin.DISPATCHER)
 
     def _close(self) -> None:
         self._over = True
         for timer in (self._quiet, self._whole):
             if timer.active():
                 timer.cancel()
-        if self._connection is not None:
-            self._connection.close()
-        elif self._connecting is not None:
-            self._connecting.cancel()
+        del self._quiet, self._whole  # one that went off holds us: a circle
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.cancel()
 
 
-def _tcp_endpoint(reactor: Any, host: Host) -> IStreamClientEndpoint:
-    # HostnameEndpoint, which tries all addresses of a name, waits 0.3 s before it tells that an
-    # address refused.
-    if isIPAddress(host.address):
-        return TCP4ClientEndpoint(reactor, host.address, host.port, CONNECT_TIMEOUT)
-    if isIPv6Address(host.address):
-        return TCP6ClientEndpoint(reactor, host.address, host.port, CONNECT_TIMEOUT)
-    return HostnameEndpoint(reactor, host.address, host.port, timeout=CONNECT_TIMEOUT)
+def describe(connections: Connections, host: Host) -> Deferred[EndResult | harpd.Procedures]:
+    """Ask a harpd what it offers.
+
+    :return: fires with that, or with the error that came in its place.
+    """
+    return _Question(connections, host).answer
 
 
-@implementer(IHandshakeListener)
-class _Connection(Protocol):
-    """The TLS connection of a conversation."""
+class _Question:
+    """The question what a harpd offers."""
 
-    def __init__(self, conversation: Conversation, request: harpd.CallRequest) -> None:
-        self._conversation = conversation
-        self._session = OutgoingCall(request)
-        self._secured = False
-        self._cut: IDelayedCall | None = None
-        self.paused = False
+    def __init__(self, connections: Connections, host: Host) -> None:
+        self.answer: Deferred[EndResult | harpd.Procedures] = Deferred()
+        auth = harpd.Auth(host.user, host.password)
+        request = harpd.DescribeRequest(harp=1, describe=True, auth=auth, keepalive=True)
+        self._limit = connections.reactor.callLater(DESCRIBE_LIMIT, self._too_long)
+        self._attempt = connections.ask(host, request, self)
 
-    def connectionMade(self) -> None:
-        transport: Any = self.transport
-        transport.setTcpNoDelay(True)
-        transport.setTcpKeepAlive(True)  # a harpd whose machine died sends nothing (tcp(7))
-        self._conversation.connected(self)
+    def received(self, replies: list[harpd.Reply]) -> None:
+        """Nothing comes before the answer."""
 
-    def handshakeCompleted(self) -> None:
-        # Not earlier: the password must not go to a peer that is not trusted.
-        assert self.transport is not None
-        self._secured = True
-        self.transport.write(self._session.request_line())
+    def ended(self, last: EndResult | harpd.Procedures, origin: Origin | None) -> None:
+        self._limit.cancel()
+        self.answer.callback(last)
 
-    def dataReceived(self, data: bytes) -> None:
-        if self._cut is not None:
-            return  # what comes behind the end must not gather in memory
-        replies: list[harpd.Reply] = []
-        try:
-            replies.extend(self._session.receive(data))
-        except RemoteProtocolError as error:
-            self._conversation.received(replies)  # those before the fault
-            self._conversation.fail(results.error(error.type, error.message))
-        else:
-            self._conversation.received(replies)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._cut is not None and self._cut.active():
-            self._cut.cancel()
-        self._conversation.lost(reason, self._secured)
-
-    def pause(self, paused: bool) -> None:
-        """Stop reading, or go on."""
-        transport: Any = self.transport
-        self.paused = paused
-        if paused:
-            transport.pauseProducing()
-        else:
-            transport.resumeProducing()
-
-    def close(self) -> None:
-        """End TLS properly, but not at any price."""
-        assert self.transport is not None
-        if self.paused:
-            self.pause(False)
-        self.transport.loseConnection()
-        self._cut = self._conversation._reactor.callLater(CLOSE_DEADLINE, self.abort)
-
-    def abort(self) -> None:
-        """Cut the connection."""
-        transport: Any = self.transport
-        transport.abortConnection()
+    def _too_long(self) -> None:
+        self._attempt.cancel()
+        text = f"harpd did not say within {DESCRIBE_LIMIT:g} s what it offers"
+        self.answer.callback(results.error(errors.TIMEOUT, text))

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import atexit
 import os
+import resource
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IListeningPort
-from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
 from harp.settings import ConfigError
-from harpcaller import config
+from harpcaller import config, logs
 from harpcaller.announcements import Announcements
-from harpcaller.api import ClientFactory, Parts
-from harpcaller.dispatcher import Dispatcher, Limits
-from harpcaller.hosts import HostsRegistry, HostsScript
-from harpcaller.listen import endpoint
+from harpcaller.api import Api, Parts
+from harpcaller.connection import ClientFactory
+from harpcaller.connections import Connections, endpoint_by
+from harpcaller.dispatcher import Dispatcher
+from harpcaller.hosts import HostsRegistry
+from harpcaller.ports import Ports
+from harpcaller.reload import Reloading
+from harpcaller.retention import Retention
 from harpcaller.store import JobStore
-from harpcaller.trust import ServerTrust
 
 
 class Options(usage.Options):
@@ -41,8 +44,9 @@ class Options(usage.Options):
         :raises UsageError: with every mistake in it.
         """
         mistakes: list[str] = []
+        self.file = Path(self["config"]).absolute()  # twistd changes the directory
         try:
-            self.config = config.load(Path(self["config"]))
+            self.config = config.load(self.file)
         except ConfigError as error:
             mistakes = error.mistakes
         if self["test"]:
@@ -59,29 +63,41 @@ class DispatcherService(Service):
     wait for it.
     """
 
-    _log = Logger("harpcaller")
+    _log = logs.logger("harpcaller")
 
-    def __init__(self, reactor: Any, config: config.Config) -> None:
+    def __init__(self, reactor: Any, file: Path, config: config.Config) -> None:
         self._reactor = reactor
-        self._config = config
-        self._trust = ServerTrust.from_files(config.ca_file, config.known_certs_file)
-        self._store = JobStore(str(config.database), reactor)
-        script = HostsScript(config.host_db_script, config.host_db, config.host_db_refresh)
-        self._hosts = HostsRegistry(reactor, reactor, script)
+        self._store = JobStore(str(config.database), reactor, config.capacity)
+        self._hosts = HostsRegistry(reactor, reactor, config.hosts)
         announcements = Announcements()
+        self._connections = connections = Connections(reactor, endpoint_by(reactor, config.trust))
         self._dispatcher = Dispatcher(
+            reactor, time.time, self._store, self._hosts, connections, announcements, config.limits
+        )
+        self._retention = Retention(reactor, time.time, self._store, config.ages)
+        parts = Parts(
+            version=version("harpcaller"),
+            dispatcher=self._dispatcher,
+            store=self._store,
+            hosts=self._hosts,
+            connections=connections,
+            retention=self._retention,
+            reload=self._reload,
+            announcements=announcements,
+            ready=self._when_ready,
+        )
+        self._ports = Ports(reactor, ClientFactory(reactor, Api(parts).respond))
+        self._reloading = Reloading(
             reactor,
-            time.time,
-            self._store,
+            file,
+            config,
+            self._ports,
             self._hosts,
-            self._trust,
-            announcements,
-            Limits(config.default_timeout, config.max_exec_time),
+            connections,
+            self._dispatcher,
+            self._retention,
         )
-        self._factory = ClientFactory(
-            Parts(reactor, self._dispatcher, self._store, announcements, self._when_ready)
-        )
-        self._ports: list[IListeningPort] = []
+        self._started: Deferred[None] = Deferred()
         self._is_ready = False
         self._waiting: list[Deferred[None]] = []
 
@@ -90,27 +106,27 @@ class DispatcherService(Service):
 
         :raises CannotListenError: if one can't be bound.
         """
-        for description in self._config.listen:
-            bound: list[IListeningPort | Failure] = []
-            endpoint(self._reactor, description).listen(self._factory).addBoth(bound.append)
-            for outcome in bound:
-                if isinstance(outcome, Failure):
-                    outcome.raiseException()
-                else:
-                    self._ports.append(outcome)
+        bound: list[Failure | None] = []
+        self._ports.open(self._reloading.config.listen).addBoth(bound.append)
+        for outcome in bound:
+            if isinstance(outcome, Failure):
+                outcome.raiseException()
+        self._reloading.privilegedStartService()
 
     def startService(self) -> None:
         """Open the store, take the hosts, put the last run's jobs in order; then answer."""
         super().startService()  # type: ignore[no-untyped-call]
-        if not self._trust.verifies:
+        logs.set_level(self._reloading.config.log_level)
+        if not self._reloading.config.trust.verifies:
             self._log.warn(
                 "neither ca_file nor known_certs_file is given: whoever answers at a host's address"
                 " gets its password and runs its jobs"
             )
-        Deferred.fromCoroutine(self._start()).addErrback(self._give_up)
+        starting = Deferred.fromCoroutine(self._start()).addErrback(self._give_up)
+        starting.chainDeferred(self._started)
 
     def stopService(self) -> Deferred[None]:
-        """Take no more requests, end what runs, close the store."""
+        """Take no more calls, give what runs its time, end it, close the store."""
         super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())
 
@@ -123,18 +139,29 @@ class DispatcherService(Service):
             return  # stopped meanwhile: no waiting job may be started now
         await self._dispatcher.recover()
         self._is_ready = True
+        self._retention.startService()
+        self._reloading.startService()
         self._log.info("harpcaller is ready")
         waiting, self._waiting = self._waiting, []
         for deferred in waiting:
             deferred.callback(None)
 
     async def _stop(self) -> None:
-        for port in self._ports:
-            await maybeDeferred(port.stopListening)
-        await self._dispatcher.stop()
-        if self._hosts.running:
-            await maybeDeferred(self._hosts.stopService)
+        if not self._is_ready and self._hosts.running:
+            await maybeDeferred(self._hosts.stopService)  # or their script would take its time
+        await self._started
+        await self._reloading.stopService()
+        # Those who wait for a result, or ask for one, are served until there is no more to come.
+        await self._dispatcher.stop(self._reloading.config.shutdown_grace)
+        await self._ports.close()
+        self._connections.close()
+        for service in (self._retention, self._hosts):
+            if service.running:
+                await maybeDeferred(service.stopService)
         await self._store.close()
+
+    def _reload(self) -> Deferred[list[str]]:
+        return self._reloading.reload()
 
     def _when_ready(self) -> Deferred[None]:
         ready: Deferred[None] = Deferred(self._waiting.remove)
@@ -154,6 +181,10 @@ def makeService(options: Options) -> IService:
     """Return the dispatcher made of its parts."""
     from twisted.internet import reactor  # noqa: PLC0415 - twistd has chosen it by now
 
+    # A connection for each running job and for each client: more than the 1024 of old programs,
+    # which are the soft limit only for the sake of select(2).
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     service = MultiService()
-    DispatcherService(reactor, options.config).setServiceParent(service)
+    DispatcherService(reactor, options.file, options.config).setServiceParent(service)
     return service

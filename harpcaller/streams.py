@@ -15,7 +15,8 @@ from zope.interface import implementer
 
 from harp.wire import dispatcher as wire
 from harpcaller.jobs import Job
-from harpcaller.store import JobStore
+from harpcaller.store import JobStore, Packet
+from harpcaller.summaries import end_of
 
 PAGE_PACKETS, PAGE_BYTES = 1000, 256 * 1024
 """What is read from the store, and so held in memory for one client, at once."""
@@ -40,12 +41,15 @@ class PacketStream:
     """One client's way through the packets of one job.
 
     It may be told what is announced (see `harpcaller.announcements`) before it is started.
+
+    :param detail: whether the client is to be told when each packet was recorded.
     """
 
-    def __init__(self, store: JobStore, job_id: str, client: Client) -> None:
+    def __init__(self, store: JobStore, job_id: str, client: Client, detail: bool = False) -> None:
         self._store = store
         self._job_id = job_id
         self._client = client
+        self._detail = detail
         self._next = 0  # the number of the packet that the client gets next
         self._known = 0  # how many packets are known to be in the store
         self._last: wire.Reply | None = None  # what follows the packets, if that is known
@@ -66,13 +70,17 @@ class PacketStream:
         self._busy = False
         self._advance()
 
-    def packets(self, first: int, packets: Sequence[bytes]) -> None:
+    def packets(self, first: int, packets: Sequence[bytes], recorded: float) -> None:
         """Learn of packets that have been recorded."""
         self._known = max(self._known, first + len(packets))
         idle = not (self._busy or self._paused or self._over)
         if idle and first <= self._next < self._known:
             new = packets[self._next - first :]
-            numbered = [wire.NumberedPacket(n, data) for n, data in enumerate(new, self._next)]
+            time = recorded if self._detail else None
+            numbered = [
+                wire.NumberedPacket(number, data, time)
+                for number, data in enumerate(new, self._next)
+            ]
             self._next = self._known
             self._client.write(numbered)
         else:
@@ -80,7 +88,7 @@ class PacketStream:
 
     def ended(self, job: Job) -> None:
         """Learn that the job has ended, so that all its packets are known."""
-        self._last = job.end
+        self._last = end_of(job, self._detail)
         self._advance()
 
     def pauseProducing(self) -> None:
@@ -107,13 +115,18 @@ class PacketStream:
             self._over = True
             self._client.finish(self._last)
 
-    def _replay(self, page: list[tuple[int, bytes]], known: int) -> None:
+    def _replay(self, page: list[Packet], known: int) -> None:
         self._busy = False
         if self._paused or self._over:
             return  # it is read again if it is wanted again, rather than kept
         if page:
             self._next = page[-1][0] + 1
-            self._client.write([wire.NumberedPacket(number, data) for number, data in page])
+            self._client.write(
+                [
+                    wire.NumberedPacket(number, data, recorded if self._detail else None)
+                    for number, data, recorded in page
+                ]
+            )
         else:
             self._next = known  # they are not kept any more; of later ones nothing is said
         self._advance()

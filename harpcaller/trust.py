@@ -18,10 +18,11 @@ from service_identity.hazmat import DNS_ID, DNSPattern, IPAddress_ID, IPAddressP
 from service_identity.pyopenssl import extract_patterns
 from twisted.internet import ssl
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
-from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from harpcaller.logs import logger
 
 MAX_MESSAGE = 1000
 """The longest account of a refusal in characters; most of it is what the certificate says."""
@@ -29,7 +30,7 @@ MAX_MESSAGE = 1000
 MAX_DNS_NAME = 253
 """The longest DNS name in bytes (RFC 1035, 2.3.4, without the lengths of its labels)."""
 
-_log = Logger()
+_log = logger("harpcaller.trust")
 
 _ServerId = DNS_ID | IPAddress_ID
 

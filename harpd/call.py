@@ -31,10 +31,18 @@ class CallProcess(Protocol):
     :param arguments: JSON, sent to the process first.
     :param caller: who takes the replies.
     :param kill: ends the process tree; called when there is no sense in its going on.
+    :param context: JSON of an object, sent after the arguments.
     """
 
-    def __init__(self, arguments: bytes, caller: Caller, kill: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        arguments: bytes,
+        caller: Caller,
+        kill: Callable[[], None],
+        context: bytes = b"{}",
+    ) -> None:
         self._arguments = arguments
+        self._context = context
         self._caller = caller
         self._kill = kill
         self._reader = LineReader(MAX_REPLY + ENVELOPE_ROOM)
@@ -49,9 +57,9 @@ class CallProcess(Protocol):
         return self.transport
 
     def connectionMade(self) -> None:
-        """Hand over the arguments."""
+        """Hand over the arguments and the context."""
         assert self.transport is not None
-        self.transport.write(self._arguments + b"\n")
+        self.transport.write(b"%b\n%b\n" % (self._arguments, self._context))
 
     def dataReceived(self, data: bytes) -> None:
         """Check what the process reports and pass it on."""

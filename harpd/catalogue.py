@@ -5,20 +5,23 @@ Runs in the zygote only: the file is the operator's code, the network-facing pro
 
 from __future__ import annotations
 
-import grp
 import inspect
-import os
-import pwd
+import math
 import sys
 import traceback
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
+from harpd.arguments import Parameters
+from harpd.identity import Identity, find_identity
 from harpd.proc import Groups, Procedure
 
 MODULE_NAME = "harpd_procedures"
+
+MAX_LOCK_NAME = 200
+"""The longest name of a lock in characters."""
 
 
 class CatalogueError(Exception):
@@ -33,12 +36,12 @@ class CatalogueError(Exception):
 
 
 @dataclass(frozen=True)
-class Identity:
-    """The user and groups that a call runs with, as numbers: no look-up is left for the fork."""
+class Defaults:
+    """What the configuration says for procedures that do not say it, see `harpd.proc.Procedure`."""
 
-    uid: int
-    gid: int
-    groups: tuple[int, ...]
+    timeout: float | None = None
+    uid: str | int | None = None
+    gid: Groups | None = None
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,17 @@ class Entry:
     """One procedure that may be called.
 
     :param identity: None if it runs as what the daemon runs as.
+    :param timeout: the longest run in seconds, None for no limit.
     """
 
     name: str
     procedure: Procedure
-    signature: inspect.Signature
+    parameters: Parameters
     identity: Identity | None
+    timeout: float | None
 
 
-def load(file: str) -> Mapping[str, Entry]:
+def load(file: str, defaults: Defaults = Defaults()) -> Mapping[str, Entry]:
     """Run the procedures file and return what is marked in it, by name.
 
     :raises CatalogueError: with every mistake that could be found.
@@ -75,13 +80,23 @@ def load(file: str) -> Mapping[str, Entry]:
         exec(code, module.__dict__)  # noqa: S102 - the operator's own file
     except BaseException as error:
         raise CatalogueError([_at_import(file, error)]) from error
-    mistakes: list[str] = []
-    entries = {
-        name: entry
+    marked = {
+        name: value
         for name, value in vars(module).items()
         if isinstance(value, Procedure) and not name.startswith("_")
-        if (entry := _entry(file, name, value, mistakes)) is not None
     }
+    mistakes = _default_mistakes(defaults)
+    if mistakes:
+        defaults = Defaults()  # that they are wrong is said once
+    if not marked:
+        mistakes.append(f"{file}: no procedure is marked in it")
+    entries: dict[str, Entry] = {}
+    for name, value in marked.items():
+        try:
+            entries[name] = _entry(name, value, defaults)
+        except CatalogueError as error:
+            where = _where(value) or file
+            mistakes += [f"{where}: procedure {name}: {mistake}" for mistake in error.mistakes]
     if mistakes:
         raise CatalogueError(mistakes)
     return entries
@@ -93,86 +108,93 @@ def _at_import(file: str, error: BaseException) -> str:
     return f"{file}{where}: {type(error).__name__}: {error}"
 
 
-def _entry(file: str, name: str, procedure: Procedure, mistakes: list[str]) -> Entry | None:
-    code = getattr(inspect.unwrap(procedure.function), "__code__", None)
-    where = f"{code.co_filename}, line {code.co_firstlineno}" if code else file
-    found = len(mistakes)
+def _where(procedure: Procedure) -> str | None:
+    if _is_empty(procedure):
+        return None
+    code = getattr(inspect.unwrap(_target(procedure)), "__code__", None)
+    return f"{code.co_filename}, line {code.co_firstlineno}" if code else None
 
-    def mistake(what: str) -> None:
-        mistakes.append(f"{where}: procedure {name}: {what}")
 
-    timeout = procedure.timeout
-    if timeout is not None and (
-        isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0
-    ):
-        mistake(f"timeout must be a number of seconds above 0, not {timeout!r}")
-    function = procedure.function
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        mistake("is a coroutine function, which nothing here would await")
-    if inspect.isgeneratorfunction(function) and not procedure.streaming:
-        mistake("yields, so it must be marked with streaming_procedure")
-    signature = identity = None
+def _is_empty(procedure: Procedure) -> bool:
+    return procedure.function is None and type(procedure).__call__ is Procedure.__call__
+
+
+def _target(procedure: Procedure) -> Callable[..., Any]:
+    """Return what has the signature of the procedure."""
+    return procedure.__call__ if procedure.function is None else procedure.function
+
+
+def _default_mistakes(defaults: Defaults) -> list[str]:
+    mistakes = list(_time_mistakes("timeout", defaults.timeout))
     try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        mistake("is not a function with a signature")
-    try:
-        identity = _identity(procedure.uid, procedure.gid)
+        find_identity(defaults.uid, defaults.gid)
     except LookupError as error:
-        mistake(str(error.args[0]))
-    if len(mistakes) > found or signature is None:
-        return None
-    return Entry(name, procedure, signature, identity)
+        mistakes.append(str(error.args[0]))
+    return [f"defaults of the procedures: {mistake}" for mistake in mistakes]
 
 
-def _identity(uid: str | int | None, gid: Groups | None) -> Identity | None:
-    if uid is None and gid is None:
-        return None
-    groups: tuple[int, ...] | None = None
-    if gid is not None:
-        names = list(gid) if isinstance(gid, Sequence) and not isinstance(gid, str) else [gid]
-        if not names:
-            raise LookupError("gid is an empty list")
-        groups = tuple(_group(name) for name in names)
+def _entry(name: str, procedure: Procedure, defaults: Defaults) -> Entry:
+    mistakes = [*_option_mistakes(procedure), *_kind_mistakes(procedure)]
+    parameters = identity = None
+    try:
+        parameters = Parameters(_target(procedure), _context_parameter(procedure))
+    except LookupError as error:
+        mistakes.append(str(error.args[0]))
+    except (TypeError, ValueError):
+        mistakes.append("is not a function with a signature")
+    uid, gid = procedure.uid, procedure.gid
     if uid is None:
-        user_id = os.geteuid()
-    else:
-        user = _user(uid)
-        user_id = user.pw_uid if user else int(uid)
-        if groups is None:
-            if user is None:
-                raise LookupError(f"uid {uid} has no entry in the user database, so give gid too")
-            groups = (
-                user.pw_gid,
-                *(g for g in os.getgrouplist(user.pw_name, user.pw_gid) if g != user.pw_gid),
-            )
-    assert groups is not None
-    return Identity(user_id, groups[0], groups)
-
-
-def _user(uid: str | int) -> pwd.struct_passwd | None:
+        uid = defaults.uid
+        # Somebody else's groups would be no help to a user whom the procedure names.
+        gid = defaults.gid if gid is None else gid
     try:
-        if isinstance(uid, str):
-            return pwd.getpwnam(uid)
-        if _is_id(uid):
-            return pwd.getpwuid(uid)
-    except KeyError:
-        if _is_id(uid):
-            return None
-    raise LookupError(f"there is no user {uid!r}")
+        identity = find_identity(uid, gid)
+    except LookupError as error:
+        mistakes.append(str(error.args[0]))
+    if mistakes or parameters is None:
+        raise CatalogueError(mistakes)
+    timeout = defaults.timeout if procedure.timeout is None else procedure.timeout
+    return Entry(name, procedure, parameters, identity, None if timeout == math.inf else timeout)
 
 
-def _group(gid: str | int) -> int:
-    try:
-        if isinstance(gid, str):
-            return grp.getgrnam(gid).gr_gid
-        if _is_id(gid):
-            return gid
-    except KeyError:
-        pass
-    raise LookupError(f"there is no group {gid!r}")
+def _context_parameter(procedure: Procedure) -> str | None:
+    if procedure.context is True:
+        return "context"
+    return procedure.context if isinstance(procedure.context, str) else None
 
 
-def _is_id(value: object) -> TypeGuard[int]:
-    # The last number of 32 bits tells the kernel to change nothing (setresuid(2)).
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32 - 1
+def _option_mistakes(procedure: Procedure) -> Iterator[str]:
+    yield from _time_mistakes("timeout", procedure.timeout)
+    context, lock, wait = procedure.context, procedure.lock, procedure.lock_wait
+    if not isinstance(context, bool | str):
+        yield f"context must be True or the name of a parameter, not {context!r}"
+    if lock is not None and not _is_name(lock):
+        yield f"lock must be a name of 1 to {MAX_LOCK_NAME} printable characters, not {lock!r}"
+    if wait is not None and lock is None:
+        yield "lock_wait is of no use without lock"
+    elif wait is not None and not (_is_number(wait) and 0 <= wait < math.inf):
+        yield f"lock_wait must be a number of seconds, 0 or more, not {wait!r}"
+
+
+def _time_mistakes(name: str, seconds: object) -> Iterator[str]:
+    if seconds is not None and not (_is_number(seconds) and seconds > 0):
+        yield f"{name} must be a number of seconds above 0, not {seconds!r}"
+
+
+def _kind_mistakes(procedure: Procedure) -> Iterator[str]:
+    if _is_empty(procedure):
+        yield "has neither a function nor a __call__ of its own"
+    functions = (_target(procedure), procedure.__call__)
+    if any(inspect.iscoroutinefunction(f) or inspect.isasyncgenfunction(f) for f in functions):
+        yield "is a coroutine function, which nothing here would await"
+    if not procedure.streaming and any(map(inspect.isgeneratorfunction, functions)):
+        how = "a StreamingProcedure" if procedure.function is None else "a streaming_procedure"
+        yield f"yields, so it must be {how}"
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_LOCK_NAME and value.isprintable()
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

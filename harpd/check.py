@@ -5,22 +5,26 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from harpd.zygote import MAX_MESSAGE
-from harpd.zygote_process import zygote_command, zygote_settings
+from harpd.zygote_command import zygote_command, zygote_settings
 
 TIME_LIMIT = 60.0
 """Seconds in which the file must have been loaded."""
 
 
-def check_procedures(file: str, path: list[str]) -> list[str]:
+def check_procedures(
+    file: str, path: list[str], defaults: Mapping[str, Any] | None = None
+) -> list[str]:
     """Load the procedures file in another process and return its mistakes, one sentence each.
 
     Blocks until it is loaded. What the file prints goes to standard error.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    settings = replace(zygote_settings(file, path), control=theirs.fileno())
+    settings = replace(zygote_settings(file, path, defaults=defaults), control=theirs.fileno())
     with ours:
         with theirs:
             zygote = subprocess.Popen(  # noqa: S603 - this interpreter, no shell

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from harpd import tree
+from harpd.arguments import ArgumentError
 from harpd.catalogue import Entry
 from harpd.proc import Result
 
@@ -41,16 +42,18 @@ class _Unreportable(BaseException):
 class _Refusal(Exception):
     """The call can't be carried out; becomes an ``error`` on the wire."""
 
-    def __init__(self, type: str, message: str) -> None:
+    def __init__(self, type: str, message: str, data: Any = None) -> None:
         super().__init__(message)
         self.type = type
+        self.data = data
 
 
 @dataclass(frozen=True)
 class Call:
     """What the fork needs to know.
 
-    :param connection: the call's own socket: the arguments come in, the replies go out.
+    :param connection: the call's own socket: a line with the arguments and one with the context
+        come in, the replies go out.
     :param output: the file descriptor that takes what the procedure prints.
     :param max_line: the longest line in bytes that may be reported.
     """
@@ -61,30 +64,33 @@ class Call:
     max_line: int
 
 
-def run(call: Call, zygote: int) -> NoReturn:
+def run(call: Call, zygote: int, guard: int) -> NoReturn:
     """Run the call in this process and end it.
 
-    :param zygote: the process id of the parent, to die with.
+    :param zygote: the process id of the parent.
+    :param guard: the process id of its parent, which ends this one when the zygote has died.
     """
     status = 1
     output = _identity(call.output)
+    notice = _Notice(zygote, guard)
     try:
         report = _Report(call.connection, call.max_line)
         try:
-            _become(call, zygote)
+            _become(call, zygote, notice)
             _carry_out(call, report)
             status = 0
         except Terminated:
             status = 128 + signal.SIGTERM
         except _Refusal as refusal:
-            report.error(refusal.type, str(refusal))
+            report.error(refusal)
         except _Unreportable as error:
             _complain(output, f"the end of the call can't be reported: {error}\n")
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        notice.raises = False
+        signal.signal(signal.SIGTERM, notice)  # which the procedure may have replaced
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):  # the procedure may have closed or replaced it
                 stream.flush()
-        if status > 1:
+        if notice.given:
             _wait_for_descendants()
     except BaseException:
         _complain(output, traceback.format_exc())
@@ -92,7 +98,7 @@ def run(call: Call, zygote: int) -> NoReturn:
         os._exit(status)
 
 
-def _become(call: Call, zygote: int) -> None:
+def _become(call: Call, zygote: int, notice: _Notice) -> None:
     """Take the order of facts: session, descriptors, groups, user, and only then the parent."""
     try:
         os.setsid()
@@ -106,26 +112,43 @@ def _become(call: Call, zygote: int) -> None:
                 os.setgroups(identity.groups)
             os.setresgid(identity.gid, identity.gid, identity.gid)
             os.setresuid(identity.uid, identity.uid, identity.uid)
-        tree.die_with_parent(zygote)
-        signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGTERM, notice)
+        tree.terminate_with_parent(zygote)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # which the zygote blocked
     except OSError as error:
         raise _Refusal(SYSTEM_ERROR, f"the process of the call: {error}") from error
 
 
-def _terminate(number: int, frame: object) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise Terminated
+class _Notice:
+    """What TERM does, and whether it has come.
+
+    It comes from the zygote or from its guard, and from the kernel when one of them has died. If
+    both have, nobody is left who would end this call, so it ends itself with its whole tree.
+    """
+
+    def __init__(self, zygote: int, guard: int) -> None:
+        self.given = False
+        self.raises = True
+        self._leader = os.getpid()
+        self._superiors = {zygote, guard}
+
+    def __call__(self, number: int, frame: object) -> None:
+        if os.getpid() == self._leader and os.getppid() not in self._superiors:
+            tree.kill(self._leader)
+        first, self.given = not self.given, True
+        if first and self.raises:
+            raise Terminated
 
 
 def _carry_out(call: Call, report: _Report) -> None:
-    args, kwargs = _arguments(call.connection)
+    arguments, context = _request(call.connection)
     try:
-        call.entry.signature.bind(*args, **kwargs)
-    except TypeError as error:
-        raise _Refusal(INVALID_ARGUMENT_LIST, f"{call.entry.name}: {error}") from error
+        args, kwargs = call.entry.parameters.bind(arguments, context)
+    except ArgumentError as error:
+        message = f"{call.entry.name}: {error}"
+        raise _Refusal(INVALID_ARGUMENT_LIST, message, error.data) from error
     try:
-        outcome = call.entry.procedure.function(*args, **kwargs)
+        outcome = call.entry.procedure(*args, **kwargs)
         if call.entry.procedure.streaming:
             outcome = _stream(outcome, report)
     except (_Refusal, _Unreportable, Terminated):
@@ -138,13 +161,13 @@ def _carry_out(call: Call, report: _Report) -> None:
         report.result(outcome)
 
 
-def _arguments(connection: socket.socket) -> tuple[list[Any], dict[str, Any]]:
+def _request(connection: socket.socket) -> tuple[Any, Any]:
+    """Return the arguments and the context."""
     with connection.makefile("rb") as lines:
         try:
-            arguments = json.loads(lines.readline())
+            return json.loads(lines.readline()), json.loads(lines.readline())
         except (ValueError, RecursionError) as error:
-            raise _Refusal(INVALID_REQUEST, f"arguments can't be understood: {error}") from error
-    return (arguments, {}) if isinstance(arguments, list) else ([], arguments)
+            raise _Refusal(INVALID_REQUEST, f"arguments or context: {error}") from error
 
 
 def _stream(packets: Any, report: _Report) -> Any:
@@ -198,9 +221,12 @@ class _Report:
         }
         self._send('{"exception":%s}\n', "exception", fault)
 
-    def error(self, type: str, message: str) -> None:
-        text = message.encode(errors="backslashreplace").decode()
-        self._send('{"harp":1,"error":%s}\n', "error", {"type": type, "message": text})
+    def error(self, refusal: _Refusal) -> None:
+        text = str(refusal).encode(errors="backslashreplace").decode()
+        fault = {"type": refusal.type, "message": text}
+        if refusal.data is not None:
+            fault["data"] = refusal.data
+        self._send('{"harp":1,"error":%s}\n', "error", fault)
 
     def _send(self, line: str, what: str, value: Any) -> None:
         try:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificates
@@ -18,8 +18,12 @@ from harp import settings
 from harp.settings import Section
 from harp.wire.harpd import DEFAULT_PORT
 from harpd.auth import Authenticator
+from harpd.zygote_command import KILL_GRACE
 
 T = TypeVar("T")
+
+SHUTDOWN_GRACE = 30.0
+"""Seconds for running calls when the daemon is stopped."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,9 @@ class Config:
     :param address: the address to listen on, empty for all of this machine.
     :param tls: the certificate and key that harpd shows.
     :param path: folders with modules that the procedures import.
+    :param defaults: for all procedures, by the names of their options.
+    :param shutdown_grace: seconds for running calls when the daemon is stopped.
+    :param kill_grace: seconds between TERM and KILL.
     """
 
     address: str
@@ -36,10 +43,15 @@ class Config:
     tls: CertificateOptions
     authenticator: Authenticator
     path: list[str]
+    defaults: Mapping[str, Any]
+    shutdown_grace: float
+    kill_grace: float
 
 
 def load(file: Path) -> Config:
     """Read the configuration file.
+
+    A relative path in it starts at the folder of the file itself.
 
     :raises ConfigError: with every mistake and its key and line.
     """
@@ -50,9 +62,36 @@ def load(file: Path) -> Config:
         tls = _tls(network)
         authenticator = _authenticator(root.section("authentication"))
         path = root.section("python").texts("path", default=[]) if "python" in root else []
+        defaults = _defaults(root.section("defaults")) if "defaults" in root else {}
+        shutdown_grace = root.seconds("shutdown_grace", default=SHUTDOWN_GRACE)
+        kill_grace = root.seconds("kill_grace", default=KILL_GRACE)
     assert tls is not None
     assert authenticator is not None
-    return Config("" if address == "*" else address, port, tls, authenticator, path)
+    return Config(
+        "" if address == "*" else address,
+        port,
+        tls,
+        authenticator,
+        [str(root.folder / folder) for folder in path],
+        defaults,
+        shutdown_grace,
+        kill_grace,
+    )
+
+
+def _defaults(section: Section) -> dict[str, Any]:
+    """Read what holds for procedures that do not say otherwise; who there is, the zygote finds."""
+    found: dict[str, Any] = {}
+    if "timeout" in section:
+        found["timeout"] = section.seconds("timeout", default=1.0)
+    if "uid" in section:
+        uid = section.names("uid", "the name or number of a user")
+        if isinstance(uid, list):
+            section.mistake("uid", "must be the name or number of one user")
+        found["uid"] = uid
+    if "gid" in section:
+        found["gid"] = section.names("gid", "the name or number of a group, or a list of them")
+    return found
 
 
 def _tls(network: Section) -> CertificateOptions | None:
@@ -77,11 +116,12 @@ def _tls(network: Section) -> CertificateOptions | None:
 
 
 def _pem(network: Section, key: str, what: str, load: Callable[[bytes], T]) -> T | None:
-    file = network.text(key)
-    if not file:
+    name = network.text(key)
+    if not name:
         return None
+    file = network.folder / name
     try:
-        return load(Path(file).read_bytes())
+        return load(file.read_bytes())
     except (OSError, ValueError, TypeError) as error:  # the last: it is encrypted
         network.mistake(key, f"{file}: no {what} can be read: {error}")
         return None

@@ -7,7 +7,7 @@ loaded into the process that every call is forked from, so it imports as little 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, overload
+from typing import Any, TypedDict, Unpack, overload
 
 Groups = str | int | Sequence[str | int]
 
@@ -22,32 +22,87 @@ class Result:
         self.value = value
 
 
-class Procedure:
-    """A function that can be called from outside; what it returns is the end result.
+class Options(TypedDict, total=False):
+    """The options of the decorators, which are those of `Procedure`."""
 
-    :param timeout: the longest run in seconds, None for no limit.
-    :param uid: name or number of the user it runs as, None for the daemon's own.
-    :param gid: name or number of the group it runs with, or a list whose first is the primary and
-        whose rest are the supplementary groups. None takes the groups of ``uid``.
+    timeout: float | None
+    uid: str | int | None
+    gid: Groups | None
+    context: bool | str | None
+    lock: str | None
+    lock_wait: float | None
+
+
+class Procedure:
+    """Something that can be called from outside; what it returns is the end result.
+
+    Either a function is given, or a subclass has a ``__call__`` of its own. An instance in a global
+    variable is a procedure with the variable's name.
+
+    Where its parameters have type hints the arguments must fit them: None, bool, int (which True
+    and 1.0 do not fit), float (which 1 fits), str, list, Sequence, tuple, dict, Mapping, TypedDict
+    (with no key that it does not name), unions, Literal, Annotated and NewType. A default of None
+    fits too. Hints of other kinds are not checked. A function gets the values as JSON gave them: a
+    list where the hint says tuple.
+
+    An option that is None, or not given, is not said: then an attribute of the class says it, else
+    (timeout, uid and gid) the defaults of harpd's configuration, else the first value named below.
+
+    :param timeout: no limit, or the longest run in seconds; ``math.inf`` says that there is no
+        limit, whatever the default.
+    :param uid: the daemon's own user, or the name or number of the user it runs as;
+        ``os.getuid()`` says the daemon's own, whatever the default.
+    :param gid: the groups of the user, or the name or number of the group it runs with, or a list
+        whose first is the primary and whose rest are the supplementary groups. The default for
+        ``gid`` holds only where no ``uid`` is said either: a user comes with his own groups.
+    :param context: nothing, or the name of the parameter that gets the context of the call; True
+        for one with the name ``context``. The context is a dict with "user" (the login at harpd),
+        "client" (the address that the call came from) and what the caller says beside, like
+        "job_id". A caller can't give an argument for this parameter.
+    :param lock: nothing, or the name of a lock: of the calls whose procedures name it, on this
+        machine, one runs at a time.
+    :param lock_wait: for ever, or the seconds to wait for the lock, after which the call fails; 0
+        fails at once.
     """
 
     streaming = False
+    function: Callable[..., Any] | None = None
+    timeout: float | None = None
+    uid: str | int | None = None
+    gid: Groups | None = None
+    context: bool | str = False
+    lock: str | None = None
+    lock_wait: float | None = None
 
     def __init__(
         self,
-        function: Callable[..., Any],
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
         timeout: float | None = None,
         uid: str | int | None = None,
         gid: Groups | None = None,
+        context: bool | str | None = None,
+        lock: str | None = None,
+        lock_wait: float | None = None,
     ) -> None:
-        self.function = function
-        self.timeout = timeout
-        self.uid = uid
-        self.gid = gid
-        self.__doc__ = function.__doc__
+        said = {
+            "timeout": timeout,
+            "uid": uid,
+            "gid": gid,
+            "context": context,
+            "lock": lock,
+            "lock_wait": lock_wait,
+        }
+        vars(self).update((name, value) for name, value in said.items() if value is not None)
+        if function is not None:
+            self.function = function
+            self.__doc__ = function.__doc__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function as if it were not marked."""
+        if self.function is None:
+            raise TypeError(f"{type(self).__name__} has neither a function nor a __call__")
         return self.function(*args, **kwargs)
 
 
@@ -63,14 +118,9 @@ _Decorator = Callable[[Callable[..., Any]], Procedure]
 @overload
 def procedure(function: Callable[..., Any], /) -> Procedure: ...
 @overload
+def procedure(**options: Unpack[Options]) -> _Decorator: ...
 def procedure(
-    *,
-    timeout: float | None = None,
-    uid: str | int | None = None,
-    gid: Groups | None = None,
-) -> _Decorator: ...
-def procedure(
-    function: Callable[..., Any] | None = None, /, **options: Any
+    function: Callable[..., Any] | None = None, /, **options: Unpack[Options]
 ) -> Procedure | _Decorator:
     """Mark a function as a procedure, bare or with the options of `Procedure`."""
     return _mark(Procedure, function, options)
@@ -79,21 +129,16 @@ def procedure(
 @overload
 def streaming_procedure(function: Callable[..., Any], /) -> Procedure: ...
 @overload
+def streaming_procedure(**options: Unpack[Options]) -> _Decorator: ...
 def streaming_procedure(
-    *,
-    timeout: float | None = None,
-    uid: str | int | None = None,
-    gid: Groups | None = None,
-) -> _Decorator: ...
-def streaming_procedure(
-    function: Callable[..., Any] | None = None, /, **options: Any
+    function: Callable[..., Any] | None = None, /, **options: Unpack[Options]
 ) -> Procedure | _Decorator:
     """Mark a generator function as a streaming procedure, bare or with the options."""
     return _mark(StreamingProcedure, function, options)
 
 
 def _mark(
-    kind: type[Procedure], function: Callable[..., Any] | None, options: dict[str, Any]
+    kind: type[Procedure], function: Callable[..., Any] | None, options: Options
 ) -> Procedure | _Decorator:
     def decorate(function: Callable[..., Any]) -> Procedure:
         return kind(function, **options)

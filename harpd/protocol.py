@@ -1,69 +1,51 @@
-"""One TLS connection carries one call: request in, replies out, then it is closed.
+"""One TLS connection: request lines in, one conversation at a time, and an end that comes.
 
-The order of messages is `harp.session.IncomingCall`'s, the process is `harpd.spawner`'s.
+What becomes of a request is the business of `harpd.conversation`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks
-from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from harp import errors
-from harp.errors import ErrorType, LocalProtocolError, RemoteProtocolError
-from harp.flow import register_producer, write_last
-from harp.logs import shown
-from harp.session import CallState, IncomingCall
-from harp.wire import harpd, results
+from harp.flow import SLICE, register_producer, write_last
 from harp.wire.lines import MAX_REQUEST, LineReader, LineTooLongError
-from harp.wire.results import EndResult
-from harp.wire.text import refuse_repeated_keys
-from harpd.auth import Login
-from harpd.call import CallProcess
-from harpd.spawner import Spawner
-from harpd.zygote_process import ProceduresError
+from harpd.conversation import Conversation, Parts
+from harpd.deadline import Deadline
 
 REQUEST_DEADLINE = 30.0
 """Seconds from the connection to the end of its login; TLS's handshake is in it."""
+
+IDLE_DEADLINE = 120.0
+"""Seconds from one conversation to the login of the next, where the client wants to keep it."""
 
 CLOSE_DEADLINE = 120.0
 """Seconds without progress, at the end, after which the connection is cut: for each slice of a
 long result, and for the peer's end of TLS."""
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What all connections share."""
-
-    reactor: Any
-    login: Login
-    spawner: Spawner
-
-
 class HarpdProtocol(Protocol):
     """The server's end of one connection."""
 
-    _log = Logger("harpd.call")
-
-    def __init__(self, parts: Parts, client: str, lost: Callable[[HarpdProtocol], None]) -> None:
+    def __init__(self, parts: Parts, client: str, factory: HarpdFactory) -> None:
+        self.client = client
+        self.deadline = Deadline(parts.reactor)
         self._parts = parts
-        self._client = client
-        self._lost = lost
+        self._factory = factory
         self._reader = LineReader(MAX_REQUEST)
-        self._session = IncomingCall()
-        self._requested = False
-        self._deadline: IDelayedCall | None = None
-        self._process: CallProcess | None = None
-        self._kill: Callable[[], None] | None = None
-        self._number = 0
+        self._conversation: Conversation | None = None
+        self._is_ending = False
 
-    # A call's way: the request line, the login, the acknowledgement, the process, its replies.
+    @property
+    def has_process(self) -> bool:
+        """Whether a procedure runs for this connection."""
+        return self._conversation is not None and self._conversation.has_process
 
     def connectionMade(self) -> None:
         """Wait for the request, but not for ever."""
@@ -71,171 +53,134 @@ class HarpdProtocol(Protocol):
         self.transport.setTcpNoDelay(True)  # type: ignore[attr-defined]
         # A caller whose machine has died sends nothing; this finds it out (tcp(7)).
         self.transport.setTcpKeepAlive(True)  # type: ignore[attr-defined]
-        self._arm(REQUEST_DEADLINE, self._cut)
+        self._await_request(REQUEST_DEADLINE)
+
+    def _await_request(self, limit: float) -> None:
+        self._conversation = Conversation(self._parts, self)
+        self.deadline.set(limit, self._cut)
 
     def dataReceived(self, data: bytes) -> None:
         """Take the request line; anything behind it is one mistake more."""
-        if self._session.state is CallState.ENDED:
+        conversation = self._conversation
+        if conversation is None:
+            # Before the last answer has gone, so it has not been read: the end of the agreement.
+            self._is_ending = True
             return
         self._reader.feed(data)
         try:
-            line = None if self._requested else self._reader.next_line()
-            if line is None and not self._requested:
-                return
-            if self._reader.has_more:
-                raise RemoteProtocolError(
-                    errors.INVALID_REQUEST, "there is data after the request line"
-                )
-            assert line is not None
-            self._requested = True
-            request = harpd.decode_request_line(line)
-            if isinstance(request, harpd.DescribeRequest):
-                raise RemoteProtocolError(errors.INVALID_REQUEST, "`describe` is not known here")
-            self._call(line, request).addErrback(self._failed)
+            line = None if conversation.is_requested else self._reader.next_line()
         except LineTooLongError as error:
-            self._refuse(errors.INVALID_REQUEST, f"in the request, {error}")
-        except RemoteProtocolError as error:
-            self._refuse(error.type, error.message)
-
-    @inlineCallbacks
-    def _call(self, line: bytes, request: harpd.CallRequest) -> Any:
-        if not (yield self._parts.login.check(request.auth.user, request.auth.password)):
-            self._log.warn("login of {user} from {client} refused", **self._who(request))
-            self._refuse(errors.AUTH_ERROR, "unknown user or wrong password")
+            conversation.refuse(errors.INVALID_REQUEST, f"in the request, {error}")
             return
-        self._disarm()
-        refuse_repeated_keys(line)  # which costs too much for somebody unknown
-        try:
-            catalogue = yield self._parts.spawner.catalogue()
-        except ProceduresError as error:
-            self._refuse(errors.PROCEDURE_LOADING_ERROR, str(error))
+        if line is None and not conversation.is_requested:
             return
-        if self._session.state is CallState.ENDED:
-            return  # the client left meanwhile
-        offer = catalogue.get(request.procedure)
-        if offer is None:
-            name = request.procedure
-            self._refuse(errors.NO_SUCH_PROCEDURE, f"no procedure {name}", {"procedure": name})
-            return
-        self._number = self._parts.spawner.next_number()
-        self._log.info("call {number} of {procedure} by {user} from {client}", **self._who(request))
-        self._send(harpd.Ack(offer.streaming))
-        self._process, self._kill = self._parts.spawner.start(
-            self._number, request.procedure, bytes(request.arguments), self
-        )
-        # A client that reads slowly slows the procedure down.
-        register_producer(self.transport, self._process.producer)
-        if offer.timeout is not None:
-            self._arm(offer.timeout, self._time_out, offer.timeout)
-
-    def replies(self, replies: list[harpd.Reply]) -> None:
-        """Pass on what the process reports; see `harpd.call.Caller`."""
-        if self._session.state is CallState.ENDED:
-            return
-        *before, last = replies
-        try:
-            if isinstance(last, EndResult):
-                self._write(before)
-                self._end(last)
-            else:
-                self._write(replies)
-        except LocalProtocolError as error:
-            # Only code that writes to the call's socket by itself comes to this.
-            text = f"the process of the call reported {error}"
-            self._refuse(errors.INVALID_MESSAGE, text)
+        if self._reader.has_more:
+            conversation.refuse(errors.INVALID_REQUEST, "there is data after the request line")
+        elif self._factory.is_stopping:
+            conversation.refuse(errors.SHUTDOWN, "harpd is being stopped")
+        else:
+            assert line is not None
+            conversation.take(line)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Cancel the call if the connection was closed before its end result."""
-        self._disarm()
-        if self._session.state is not CallState.ENDED:
-            self._session.state = CallState.ENDED
-            if self._kill is not None:
-                self._log.info("call {number}: its client has left", number=self._number)
-                self._kill()
-        self._let_go()
-        self._process = None  # a circle, which would keep what it holds until it is looked for
-        self._lost(self)
+        self.deadline.clear()
+        conversation, self._conversation = self._conversation, None
+        if conversation is not None:
+            conversation.leave()
+        self._factory.gone(self)
 
-    # The ways in which it ends early.
+    # The daemon's end.
+
+    def refuse_for_shutdown(self) -> None:
+        """End the request, if there is one."""
+        if self._conversation is not None and self._conversation.is_requested:
+            self._conversation.refuse(errors.SHUTDOWN, "harpd is being stopped")
 
     def shut_down(self) -> None:
-        """End the call because the daemon ends; who has not asked for one gets no answer."""
-        if not self._requested:
-            self._cut()
-            return
-        self._refuse(errors.SHUTDOWN, "harpd is being stopped")
-
-    def _time_out(self, limit: float) -> None:
-        self._refuse(errors.TIMEOUT, f"the procedure's own limit of {limit:g} s was exceeded")
-
-    def _failed(self, failure: Failure) -> None:
-        if isinstance(failure.value, RemoteProtocolError):
-            self._refuse(failure.value.type, failure.value.message)
-        elif failure.check(OSError):
-            self._refuse(errors.SYSTEM_ERROR, failure.getErrorMessage())
+        """End the connection; who has not asked for anything gets no answer."""
+        if self._conversation is None:
+            self._is_ending = True  # as soon as the last answer has gone
+        elif self._conversation.is_requested:
+            self.refuse_for_shutdown()
         else:
-            self._log.failure("call {number}", failure, number=self._number)
-            self._refuse(errors.SYSTEM_ERROR, "harpd failed, see its log")
+            self._cut()
 
-    def _refuse(self, type: ErrorType, message: str, data: Any = None) -> None:
-        if self._session.state is not CallState.ENDED:
-            self._log.info(
-                "{client}, call {number}: {type}: {message}",
-                client=self._client,
-                number=self._number or "not started",
-                type=type.name,
-                message=shown(message),
-            )
-            more = () if data is None else (data,)
-            self._end(results.error(type, message, *more))
-            if self._kill is not None:
-                self._kill()
+    # What the conversation does with its connection; see `harpd.conversation.Connection`.
 
-    # What goes out.
+    def send(self, data: bytes) -> None:
+        """Send something before the end."""
+        assert self.transport is not None
+        self.transport.write(data)
 
-    def _end(self, end: EndResult) -> None:
-        line = self._session.send(end)
+    def produce(self, producer: IPushProducer) -> None:
+        """Pause and resume what comes from a producer."""
+        register_producer(self.transport, producer)
+
+    def finish(self, line: bytes, keep: bool) -> None:
+        """Send the last line, and take the next request if the client wants to keep this."""
+        self._conversation = None
         assert self.transport is not None
         self.transport.unregisterProducer()  # type: ignore[attr-defined]
-        self._let_go()
-        write_last(self.transport, line, self._progress, self.transport.loseConnection)
+        self._is_ending = not keep or self._factory.is_stopping
+        if self._is_ending or len(line) > SLICE:
+            write_last(self.transport, line, self._progress, self._written)
+        else:
+            gate = _Gate(self._gone_out)
+            self.transport.registerProducer(gate, True)  # type: ignore[attr-defined]
+            self.transport.write(line)
+            self._progress()
+            gate.wait()
+        self._factory.conversation_ended()
+
+    def _gone_out(self) -> None:
+        assert self.transport is not None
+        self.transport.unregisterProducer()  # type: ignore[attr-defined]
+        self._written()
+
+    def _written(self) -> None:
+        assert self.transport is not None
+        if self._is_ending:
+            self.transport.loseConnection()
+        else:
+            self._await_request(IDLE_DEADLINE)
 
     def _progress(self) -> None:
-        self._arm(CLOSE_DEADLINE, self._cut)
-
-    def _let_go(self) -> None:
-        """Have the process read to its end: if it stayed paused, it would stay open for ever."""
-        if self._process is not None:
-            self._process.producer.resumeProducing()
-
-    def _send(self, reply: harpd.Reply) -> None:
-        self._write([reply])
-
-    def _write(self, replies: list[harpd.Reply]) -> None:
-        assert self.transport is not None
-        self.transport.write(b"".join(map(self._session.send, replies)))
-
-    def _who(self, request: harpd.CallRequest) -> dict[str, Any]:
-        return {
-            "number": self._number,
-            "procedure": shown(request.procedure),
-            "user": shown(request.auth.user),
-            "client": self._client,
-        }
-
-    # One deadline at a time.
-
-    def _arm(self, delay: float, function: Callable[..., None], *args: Any) -> None:
-        self._disarm()
-        self._deadline = self._parts.reactor.callLater(delay, function, *args)
-
-    def _disarm(self) -> None:
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
+        self.deadline.set(CLOSE_DEADLINE, self._cut)
 
     def _cut(self) -> None:
         assert self.transport is not None
         self.transport.abortConnection()  # type: ignore[attr-defined]
+
+
+@implementer(IPushProducer)
+class _Gate:
+    """Tells when what was written has gone as far as the transport wants before more is written.
+
+    Otherwise a client that asks again and again, and reads nothing, would fill our memory.
+    """
+
+    def __init__(self, opened: Callable[[], None]) -> None:
+        self._opened = opened
+        self._is_open = True
+        self._is_waiting = False
+
+    def wait(self) -> None:
+        """Go on now or when the transport resumes."""
+        self._is_waiting = True
+        if self._is_open:
+            self._opened()
+
+    def pauseProducing(self) -> None:
+        self._is_open = False
+
+    def resumeProducing(self) -> None:
+        self._is_open = True
+        if self._is_waiting:
+            self._opened()
+
+    def stopProducing(self) -> None:
+        pass
 
 
 class HarpdFactory(Factory):
@@ -244,30 +189,53 @@ class HarpdFactory(Factory):
     noisy = False
 
     def __init__(self, parts: Parts) -> None:
+        self.is_stopping = False
         self._parts = parts
         self._open: set[HarpdProtocol] = set()
+        self._grace: IDelayedCall | None = None
         self._empty: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> HarpdProtocol:
         """Return the protocol for a new connection."""
-        client = getattr(addr, "host", str(addr))
-        protocol = HarpdProtocol(self._parts, client, self._gone)
+        protocol = HarpdProtocol(self._parts, getattr(addr, "host", str(addr)), self)
         self._open.add(protocol)
         return protocol
 
-    def shut_down(self) -> Deferred[None]:
-        """End all calls with ``shutdown``; fires when the last connection is closed."""
+    def shut_down(self, grace: float) -> Deferred[None]:
+        """Refuse new calls with ``shutdown``; end the running ones with it after the grace.
+
+        :param grace: seconds for the procedures that run.
+        :return: fires when the last connection is closed.
+        """
+        self.is_stopping = True
         empty = self._empty = Deferred()
+        self._grace = self._parts.reactor.callLater(grace, self._end_all)
+        for protocol in list(self._open):
+            if not protocol.has_process:
+                protocol.refuse_for_shutdown()
+        self.conversation_ended()
+        return empty
+
+    def conversation_ended(self) -> None:
+        """Look whether the end need not wait any more."""
+        pending = self._grace is not None and self._grace.active()
+        if pending and not any(protocol.has_process for protocol in self._open):
+            assert self._grace is not None
+            self._grace.reset(0)
+
+    def gone(self, protocol: HarpdProtocol) -> None:
+        """Forget a connection that is closed."""
+        self._open.discard(protocol)
+        self.conversation_ended()
+        self._check_empty()
+
+    def _end_all(self) -> None:
+        self._grace = None
         for protocol in list(self._open):
             protocol.shut_down()
         self._check_empty()
-        return empty
-
-    def _gone(self, protocol: HarpdProtocol) -> None:
-        self._open.discard(protocol)
-        self._check_empty()
 
     def _check_empty(self) -> None:
-        if self._empty is not None and not self._open:
+        if self._empty is not None and self._grace is None and not self._open:
             empty, self._empty = self._empty, None
             empty.callback(None)

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from twisted.application.internet import SSLServer
-from twisted.application.service import IService, MultiService, Service
-from twisted.internet.defer import Deferred
-from twisted.logger import Logger
+from twisted.application.service import IService, MultiService
 from twisted.python import usage
 
 from harp.settings import ConfigError
 from harpd import config
-from harpd.auth import Login
 from harpd.check import check_procedures
-from harpd.protocol import HarpdFactory, Parts
-from harpd.spawner import Spawner
+from harpd.daemon import Daemon
 
 
 class Options(usage.Options):
@@ -36,13 +32,16 @@ class Options(usage.Options):
         """
         mistakes: list[str] = []
         path: list[str] = []
+        defaults: Mapping[str, Any] = {}
+        # Absolute, for they are read again and twistd may go to another folder.
+        self.file = Path(self["config"]).absolute()
         try:
-            self.config = config.load(Path(self["config"]))
-            path = self.config.path
+            self.config = config.load(self.file)
+            path, defaults = self.config.path, self.config.defaults
         except ConfigError as error:
             mistakes = error.mistakes
         self.procedures = str(Path(self["procedures"]).absolute())
-        mistakes += check_procedures(self.procedures, path)
+        mistakes += check_procedures(self.procedures, path, defaults)
         if self["test"]:
             print("\n".join(mistakes) or "OK")
             sys.exit(1 if mistakes else 0)
@@ -50,46 +49,11 @@ class Options(usage.Options):
             raise usage.UsageError("\n".join(mistakes))
 
 
-class Calls(Service):
-    """Ends the calls before the parts that they need are stopped."""
-
-    _log = Logger("harpd")
-
-    def __init__(self, factory: HarpdFactory, spawner: Spawner) -> None:
-        self._factory = factory
-        self._spawner = spawner
-
-    def startService(self) -> None:
-        """Say when calls can be taken."""
-        super().startService()  # type: ignore[no-untyped-call]
-        self._spawner.catalogue().addCallbacks(
-            lambda catalogue: self._log.info("harpd is ready"), lambda failure: None
-        )
-
-    def stopService(self) -> Deferred[None]:
-        """End the calls."""
-        super().stopService()  # type: ignore[no-untyped-call]
-        return self._factory.shut_down()
-
-
 def makeService(options: Options) -> IService:
     """Return the daemon made of its parts."""
     from twisted.internet import reactor  # noqa: PLC0415 - twistd has chosen it by now
 
-    return join(reactor, options.config, options.procedures)
-
-
-def join(reactor: Any, config: config.Config, procedures: str) -> IService:
-    """Join the parts.
-
-    The zygote is started and the port is bound while the daemon is privileged.
-    """
     service = MultiService()
-    spawner = Spawner(reactor, procedures, config.path)
-    factory = HarpdFactory(Parts(reactor, Login(reactor, config.authenticator), spawner))
-    spawner.setServiceParent(service)
-    SSLServer(
-        config.port, factory, config.tls, interface=config.address, reactor=reactor
-    ).setServiceParent(service)
-    Calls(factory, spawner).setServiceParent(service)
+    daemon = Daemon(reactor, options.config, options.procedures, lambda: config.load(options.file))
+    daemon.setServiceParent(service)
     return service

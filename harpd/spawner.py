@@ -1,56 +1,50 @@
-"""Keeps a zygote running: starts it, has it fork calls and end them, replaces it when it dies."""
+"""Keeps a zygote running: replaces it when it dies, and by one with other procedures on request."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import Any
 
-from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from harpd.call import Caller, CallProcess
-from harpd.zygote_process import (
-    KILL_GRACE,
-    Catalogue,
-    ProceduresError,
-    ZygoteProcess,
-    zygote_settings,
-)
+from harpd.deadline import Deadline
+from harpd.offers import Catalogue, ProceduresError
+from harpd.zygote import Settings
+from harpd.zygote_process import PlannedCall, ZygoteProcess
 
 FIRST_DELAY, LAST_DELAY = 1.0, 60.0
 """Seconds until a zygote that died is replaced; doubled as long as the new one can't load."""
 
+LOAD_LIMIT = 60.0
+"""Seconds in which the procedures must have been loaded that are to take the place of others."""
 
-class Spawner(Service):
-    """Keeps one zygote running and starts calls in it.
 
-    :param procedures: the procedures file.
-    :param path: folders for the procedures' own modules.
-    :param kill_grace: seconds between TERM and KILL.
-    """
+class Spawner:
+    """Keeps one zygote for new calls, and others until their last call has ended."""
 
     _log = Logger("harpd.spawner")
 
-    def __init__(
-        self, reactor: Any, procedures: str, path: list[str], kill_grace: float = KILL_GRACE
-    ) -> None:
+    def __init__(self, reactor: Any, settings: Settings) -> None:
         self._reactor = reactor
-        self._settings = zygote_settings(procedures, path, kill_grace)
+        self._settings = settings
         self._numbers = itertools.count(1)
         self._zygote: ZygoteProcess | None = None
+        self._all: set[ZygoteProcess] = set()
         self._catalogue: Catalogue | ProceduresError | None = None
         self._waiting: list[Deferred[Catalogue]] = []
-        self._timers: dict[object, IDelayedCall] = {}
+        self._restart = Deadline(reactor)
         self._delay = FIRST_DELAY
         self._stopped: Deferred[None] | None = None
 
-    def privilegedStartService(self) -> None:
-        """Start the zygote while the daemon may still hand out other users' identities."""
-        self._start_zygote()
+    def start(self) -> None:
+        """Start the zygote, while the daemon may still hand out other users' identities."""
+        zygote = self._zygote = self._new_zygote(self._settings)
+        zygote.loaded.addCallbacks(
+            lambda catalogue: self._loaded(zygote, catalogue),
+            lambda failure: self._not_loaded(zygote, failure),
+        )
 
     def catalogue(self) -> Deferred[Catalogue]:
         """Return what can be called, once that is known.
@@ -65,50 +59,63 @@ class Spawner(Service):
         self._waiting.append(waiting)
         return waiting
 
-    def next_number(self) -> int:
-        """Return a number that no other call of this daemon's run has."""
-        return next(self._numbers)
+    def plan(self) -> PlannedCall:
+        """Return a call to be started, with a number that no other of this daemon's run has.
 
-    def start(
-        self, number: int, procedure: str, arguments: bytes, caller: Caller
-    ) -> tuple[CallProcess, Callable[[], None]]:
-        """Start the process of a call.
-
-        :param number: from `next_number`.
-        :param procedure: a name from the catalogue.
-        :param arguments: JSON of a list or an object.
-        :return: the process, and what ends it with its whole tree: TERM, then KILL.
-        :raises OSError: if there are no descriptors left.
+        To be called when `catalogue` has fired, in the same turn of the reactor.
         """
-        zygote = self._zygote
-        assert zygote is not None
-        ending = False
+        assert self._zygote is not None
+        return self._zygote.plan(next(self._numbers))
 
-        def kill() -> None:
-            nonlocal ending
-            if not ending:
-                ending = True
-                zygote.signal(number, kill=False)
-                self._later(self._settings.kill_grace, zygote.signal, number, True)
+    def prepare(self, settings: Settings) -> Deferred[ZygoteProcess]:
+        """Start another zygote beside the one that there is, to be handed to `adopt`.
 
-        return zygote.start(number, procedure, arguments, caller, kill), kill
+        :raises ProceduresError: (errback) if the procedures can't be loaded.
+        """
+        zygote = self._new_zygote(settings)
+        too_long = ProceduresError(
+            [f"{settings.procedures}: was not loaded within {LOAD_LIMIT:g} s"]
+        )
+        limit = self._reactor.callLater(LOAD_LIMIT, zygote.give_up_loading, too_long)
 
-    def stopService(self) -> Deferred[None] | None:
-        """End all calls and the zygote; fires when it is gone."""
-        super().stopService()  # type: ignore[no-untyped-call]
-        self._forget_timers()
-        if self._zygote is None:
+        def loaded(result: Catalogue | Failure) -> Any:
+            if limit.active():
+                limit.cancel()
+            return result if isinstance(result, Failure) else zygote
+
+        return zygote.loaded.addBoth(loaded)
+
+    def adopt(self, zygote: ZygoteProcess, settings: Settings) -> None:
+        """Use a prepared zygote for new calls; the old one ends when its last call has ended."""
+        self._settings = settings
+        self._delay = FIRST_DELAY
+        self._restart.clear()
+        old, self._zygote = self._zygote, zygote
+        if old is not None:
+            old.retire()
+        if zygote.is_lost:
+            self._lost(zygote)
+        else:
+            self._loaded(zygote, zygote.offers)
+
+    def stop(self) -> Deferred[None] | None:
+        """End all calls and all zygotes; fires when they are gone."""
+        self._restart.clear()
+        if not self._all:
             return None
         self._stopped = Deferred()
-        self._later(2 * self._settings.kill_grace, self._zygote.kill)
-        self._zygote.close()
+        for zygote in list(self._all):
+            zygote.close()
         return self._stopped
 
-    def _start_zygote(self) -> None:
-        self._zygote = ZygoteProcess(self._reactor, self._settings, self._zygote_ended)
-        self._zygote.loaded.addCallbacks(self._loaded, self._not_loaded)
+    def _new_zygote(self, settings: Settings) -> ZygoteProcess:
+        zygote = ZygoteProcess(self._reactor, settings, self._lost, self._ended)
+        self._all.add(zygote)
+        return zygote
 
-    def _loaded(self, catalogue: Catalogue) -> None:
+    def _loaded(self, zygote: ZygoteProcess, catalogue: Catalogue) -> None:
+        if zygote is not self._zygote:
+            return  # another has been adopted meanwhile
         self._log.info("ready with {count} procedures", count=len(catalogue))
         self._delay = FIRST_DELAY
         self._catalogue = catalogue
@@ -116,8 +123,10 @@ class Spawner(Service):
         for deferred in waiting:
             deferred.callback(catalogue)
 
-    def _not_loaded(self, failure: Failure) -> None:
+    def _not_loaded(self, zygote: ZygoteProcess, failure: Failure) -> None:
         failure.trap(ProceduresError)
+        if zygote is not self._zygote:
+            return
         error = failure.value
         assert isinstance(error, ProceduresError)
         self._log.error("the procedures can't be loaded: {error}", error=error)
@@ -126,28 +135,18 @@ class Spawner(Service):
         for deferred in waiting:
             deferred.errback(error)
 
-    def _zygote_ended(self) -> None:
+    def _lost(self, zygote: ZygoteProcess) -> None:
+        if zygote is not self._zygote:
+            return
         self._zygote = None
         if not isinstance(self._catalogue, ProceduresError):
             self._catalogue = None
-        if self._stopped is not None:
-            self._forget_timers()
+        if self._stopped is None:
+            self._log.error("the zygote ended; another is started in {delay} s", delay=self._delay)
+            self._restart.set(self._delay, self.start)
+            self._delay = min(2 * self._delay, LAST_DELAY)
+
+    def _ended(self, zygote: ZygoteProcess) -> None:
+        self._all.discard(zygote)
+        if self._stopped is not None and not self._all:
             self._stopped.callback(None)
-            return
-        self._log.error("the zygote ended; another is started in {delay} s", delay=self._delay)
-        self._later(self._delay, self._start_zygote)
-        self._delay = min(2 * self._delay, LAST_DELAY)
-
-    def _later(self, delay: float, function: Callable[..., None], *args: Any) -> None:
-        # By a key: a function that knew its own timer would be a circle, left to the collector.
-        key = object()
-        self._timers[key] = self._reactor.callLater(delay, self._run_later, key, function, args)
-
-    def _run_later(self, key: object, function: Callable[..., None], args: tuple[Any, ...]) -> None:
-        del self._timers[key]
-        function(*args)
-
-    def _forget_timers(self) -> None:
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()

@@ -28,13 +28,15 @@ def adopt_orphans() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def die_with_parent(parent: int) -> None:
-    """Be killed when the parent dies. setuid clears this, so it comes after it (prctl(2)).
+def terminate_with_parent(parent: int) -> None:
+    """Get TERM when the parent dies, and when one dies that takes its place.
+
+    setuid clears this, so it comes after it (prctl(2)).
 
     :param parent: the process id of the parent; if it is gone already, this process ends at once.
     :raises OSError: if the kernel refuses.
     """
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         os._exit(1)
 

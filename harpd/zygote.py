@@ -7,13 +7,14 @@
 
 From the zygote, first its catalogue, then what becomes of the calls:
 
-    {"procedure": NAME, "streaming": BOOL, "timeout": SECONDS-OR-NULL}
+    {"procedure": {...}}                 one for each, as `describe` tells of it
     {"mistake": TEXT}                    what is wrong with the procedures file
     {"ready": BOOL}                      false if there were mistakes, and it ends
     {"failed": ID, "message": TEXT}      it could not be forked
     {"exited": ID, "status": N}          a wait status, os.waitstatus_to_exitcode explains it
 
-When the socket is closed the daemon is gone: all running calls are ended and then the zygote.
+When the socket is closed the daemon is gone: all running calls are ended and then the zygote. The
+same happens when its guard is gone (`harpd.guard`), which does that when the zygote is.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ import select
 import signal
 import socket
 import sys
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from harpd import child, tree
-from harpd.catalogue import CatalogueError, Entry, load
+from harpd import child, guard, tree
+from harpd.catalogue import CatalogueError, Defaults, Entry, load
+from harpd.description import describe
 
 MAX_MESSAGE = 65536
 """The longest message of the control socket in bytes."""
@@ -49,6 +50,7 @@ class Settings:
     :param path: folders that are put before Python's own module path.
     :param max_line: the longest line in bytes that a call may report.
     :param kill_grace: seconds between TERM and KILL when the daemon is gone.
+    :param defaults: the fields of `harpd.catalogue.Defaults` that the configuration says.
     """
 
     control: int
@@ -56,6 +58,7 @@ class Settings:
     path: list[str]
     max_line: int
     kill_grace: float
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -67,8 +70,11 @@ class _Running:
 class Zygote:
     """Forks the calls and watches over their process trees."""
 
-    def __init__(self, control: socket.socket, settings: Settings) -> None:
+    def __init__(
+        self, control: socket.socket, register: guard.Register, settings: Settings
+    ) -> None:
         self._control = control
+        self._register = register
         self._settings = settings
         self._catalogue: Mapping[str, Entry] = {}
         self._running: dict[int, _Running] = {}
@@ -86,21 +92,22 @@ class Zygote:
             signal.signal(number, signal.SIG_IGN)  # the daemon's business; it ends us by closing
         tree.adopt_orphans()
         try:
-            self._catalogue = load(self._settings.procedures)
+            defaults = Defaults(**self._settings.defaults)
+            self._catalogue = load(self._settings.procedures, defaults)
         except CatalogueError as error:
             for mistake in error.mistakes:
                 self._send({"mistake": mistake[:_MAX_TEXT]})
             self._send({"ready": False})
             return
-        for name, entry in self._catalogue.items():
-            kind = entry.procedure
-            self._send({"procedure": name, "streaming": kind.streaming, "timeout": kind.timeout})
+        for entry in self._catalogue.values():
+            self._send({"procedure": describe(entry)})
         sys.stdout.flush()  # else every fork would print it again
         gc.collect()
         gc.freeze()  # a collection in a fork would copy every page that it touches
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(self._woken, select.POLLIN)
+        poll.register(self._register.descriptor, 0)  # tells its other end's close (poll(2))
         self._send({"ready": True})
         while True:
             ready = {descriptor for descriptor, _ in poll.poll()}
@@ -108,7 +115,13 @@ class Zygote:
                 self._reap()
             if self._control.fileno() in ready and not self._obey():
                 break
-        self._end_all()
+            if self._register.descriptor in ready:
+                self._control.close()  # so that the daemon takes another zygote at once
+                break
+        left = {pid: at for members in self._leaderless.values() for pid, at in members.items()}
+        for running in self._running.values():
+            left.update(running.told_to_end)
+        guard.end_calls(self._running, left, self._settings.kill_grace)
 
     def _obey(self) -> bool:
         """Take one message; False when the daemon is gone."""
@@ -141,6 +154,7 @@ class Zygote:
     def _be_call(self, procedure: str, connection: int, output: int, zygote: int) -> NoReturn:
         """Go on as the process of a call, and never return to what the zygote does."""
         try:
+            self._register.enter()
             self._leave_to_child()
             call = child.Call(
                 self._catalogue[procedure],
@@ -148,7 +162,7 @@ class Zygote:
                 output,
                 self._settings.max_line,
             )
-            child.run(call, zygote)
+            child.run(call, zygote, self._register.guard)
         finally:
             os._exit(1)
 
@@ -183,25 +197,13 @@ class Zygote:
                 return
             running = self._running.pop(pid, None)
             if running is not None:  # else an orphan of some call that ended
+                self._register.strike(pid)
                 if os.WIFSIGNALED(status):
                     # It did not end by itself, so it did not mean to leave anything behind.
                     tree.kill_session(pid)
                 if running.told_to_end:
                     self._leaderless[running.call] = running.told_to_end
                 self._send({"exited": running.call, "status": status})
-
-    def _end_all(self) -> None:
-        """End every running call, because nobody is left to take its result."""
-        for pid, running in self._running.items():
-            running.told_to_end.update(tree.terminate(pid))
-        deadline = time.monotonic() + self._settings.kill_grace
-        while self._running and (left := deadline - time.monotonic()) > 0:
-            select.select([self._woken], [], [], left)
-            self._reap()
-        for pid in self._running:
-            tree.kill(pid)
-        for members in self._leaderless.values():
-            tree.kill_remaining(members)
 
     def _send(self, message: dict[str, Any]) -> None:
         # If the daemon is gone, the next reading will tell.
@@ -229,14 +231,13 @@ def _drain(woken: socket.socket) -> bytes:
 def main() -> None:
     """Run as ``python -P -m harpd.zygote SETTINGS``."""
     settings = Settings(**json.loads(sys.argv[1]))
-    os.setsid()
+    control = socket.socket(fileno=settings.control)
+    control.set_inheritable(False)
+    register = guard.fork_zygote(control, settings.kill_grace)
     sys.path[:0] = settings.path
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    control = socket.socket(fileno=settings.control)
-    control.set_inheritable(False)
-    zygote = Zygote(control, settings)
-    zygote.serve()
+    Zygote(control, register, settings).serve()
     signal.set_wakeup_fd(-1)  # children may end yet, when its socket is closed
 
 

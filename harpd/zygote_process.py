@@ -5,73 +5,68 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from harp import errors
 from harp.wire import results
-from harp.wire.lines import MAX_REPLY
 from harpd.call import Caller, CallProcess, OneProtocol
 from harpd.control import ControlChannel
+from harpd.guard import KILL_ZYGOTE
+from harpd.offers import Catalogue, Offer, ProceduresError
 from harpd.output import OutputPipe, PrintedText
 from harpd.zygote import Settings
-
-KILL_GRACE = 5.0
-"""Seconds between TERM and KILL, for a procedure to put things in order."""
+from harpd.zygote_command import zygote_command
 
 
-class ProceduresError(Exception):
-    """The procedures file can't be loaded.
-
-    :param mistakes: one sentence each.
-    """
-
-    def __init__(self, mistakes: list[str]) -> None:
-        super().__init__("; ".join(mistakes))
-        self.mistakes = mistakes
-
-
-@dataclass(frozen=True)
-class Offer:
-    """A procedure that this daemon offers.
-
-    :param timeout: its own time limit in seconds, None for none.
-    """
-
-    streaming: bool
-    timeout: float | None
-
-
-Catalogue = Mapping[str, Offer]
+@dataclass
+class _Call:
+    process: CallProcess
+    output: OutputPipe
+    gone: Callable[[], None]
 
 
 class ZygoteProcess(ProcessProtocol):
-    """One zygote: its catalogue, and the calls that were forked from it.
+    """One zygote below its guard: its catalogue, and the calls that were forked from it.
 
-    :param ended: called when the process is gone.
+    :param lost: called when no more calls can be started, whyever.
+    :param ended: called when the guard and all it watches over are gone.
     """
 
     _log = Logger("harpd.zygote")
 
-    def __init__(self, reactor: Any, settings: Settings, ended: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        lost: Callable[[ZygoteProcess], None],
+        ended: Callable[[ZygoteProcess], None],
+    ) -> None:
         self.loaded: Deferred[Catalogue] = Deferred()
         self._reactor = reactor
-        self._ended = ended
-        self._offers: dict[str, Offer] = {}
+        self._kill_grace = settings.kill_grace
+        self._tell_lost = lost
+        self._tell_ended = ended
+        self.is_lost = False
+        self._is_retired = False
+        self.offers: dict[str, Offer] = {}
         self._mistakes: list[str] = []
-        self._calls: dict[int, tuple[CallProcess, OutputPipe]] = {}
+        self._planned: set[int] = set()
+        self._calls: dict[int, _Call] = {}
+        self._kills: dict[int, IDelayedCall] = {}
         self._printed = PrintedText(self._log_printed)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._channel = ControlChannel(reactor, ours, self._received, lambda: None)
+        self._channel = ControlChannel(reactor, ours, self._received, self._channel_lost)
         command = zygote_command(settings)
         with theirs, open(os.devnull, "rb") as devnull:
             self._process = reactor.spawnProcess(
@@ -87,15 +82,26 @@ class ZygoteProcess(ProcessProtocol):
                 },
             )
 
+    def plan(self, number: int) -> PlannedCall:
+        """Return a call that is to be forked from this zygote, which stays as long as for that."""
+        self._planned.add(number)
+        return PlannedCall(self, number)
+
+    def give_up(self, number: int) -> None:
+        """Drop a planned call."""
+        self._planned.discard(number)
+        self._end_if_idle()
+
     def start(
         self,
         number: int,
         procedure: str,
         arguments: bytes,
+        context: bytes,
         caller: Caller,
-        kill: Callable[[], None],
+        gone: Callable[[], None],
     ) -> CallProcess:
-        """Have a call forked; see `Spawner.start`."""
+        """Have a call forked; see `PlannedCall.start`."""
 
         def log(text: str) -> None:
             self._log.info(
@@ -105,7 +111,9 @@ class ZygoteProcess(ProcessProtocol):
                 text=text,
             )
 
-        process = CallProcess(arguments, caller, kill)
+        if self.is_lost:
+            raise OSError("the zygote that was to run the call died")
+        process = CallProcess(arguments, caller, partial(self.kill_call, number), context)
         ours, theirs = socket.socketpair()
         with ours, ExitStack() as undo:
             undo.enter_context(theirs)
@@ -115,22 +123,33 @@ class ZygoteProcess(ProcessProtocol):
             ours.setblocking(False)
             self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, OneProtocol(process))
             undo.pop_all()
-        self._calls[number] = process, OutputPipe(self._reactor, read, log)
+        self._planned.discard(number)
+        self._calls[number] = _Call(process, OutputPipe(self._reactor, read, log), gone)
         self._channel.send({"start": number, "procedure": procedure}, [theirs.detach(), write])
         return process
 
-    def signal(self, number: int, kill: bool) -> None:
-        """Have TERM, or KILL, sent to the process tree of a call."""
-        self._channel.send({"signal": number, "kill": kill})
+    def kill_call(self, number: int) -> None:
+        """End the process tree of a call: TERM, and KILL after the grace."""
+        if number in self._calls and number not in self._kills:
+            self._channel.send({"signal": number, "kill": False})
+            self._kills[number] = self._reactor.callLater(self._kill_grace, self._kill_now, number)
+
+    def give_up_loading(self, error: ProceduresError) -> None:
+        """Take it as not loaded, and end it."""
+        self.loaded.errback(error)
+        self.close()
+
+    def retire(self) -> None:
+        """End as soon as the last call has ended; no more are planned."""
+        self._is_retired = True
+        self._end_if_idle()
 
     def close(self) -> None:
-        """Let the zygote end all its calls and itself."""
-        self._channel.close()
-
-    def kill(self) -> None:
-        """End the zygote at once; the processes of its calls die with it."""
-        with suppress(ProcessExitedAlready):
-            self._process.signalProcess("KILL")
+        """Let the zygote end all its calls and itself; it is killed if it does not."""
+        if not self.is_lost:
+            self.is_lost = True
+            self._kills[0] = self._reactor.callLater(2 * self._kill_grace, self._kill_zygote)
+            self._channel.close()
 
     def outReceived(self, data: bytes) -> None:
         """Log what the procedures file printed while it was loaded."""
@@ -142,44 +161,104 @@ class ZygoteProcess(ProcessProtocol):
         """Close what is left of its calls: nobody will tell their end any more."""
         self._printed.finish()
         self._channel.finish()
+        for timer in self._kills.values():
+            timer.cancel()
+        self._kills.clear()
         if not self.loaded.called:
             why = self._mistakes or [f"the zygote ended: {reason.getErrorMessage()}"]
             self.loaded.errback(ProceduresError(why))
-        calls, self._calls = self._calls, {}
-        for process, output in calls.values():
-            output.finish()
-            process.gone(results.error(errors.KILLED, "the zygote that ran the call died"))
-        self._ended()
+            self._tell_lost(self)
+        for number in list(self._calls):
+            self._end_call(number).gone(_ZYGOTE_DIED)
+        self._tell_ended(self)
+
+    def _channel_lost(self) -> None:
+        if self.is_lost:
+            return  # we have closed it
+        self.is_lost = True
+        for call in self._calls.values():
+            call.process.gone(_ZYGOTE_DIED)  # as far as its caller sees: the guard ends it yet
+        if self.loaded.called:
+            self._tell_lost(self)
+
+    def _kill_now(self, number: int) -> None:
+        del self._kills[number]
+        self._channel.send({"signal": number, "kill": True})
+        self._end_if_idle()
+
+    def _kill_zygote(self) -> None:
+        del self._kills[0]
+        with suppress(ProcessExitedAlready):
+            self._process.signalProcess(KILL_ZYGOTE)
+
+    def _end_if_idle(self) -> None:
+        # A call that was told to end may have left what is still to be killed.
+        if self._is_retired and not (self._planned or self._calls or self._kills):
+            self.close()
+
+    def _end_call(self, number: int) -> CallProcess:
+        call = self._calls.pop(number)
+        call.output.finish()
+        call.gone()
+        return call.process
 
     def _log_printed(self, text: str) -> None:
         self._log.info("the procedures file printed: {text}", text=text)
 
     def _received(self, message: dict[str, Any]) -> None:
         match message:
-            case {"procedure": name, "streaming": streaming, "timeout": timeout}:
-                self._offers[name] = Offer(streaming, timeout)
+            case {"procedure": described}:
+                self.offers[described["name"]] = Offer(
+                    described["streaming"],
+                    described["timeout"],
+                    described["lock"],
+                    described["lock_wait"],
+                    json.dumps(described).encode(),
+                )
             case {"mistake": mistake}:
                 self._mistakes.append(mistake)
-            case {"ready": True}:
-                self.loaded.callback(self._offers)
+            case {"ready": True} if not self.loaded.called:
+                self.loaded.callback(self.offers)
             case {"exited": number, "status": status}:
-                process, output = self._calls.pop(number)
-                output.finish()
-                process.exited(status)
+                self._end_call(number).exited(status)
+                self._end_if_idle()
             case {"failed": number, "message": text}:
-                process, output = self._calls.pop(number)
-                output.finish()
-                process.gone(results.error(errors.SYSTEM_ERROR, text))
+                self._end_call(number).gone(results.error(errors.SYSTEM_ERROR, text))
+                self._end_if_idle()
 
 
-CONTROL_DESCRIPTOR = 3
+class PlannedCall:
+    """A call that is bound to a zygote, and with it to what the procedures file said then."""
+
+    def __init__(self, zygote: ZygoteProcess, number: int) -> None:
+        self.number = number
+        self._zygote = zygote
+
+    def start(
+        self,
+        procedure: str,
+        arguments: bytes,
+        context: bytes,
+        caller: Caller,
+        gone: Callable[[], None],
+    ) -> CallProcess:
+        """Start the process of the call.
+
+        :param procedure: a name from the catalogue.
+        :param arguments: JSON of a list or an object.
+        :param context: JSON of an object.
+        :param gone: called when there is no process any more.
+        :raises OSError: if there are no descriptors left, or the zygote is gone.
+        """
+        return self._zygote.start(self.number, procedure, arguments, context, caller, gone)
+
+    def kill(self) -> None:
+        """End the process with its whole tree: TERM, and KILL after the grace."""
+        self._zygote.kill_call(self.number)
+
+    def give_up(self) -> None:
+        """Let the zygote know that the call will not be started."""
+        self._zygote.give_up(self.number)
 
 
-def zygote_settings(procedures: str, path: list[str], kill_grace: float = KILL_GRACE) -> Settings:
-    """Return the settings of a zygote for this procedures file."""
-    return Settings(CONTROL_DESCRIPTOR, procedures, path, MAX_REPLY, kill_grace)
-
-
-def zygote_command(settings: Settings) -> list[str]:
-    """Return the command that runs a zygote; -P keeps the working directory out of its modules."""
-    return [sys.executable, "-P", "-m", "harpd.zygote", json.dumps(asdict(settings))]
+_ZYGOTE_DIED = results.error(errors.KILLED, "the zygote that ran the call died")

@@ -148,7 +148,7 @@ def _of_known(
     """Leave out and note unknown keys, unnamed: in ``{password:secret}`` there is but one key."""
     pairs = []
     for key, value in node.value:
-        if not isinstance(key, yaml.ScalarNode) or key.value not in known:
+        if key.value not in known:
             what = f"is not a key that is known here, as {', '.join(known)}"
             mistakes.append(f"{path}: {name}, {_place(key)}: {what}")
             continue

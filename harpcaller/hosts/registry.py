@@ -16,15 +16,14 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorProcess, IReactorThreads, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger
 
-from harp.logs import CONTROL
 from harp.settings import ConfigError
 from harpcaller.hosts.cache import read_cache, write_cache
 from harpcaller.hosts.entries import Host, parse_hosts
 from harpcaller.hosts.file import load_hosts_file
 from harpcaller.hosts.script import ScriptRun, run_script
 from harpcaller.hosts.sources import HostsFile, HostsScript, HostsSource
+from harpcaller.logs import logger
 
 MAX_COMPLAINTS = 20
 """Of how many bad lines is told; one mistake of the program can spoil all of them."""
@@ -41,7 +40,7 @@ class HostsRegistry(Service):
     """
 
     name = "hosts"
-    _log = Logger()
+    _log = logger("harpcaller.hosts")
 
     def __init__(self, reactor: IReactorProcess, clock: IReactorTime, source: HostsSource) -> None:
         self._reactor = reactor
@@ -184,8 +183,8 @@ class HostsRegistry(Service):
             return f"it can't be started: {error.strerror}"
         output = await self._run.ended
         self._run = None
-        if errors := _one_line(output.errors):
-            self._log.warn("{script} says: {errors}", script=source.path, errors=errors)
+        if output.errors:
+            self._log.warn("{script} says: {errors}", script=source.path, errors=output.errors)
         if output.problem is not None:
             return output.problem
         hosts, complaints = await self._in_thread(lambda: parse_hosts(output.printed))
@@ -212,7 +211,7 @@ class HostsRegistry(Service):
             return None
         return (
             f"{text}, and host_db_max_loss is {max_loss:g}; if that is right, refresh the hosts"
-            " with accept_loss, or set host_db_max_loss to null for one reload"
+            " with accept_loss, or set host_db_max_loss to 1 for one reload"
         )
 
     def _take(self, path: Path, hosts: Mapping[str, Host]) -> None:
@@ -251,8 +250,3 @@ class HostsRegistry(Service):
 def _first(complaints: list[str]) -> str:
     more = len(complaints) - MAX_COMPLAINTS
     return "; ".join(complaints[:MAX_COMPLAINTS]) + (f"; and {more} more" if more > 0 else "")
-
-
-def _one_line(errors: str) -> str:
-    lines = (line.translate(CONTROL).expandtabs().strip() for line in errors.splitlines())
-    return " | ".join(line for line in lines if line)

@@ -16,8 +16,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
 from twisted.internet.interfaces import IProcessTransport, IReactorProcess, IReactorTime
 from twisted.internet.protocol import ProcessProtocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
+
+from harp.logs import CONTROL
+from harpcaller.logs import logger
 
 TIME_LIMIT = 60.0
 """The longest run in seconds."""
@@ -40,7 +42,7 @@ class Output:
     """What a run left behind.
 
     :param printed: its standard output, empty if there was a problem.
-    :param errors: the start of its error output.
+    :param errors: the start of its error output, in one line and escaped for the log.
     :param problem: why the run does not count, None if all was well.
     """
 
@@ -52,7 +54,7 @@ class Output:
 class ScriptRun(ProcessProtocol):
     """A run that is going on; ``ended`` fires when it is over. Made by ``run_script``."""
 
-    _log = Logger()
+    _log = logger("harpcaller.hosts")
 
     def __init__(self, clock: IReactorTime, time_limit: float, max_output: int) -> None:
         self.ended: Deferred[Output] = Deferred()
@@ -102,7 +104,7 @@ class ScriptRun(ProcessProtocol):
         self._stop_timer()
         problem = self._problem or _bad_end(reason.value)
         printed = b"" if problem else b"".join(self._printed)
-        self.ended.callback(Output(printed, self._errors.decode(errors="replace"), problem))
+        self.ended.callback(Output(printed, _one_line(self._errors), problem))
 
     def _stop_timer(self) -> None:
         if self._timer.active():
@@ -147,6 +149,12 @@ def run_script(
     finally:
         os.close(nothing)
     return run
+
+
+def _one_line(errors: bytes) -> str:
+    lines = errors.decode(errors="replace").splitlines()
+    cleaned = (line.translate(CONTROL).expandtabs().strip() for line in lines)
+    return " | ".join(line for line in cleaned if line)
 
 
 def _bad_end(end: BaseException | None) -> str | None:

@@ -3,8 +3,36 @@
 Whoever uses it needs the names below; the database and its threads are behind them.
 """
 
-from harpcaller.store.changes import Cancellation, Ending, Recovery
+from harpcaller.store.cursors import Page
 from harpcaller.store.database import StoreError
 from harpcaller.store.jobstore import JobStore
+from harpcaller.store.listing import JobFilter, JobSummary
+from harpcaller.store.outcomes import (
+    Cancellation,
+    Ending,
+    QueueCancellation,
+    Recovery,
+    Submission,
+)
+from harpcaller.store.pruning import Pruned
+from harpcaller.store.queue_lists import QueueSummary
+from harpcaller.store.reads import Packet
+from harpcaller.store.repeats import KEY_LIFE, Repeat
 
-__all__ = ["Cancellation", "Ending", "JobStore", "Recovery", "StoreError"]
+__all__ = [
+    "KEY_LIFE",
+    "Cancellation",
+    "Ending",
+    "JobFilter",
+    "JobStore",
+    "JobSummary",
+    "Packet",
+    "Page",
+    "Pruned",
+    "QueueCancellation",
+    "QueueSummary",
+    "Recovery",
+    "Repeat",
+    "StoreError",
+    "Submission",
+]

@@ -10,70 +10,67 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, Integer, bindparam, case, exists, insert, select, update
 
 from harp import errors
+from harp.errors import Origin
 from harp.wire import results
 from harp.wire.results import EndResult
-from harpcaller.jobs import Job, JobEvent, JobState, NewJob, is_legal, state_after
-from harpcaller.store import queues
-from harpcaller.store.records import Record, find
-from harpcaller.store.schema import in_state, jobs, packets
+from harpcaller.jobs import (
+    Capacity,
+    Job,
+    JobEvent,
+    JobState,
+    NewJob,
+    WaitsFor,
+    is_legal,
+    state_after,
+)
+from harpcaller.store import admission, repeats
+from harpcaller.store.outcomes import (
+    Cancellation,
+    Ending,
+    QueueCancellation,
+    Recovery,
+    Submission,
+)
+from harpcaller.store.queues import digest_of
+from harpcaller.store.records import Record, find, select_records, to_record
+from harpcaller.store.repeats import Repeat
+from harpcaller.store.schema import LARGEST_INTEGER, in_state, jobs, packets, queues, waits_for
 
 LOST = results.error(errors.MISSING_RESULT, "the dispatcher stopped while the job ran")
 
 
-class Ending(msgspec.Struct, frozen=True):
-    """What the end of a job changed.
-
-    :param job: the job as it ended; None if it was not running, and nothing changed.
-    :param released: jobs of its queue that now run, in the order of submission.
-    """
-
-    job: Job | None
-    released: list[Job]
-
-
-class Cancellation(msgspec.Struct, frozen=True):
-    """What a request to cancel changed.
-
-    :param before: the state that it found; None if there is no such job.
-    :param job: the job as it is now; None if there is no such job.
-    :param released: jobs of its queue that now run, in the order of submission.
-    """
-
-    before: JobState | None
-    job: Job | None
-    released: list[Job]
-
-
-class Recovery(msgspec.Struct, frozen=True):
-    """What had to be put right after the dispatcher stopped.
-
-    :param closed: ids of the jobs that were running, in the order of submission.
-    :param released: jobs that now run, in the order of submission.
-    """
-
-    closed: list[str]
-    released: list[Job]
-
-
 _INSERT = insert(jobs)
-_START = (
-    update(jobs)
-    .where(jobs.c.seq == bindparam("at"))
-    .values(state=bindparam("after"), started=bindparam("now"))
-)
+_has_packets = exists().where(packets.c.job == jobs.c.seq)
 _END_VALUES: Mapping[str, Any] = {
     "state": bindparam("after"),
+    "waits_for": None,
     "queue_id": None,
     "ended": bindparam("now"),
     "end_kind": bindparam("kind"),
     "end_value": bindparam("value"),
+    "end_origin": bindparam("origin"),
+    "stream_ended": case((_has_packets, bindparam("now"))),
 }
 _END = update(jobs).where(jobs.c.seq == bindparam("at")).values(_END_VALUES)
-_RUNNING_IDS = select(jobs.c.id).where(in_state(JobState.RUNNING)).order_by(jobs.c.seq)
+_RUNNING_IDS = select(jobs.c.seq, jobs.c.id).where(in_state(JobState.RUNNING))
 _END_RUNNING = update(jobs).where(in_state(JobState.RUNNING)).values(_END_VALUES)
+
+# By what they wait for, the last one submitted first in each.
+_WAITING_IN_QUEUE = {
+    what: select_records.where(
+        jobs.c.queue_id
+        == select(queues.c.id).where(queues.c.digest == bindparam("digest")).scalar_subquery(),
+        in_state(JobState.WAITING),
+        waits_for(what),
+        jobs.c.seq <= bindparam("up_to"),
+    )
+    .order_by(jobs.c.seq.desc())
+    .limit(bindparam("most", type_=Integer))
+    for what in WaitsFor
+}
 
 # One row; executed for many at once. It inserts nothing if the job is not running.
 INSERT_PACKET = insert(packets).from_select(
@@ -87,11 +84,97 @@ INSERT_PACKET = insert(packets).from_select(
 )
 
 
-def submit(connection: Connection, new: NewJob, now: float) -> Job:
-    """Insert a job, running if it need not wait."""
-    place = None if new.queue is None else queues.place_for(connection, new.queue)
+def submit(
+    connection: Connection, capacity: Capacity, new: NewJob, now: float, key_life: float
+) -> Submission:
+    """Insert a job, running if it need not wait, unless the call was made before."""
+    found = repeats.find(connection, new, now, key_life)
+    if found is None:
+        job = _insert(connection, capacity, new, now)
+        repeats.note(connection, new.idempotency_key, job.id, now)
+        return Submission(job.id, job)
+    if found.by is not Repeat.IDEMPOTENCY:
+        # The same call once more must get the same job, whenever it comes.
+        repeats.note(connection, new.idempotency_key, found.job_id, now)
+    record = find(connection, found.job_id)
+    return Submission(found.job_id, None if record is None else record.job, found.by)
+
+
+def end(
+    connection: Connection,
+    capacity: Capacity,
+    job_id: str,
+    result: EndResult,
+    origin: Origin | None,
+    now: float,
+    release: bool,
+) -> Ending:
+    """End a job that runs and, if told to, release those that waited for it."""
+    record = find(connection, job_id)
+    if record is None or not is_legal(record.job.state, JobEvent.FINISH):
+        return Ending(None, [])
+    job = _end(connection, record, JobEvent.FINISH, result, origin, now)
+    return Ending(job, _released(connection, capacity, record, now) if release else [])
+
+
+def cancel(
+    connection: Connection, capacity: Capacity, job_id: str, now: float, release: bool
+) -> Cancellation:
+    """End a job that waits or runs and, if told to, release those that waited for it."""
+    record = find(connection, job_id)
+    if record is None:
+        return Cancellation(None, None, [])
+    before = record.job.state
+    if not is_legal(before, JobEvent.CANCEL):
+        return Cancellation(before, record.job, [])
+    job = _end(connection, record, JobEvent.CANCEL, results.CANCELLED, None, now)
+    released = _released(connection, capacity, record, now) if release else []
+    return Cancellation(before, job, released)
+
+
+def cancel_waiting(
+    connection: Connection,
+    capacity: Capacity,
+    queue: bytes,
+    up_to_seq: int,
+    limit: int,
+    now: float,
+) -> QueueCancellation:
+    """End jobs that wait in a queue and release those that waited for them.
+
+    The last one submitted is the first to go, so that no job starts only to be cancelled.
+    """
+    digest, up_to = digest_of(queue), min(up_to_seq, LARGEST_INTEGER)
+    found: list[Record] = []
+    for what in WaitsFor:  # one that has come past the queue was submitted before those in it
+        parameters = {"digest": digest, "up_to": up_to, "most": limit - len(found)}
+        rows = connection.execute(_WAITING_IN_QUEUE[what], parameters)
+        found += [to_record(row) for row in rows]
+    ended = [
+        _end(connection, record, JobEvent.CANCEL, results.CANCELLED, None, now) for record in found
+    ]
+    released = _released(connection, capacity, found[-1], now) if found else []
+    return QueueCancellation(ended, released)
+
+
+def recover(connection: Connection, capacity: Capacity, now: float) -> Recovery:
+    """Close the jobs that were running and let the others go on."""
+    # Sorted here: told to sort, SQLite would rather go through the whole table in its order.
+    closed = [job_id for _, job_id in sorted(connection.execute(_RUNNING_IDS).tuples())]
+    after = state_after(JobState.RUNNING, JobEvent.LOSE)
+    connection.execute(_END_RUNNING, _end_parameters(after, LOST, Origin.DISPATCHER, now))
+    return Recovery(closed, set_capacity(connection, capacity, now))
+
+
+def set_capacity(connection: Connection, capacity: Capacity, now: float) -> list[Job]:
+    """Let go on who can under another capacity; return those that now run."""
+    return [record.job for record in admission.settle_all(connection, capacity, now)]
+
+
+def _insert(connection: Connection, capacity: Capacity, new: NewJob, now: float) -> Job:
+    queue_id, waits_for = admission.place_for(connection, new, capacity)
     state = JobState.WAITING
-    if place is None or place.may_start:
+    if waits_for is None:
         state = state_after(state, JobEvent.START)
     job = Job(
         id=new.id,
@@ -105,47 +188,14 @@ def submit(connection: Connection, new: NewJob, now: float) -> Job:
         state=state,
         submitted=now,
         started=now if state is JobState.RUNNING else None,
+        waits_for=waits_for,
+        caller=new.caller,
     )
     values = msgspec.structs.asdict(job)
-    del values["ended"], values["end"]
-    connection.execute(_INSERT, values | {"queue_id": None if place is None else place.queue_id})
+    del values["ended"], values["end"], values["origin"]
+    values |= {"queue_id": queue_id, "dedup": repeats.dedup_column(new.dedup)}
+    connection.execute(_INSERT, values)
     return job
-
-
-def end(
-    connection: Connection, job_id: str, result: EndResult, now: float, release: bool
-) -> Ending:
-    """End a job that runs and, if told to, release those that waited for it."""
-    record = find(connection, job_id)
-    if record is None or not is_legal(record.job.state, JobEvent.FINISH):
-        return Ending(None, [])
-    return _end(connection, record, JobEvent.FINISH, result, now, release)
-
-
-def cancel(connection: Connection, job_id: str, now: float, release: bool) -> Cancellation:
-    """End a job that waits or runs and, if told to, release those that waited for it."""
-    record = find(connection, job_id)
-    if record is None:
-        return Cancellation(None, None, [])
-    before = record.job.state
-    if not is_legal(before, JobEvent.CANCEL):
-        return Cancellation(before, record.job, [])
-    ending = _end(connection, record, JobEvent.CANCEL, results.CANCELLED, now, release)
-    return Cancellation(before, ending.job, ending.released)
-
-
-def recover(connection: Connection, now: float) -> Recovery:
-    """Close the jobs that were running and let every queue go on."""
-    closed = list(connection.execute(_RUNNING_IDS).scalars())
-    after = state_after(JobState.RUNNING, JobEvent.LOSE)
-    connection.execute(_END_RUNNING, _end_parameters(after, LOST, now))
-    released = [
-        record
-        for queue_id in queues.all_queues(connection)
-        for record in _release(connection, queue_id, now)
-    ]
-    released.sort(key=lambda record: record.seq)
-    return Recovery(closed, [record.job for record in released])
 
 
 def _end(
@@ -153,33 +203,28 @@ def _end(
     record: Record,
     event: JobEvent,
     result: EndResult,
+    origin: Origin | None,
     now: float,
-    release: bool,
-) -> Ending:
+) -> Job:
     after = state_after(record.job.state, event)
-    connection.execute(_END, {"at": record.seq} | _end_parameters(after, result, now))
-    ended = msgspec.structs.replace(record.job, state=after, ended=now, end=result)
-    if record.queue_id is None or not release:
-        return Ending(ended, [])
-    released = _release(connection, record.queue_id, now)
-    return Ending(ended, [record.job for record in released])
+    connection.execute(_END, {"at": record.seq} | _end_parameters(after, result, origin, now))
+    return msgspec.structs.replace(
+        record.job, state=after, waits_for=None, ended=now, end=result, origin=origin
+    )
 
 
-def _end_parameters(after: JobState, result: EndResult, now: float) -> dict[str, Any]:
-    return {"after": after, "now": now, "kind": result.kind, "value": result.value}
+def _end_parameters(
+    after: JobState, result: EndResult, origin: Origin | None, now: float
+) -> dict[str, Any]:
+    return {
+        "after": after,
+        "now": now,
+        "kind": result.kind,
+        "value": result.value,
+        "origin": origin,
+    }
 
 
-def _release(connection: Connection, queue_id: int, now: float) -> list[Record]:
-    released = [
-        _start(connection, record, now) for record in queues.next_jobs(connection, queue_id)
-    ]
-    if not released:
-        queues.remove_if_empty(connection, queue_id)
-    return released
-
-
-def _start(connection: Connection, record: Record, now: float) -> Record:
-    after = state_after(record.job.state, JobEvent.START)
-    connection.execute(_START, {"at": record.seq, "after": after, "now": now})
-    job = msgspec.structs.replace(record.job, state=after, started=now)
-    return record._replace(job=job)
+def _released(connection: Connection, capacity: Capacity, ended: Record, now: float) -> list[Job]:
+    released = admission.settle(connection, capacity, now, ended.queue_id, ended.job.host)
+    return [record.job for record in released]

@@ -95,6 +95,9 @@ class Database:
             connection = engine.connect()
             try:
                 self._upgrade(connection)
+                # Not before: a migration replaces tables that others refer to.
+                connection.exec_driver_sql("PRAGMA foreign_keys = ON")
+                connection.commit()  # what SQLAlchemy, not SQLite, takes for a transaction
             except BaseException:
                 connection.close()
                 raise
@@ -146,7 +149,6 @@ class Database:
             if mode != "wal":
                 raise StoreError(f"{self._path}: its file system does not allow a write-ahead log")
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
         except BaseException:
             connection.close()
             raise

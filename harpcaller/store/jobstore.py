@@ -1,40 +1,34 @@
-"""The job store as the dispatcher sees it: methods that return Deferreds, and no SQL.
-
-Changes go through the one thread that writes, reads through threads of their own.
-"""
+"""The job store as the dispatcher sees it: methods that return Deferreds, and no SQL."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from threading import Thread
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Sequence
 
-from sqlalchemy import Connection
-from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
-from twisted.internet.threads import deferToThreadPool
-from twisted.python.threadpool import ThreadPool
 
+from harp.errors import Origin
 from harp.wire.results import EndResult
-from harpcaller.jobs import Job, NewJob
-from harpcaller.store import changes, reads
-from harpcaller.store.changes import Cancellation, Ending, Recovery
-from harpcaller.store.database import Database, StoreError, translated_errors
-from harpcaller.store.writer import Writer
+from harpcaller.jobs import Capacity, Job, NewJob
+from harpcaller.store import changes, listing, queue_lists, reads
+from harpcaller.store.access import Access
+from harpcaller.store.cursors import Page
+from harpcaller.store.database import Database
+from harpcaller.store.listing import JobFilter, JobSummary
+from harpcaller.store.outcomes import (
+    Cancellation,
+    Ending,
+    QueueCancellation,
+    Recovery,
+    Submission,
+)
+from harpcaller.store.pruning import Pruned, prune_jobs, prune_streams
+from harpcaller.store.queue_lists import QueueSummary
+from harpcaller.store.reads import Packet
+from harpcaller.store.repeats import KEY_LIFE, prune_keys
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class _ReaderThread(Thread):
-    # A process that ends without closing the store must not wait for threads that wait.
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs, daemon=True)
-
-
-class _ReaderPool(ThreadPool):
-    threadFactory = _ReaderThread
+PORTION = 200
+"""The rows removed in one transaction: more would keep the other writes waiting (measured)."""
 
 
 class JobStore:
@@ -46,21 +40,25 @@ class JobStore:
 
     :param url: as SQLAlchemy writes it, ``sqlite:////var/lib/harpcaller/jobs.db``.
     :param reactor: where the Deferreds fire.
+    :param capacity: how much may run at once, until `set_capacity` says something else.
     :param readers: how many threads read.
+    :param key_life: seconds for which an idempotency key stands for its job.
     :raises ValueError: if the URL is not that of an SQLite file.
     """
 
-    def __init__(self, url: str, reactor: IReactorFromThreads, readers: int = 4) -> None:
-        self._database = Database(url)
-        self._reactor = reactor
-        self._writer = Writer(reactor)
-        self._reader_count = readers
-        self._readers = self._database.readers(readers)
-        self._thread_count = readers
-        self._threads: ThreadPool
-        self._is_open = False
-        # Who closes the store while it opens waits for that.
-        self._lock = DeferredLock()
+    def __init__(
+        self,
+        url: str,
+        reactor: IReactorFromThreads,
+        capacity: Capacity = Capacity(),  # noqa: B008  # it is frozen
+        readers: int = 4,
+        key_life: float = KEY_LIFE,
+    ) -> None:
+        self._access = Access(Database(url), reactor, readers)
+        self._change = self._access.change
+        self._read = self._access.read
+        self._key_life = key_life
+        self._capacity = capacity
 
     def open(self) -> Deferred[None]:
         """Open the database, bring its schema up to date and start the threads.
@@ -69,21 +67,22 @@ class JobStore:
 
         :raises StoreError: through the Deferred, if that can't be done.
         """
-        return self._lock.run(self._open)
+        return self._access.open()
 
     def close(self) -> Deferred[None]:
         """Finish what was asked for so far, then stop the threads and close the database."""
-        return self._lock.run(self._close)
+        return self._access.close()
 
-    def submit(self, new: NewJob, now: float) -> Deferred[Job]:
-        """Record a new job.
+    def submit(self, new: NewJob, now: float) -> Deferred[Submission]:
+        """Record a new job, unless its idempotency key or its dedup finds that of an earlier call.
 
-        Without a queue it is running. In a queue it is running if there is room and no other job
-        waits before it. The first job of a queue sets the queue's concurrency.
+        It is running if there is room for it in its queue, if it has one, on its host and in the
+        dispatcher, and no other job waits before it. The first job of a queue sets the queue's
+        concurrency.
 
         :raises StoreError: through the Deferred, also if the id is taken.
         """
-        return self._change(changes.submit, new, now)
+        return self._change(changes.submit, self._capacity, new, now, self._key_life)
 
     def append(
         self, job_id: str, first: int, packets: Sequence[bytes], now: float
@@ -96,36 +95,79 @@ class JobStore:
         :param first: the number of the first packet; the others follow it.
         :raises StoreError: through the Deferred, also if a packet of such a number is there.
         """
-        if not self._is_open:
-            return fail(_not_open())
         rows = [
             {"job_id": job_id, "number": number, "data": data, "recorded": now}
             for number, data in enumerate(packets, first)
         ]
-        return self._writer.insert(changes.INSERT_PACKET, rows)
+        return self._access.insert(changes.INSERT_PACKET, rows)
 
     def end(
-        self, job_id: str, result: EndResult, now: float, release: bool = True
+        self,
+        job_id: str,
+        result: EndResult,
+        origin: Origin | None,
+        now: float,
+        release: bool = True,
     ) -> Deferred[Ending]:
         """Record the end of a running job and release those that waited for it.
 
+        :param origin: where the failure arose with which it ended; None if it did not fail.
         :param release: False if nothing is to be started any more; `recover` makes up for it.
         """
-        return self._change(changes.end, job_id, result, now, release)
+        return self._change(changes.end, self._capacity, job_id, result, origin, now, release)
 
     def cancel(self, job_id: str, now: float, release: bool = True) -> Deferred[Cancellation]:
         """Cancel a job that waits or runs and release those that waited for it.
 
         :param release: as for `end`.
         """
-        return self._change(changes.cancel, job_id, now, release)
+        return self._change(changes.cancel, self._capacity, job_id, now, release)
 
     def recover(self, now: float) -> Deferred[Recovery]:
-        """Close what was running when the dispatcher stopped and let the queues go on.
+        """Close what was running when the dispatcher stopped and let the others go on.
 
         To be called once, after `open` and before anything else.
         """
-        return self._change(changes.recover, now)
+        return self._change(changes.recover, self._capacity, now)
+
+    def set_capacity(self, capacity: Capacity, now: float) -> Deferred[list[Job]]:
+        """Set how much may run at once from now on.
+
+        What runs already runs on, however much it is. Not to be called before `recover`, which
+        would take what is released here for lost.
+
+        :return: fires with the jobs that now run, in the order of submission.
+        """
+        self._capacity = capacity
+        return self._change(changes.set_capacity, capacity, now)
+
+    def cancel_waiting(
+        self, queue: bytes, up_to_seq: int, limit: int, now: float
+    ) -> Deferred[QueueCancellation]:
+        """Cancel a portion of the jobs that wait in a queue, the last one submitted first.
+
+        :param up_to_seq: leaves those alone that were submitted later; see `QueueSummary`.
+        :param limit: the most jobs of the portion; if fewer ended, there are no more.
+        """
+        return self._change(changes.cancel_waiting, self._capacity, queue, up_to_seq, limit, now)
+
+    def prune_jobs(self, ended_before: float, limit: int = PORTION) -> Deferred[Pruned]:
+        """Remove a portion of the jobs that ended before a time, with their packets.
+
+        :param limit: the most rows of the portion, jobs and packets together.
+        """
+        return self._change(prune_jobs, ended_before, limit)
+
+    def prune_streams(self, ended_before: float, limit: int = PORTION) -> Deferred[Pruned]:
+        """Remove a portion of the packets of jobs that ended before a time; the jobs stay.
+
+        :param limit: the most packets of the portion.
+        """
+        return self._change(prune_streams, ended_before, limit)
+
+    def prune_keys(self, now: float, limit: int = PORTION) -> Deferred[int]:
+        """Remove a portion of the idempotency keys whose life is over; return how many."""
+        return self._change(prune_keys, now - self._key_life, limit)
 
     def job(self, job_id: str) -> Deferred[Job | None]:
         """Return the job of this id, None if there is none."""
@@ -133,8 +175,8 @@ class JobStore:
 
     def packets(
         self, job_id: str, since: int, max_packets: int, max_bytes: int
-    ) -> Deferred[list[tuple[int, bytes]]]:
-        """Return a page of a job's packets with their numbers, in their order.
+    ) -> Deferred[list[Packet]]:
+        """Return a page of a job's packets, in their order.
 
         :param since: the lowest number wanted.
         :param max_packets: the most packets of one page.
@@ -147,65 +189,40 @@ class JobStore:
         """Return how many packets a job has, 0 also if there is no such job."""
         return self._read(reads.packet_count, job_id)
 
-    def _open(self) -> Deferred[None]:
-        def opened(_: None) -> None:
-            # A pool that was stopped can't be started again.
-            self._threads = _ReaderPool(0, self._thread_count, "store-readers")
-            self._threads.start()
-            self._is_open = True
+    def jobs(
+        self, wanted: JobFilter, limit: int, cursor: str | None = None
+    ) -> Deferred[Page[JobSummary]]:
+        """Return a page of the jobs that a filter lets through, newest first.
 
-        return self._writer.start(self._connect).addCallback(opened)
+        A page can be short, even empty, and still have a cursor: what one read looks at is bounded.
 
-    def _connect(self) -> Connection:
-        """Open every connection now, so that what the store holds does not depend on its load."""
-        writer = self._database.open_writer()
-        try:
-            with translated_errors(), ExitStack() as taken:
-                for _ in range(self._reader_count):
-                    reader = taken.enter_context(self._readers.connect())
-                    # Only a read opens the write-ahead log.
-                    reader.exec_driver_sql("SELECT count(*) FROM sqlite_master").close()
-        except BaseException:
-            writer.close()
-            raise
-        return writer
+        :param limit: the most jobs of one page.
+        :param cursor: that of the page before; None for the first one.
+        :raises ValueError: through the Deferred, if the cursor is malformed.
+        """
+        return self._read(listing.jobs_page, wanted, limit, cursor)
 
-    def _close(self) -> Deferred[None]:
-        if not self._is_open:
-            return succeed(None)
-        self._is_open = False
-        return self._writer.stop(self._stop_reading)
+    def queues(self, limit: int, cursor: str | None = None) -> Deferred[Page[QueueSummary]]:
+        """Return a page of the queues, oldest first. Parameters are those of `jobs`."""
+        return self._read(queue_lists.queues_page, limit, cursor)
 
-    def _stop_reading(self) -> None:
-        # Before the writer's connection is closed: the last one to close must be one that can
-        # write, or the write-ahead log stays behind.
-        self._threads.stop()
-        self._readers.dispose()
+    def queue(self, name: bytes) -> Deferred[QueueSummary | None]:
+        """Return the queue of this name, None if there is none now."""
+        return self._read(queue_lists.queue, name)
 
-    def _change(
-        self,
-        function: Callable[Concatenate[Connection, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> Deferred[T]:
-        if not self._is_open:
-            return fail(_not_open())
-        return self._writer.run(lambda connection: function(connection, *args, **kwargs))
+    def queue_jobs(
+        self, name: bytes, limit: int, cursor: str | None = None
+    ) -> Deferred[Page[JobSummary]]:
+        """Return a page of a queue's jobs that run or wait, in the order in which they run.
 
-    def _read(
-        self,
-        function: Callable[Concatenate[Connection, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> Deferred[T]:
-        def read() -> T:
-            with translated_errors(), self._readers.connect() as connection:
-                return function(connection, *args, **kwargs)
+        Parameters are those of `jobs`.
+        """
+        return self._read(queue_lists.queue_jobs, name, limit, cursor)
 
-        if not self._is_open:
-            return fail(_not_open())
-        return deferToThreadPool(self._reactor, self._threads, read)
+    def running_jobs(self, name: bytes, up_to_seq: int) -> Deferred[list[str]]:
+        """Return the ids of a queue's jobs that run, of those submitted up to a place."""
+        return self._read(queue_lists.running_jobs, name, up_to_seq)
 
-
-def _not_open() -> StoreError:
-    return StoreError("the store is not open")
+    def position(self, job_id: str) -> Deferred[int | None]:
+        """Return how many waiting jobs of its queue come before a job; None unless it waits."""
+        return self._read(queue_lists.position, job_id)

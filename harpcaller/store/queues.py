@@ -1,4 +1,4 @@
-"""Which job of a queue may start next, read and written in the transaction of its cause.
+"""The queues as rows: made by their first job, removed with their last one, and who is first.
 
 How many run is always counted from the rows of the running jobs; a counter could drift from them.
 """
@@ -8,75 +8,104 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Integer, bindparam, delete, exists, func, insert, select
+from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert, or_, select
 
-from harpcaller.jobs import JobState, QueueSpec
-from harpcaller.store.records import Record, select_records, to_record
-from harpcaller.store.schema import LARGEST_INTEGER, in_state, jobs, queues
+from harpcaller.jobs import JobState, QueueSpec, WaitsFor
+from harpcaller.store.schema import LARGEST_INTEGER, in_state, jobs, queues, waits_for
 
 
 class Place(NamedTuple):
     """A new job's place in its queue.
 
-    :param may_start: whether there is room for it and no other job waits before it.
+    :param is_first: whether there is room for it and no other job waits before it.
     """
 
     queue_id: int
-    may_start: bool
+    is_first: bool
 
 
+class Head(NamedTuple):
+    """A queue's first job, whose turn it is."""
+
+    seq: int
+    host: str
+
+
+_of_queue = jobs.c.queue_id == queues.c.id
+# Each counts or looks in a table of jobs of its own, whichever jobs are around it.
 _running = (
     select(func.count())
     .select_from(jobs)
-    .where(jobs.c.queue_id == queues.c.id, in_state(JobState.RUNNING))
+    .where(_of_queue, in_state(JobState.RUNNING))
+    .correlate(queues)
     .scalar_subquery()
 )
-_waits = exists().where(jobs.c.queue_id == queues.c.id, in_state(JobState.WAITING))
+_waits = exists().where(_of_queue, in_state(JobState.WAITING)).correlate(queues)
+_past_queue = (
+    exists()
+    .where(
+        _of_queue,
+        in_state(JobState.WAITING),
+        or_(waits_for(WaitsFor.HOST), waits_for(WaitsFor.DISPATCHER)),
+    )
+    .correlate(queues)
+)
+_in_line = and_(_of_queue, in_state(JobState.WAITING), waits_for(WaitsFor.QUEUE))
+# One at a time leaves the line. Only those that run take the queue's places, so one that waits for
+# its host takes none, yet it keeps its turn.
+_has_turn = and_(queues.c.concurrency > _running, ~_past_queue)
 
-_ROOM_BY_DIGEST = select(queues.c.id, queues.c.concurrency - _running, _waits).where(
+_PLACE = select(queues.c.id, and_(queues.c.concurrency > _running, ~_waits)).where(
     queues.c.digest == bindparam("digest")
 )
-_ROOM_BY_ID = select(queues.c.concurrency - _running).where(queues.c.id == bindparam("queue_id"))
 _CREATE = insert(queues)
-_NEXT = (
-    select_records.where(jobs.c.queue_id == bindparam("queue_id"), in_state(JobState.WAITING))
+_HEAD = (
+    select(jobs.c.seq, jobs.c.host)
+    .join_from(queues, jobs, _in_line)
+    .where(queues.c.id == bindparam("queue_id"), _has_turn)
     .order_by(jobs.c.seq)
-    .limit(bindparam("room", type_=Integer))
+    .limit(1)
 )
-_REMOVE_EMPTY = delete(queues).where(
-    queues.c.id == bindparam("queue_id"), ~exists().where(jobs.c.queue_id == queues.c.id)
+_is_empty = ~exists().where(_of_queue)
+_REMOVE_IF_EMPTY = delete(queues).where(queues.c.id == bindparam("queue_id"), _is_empty)
+_REMOVE_EMPTY = delete(queues).where(_is_empty)
+
+all_heads = (
+    select(select(func.min(jobs.c.seq)).where(_in_line).correlate(queues).scalar_subquery())
+    .where(_has_turn)
+    .correlate(None)
 )
-_ALL = select(queues.c.id).order_by(queues.c.id)
+"""The numbers of the jobs whose turn it is, in all queues."""
+
+
+def digest_of(name: bytes) -> bytes:
+    """Return what stands for a queue's name, or for another canonical JSON text, in an index."""
+    return hashlib.sha256(name).digest()
 
 
 def place_for(connection: Connection, spec: QueueSpec) -> Place:
     """Return the place of a job that is about to be inserted; its queue is created if need be."""
-    digest = hashlib.sha256(spec.name).digest()
-    row = connection.execute(_ROOM_BY_DIGEST, {"digest": digest}).one_or_none()
+    digest = digest_of(spec.name)
+    row = connection.execute(_PLACE, {"digest": digest}).one_or_none()
     if row is None:
         concurrency = min(spec.concurrency, LARGEST_INTEGER)
         values = {"digest": digest, "name": spec.name, "concurrency": concurrency}
         connection.execute(_CREATE, values)
-        row = connection.execute(_ROOM_BY_DIGEST, {"digest": digest}).one()
-    queue_id, room, waits = row
-    return Place(queue_id, room > 0 and not waits)
+        row = connection.execute(_PLACE, {"digest": digest}).one()
+    return Place(*row)
 
 
-def next_jobs(connection: Connection, queue_id: int) -> list[Record]:
-    """Return the waiting jobs that there is room for, in the order of submission."""
-    room = connection.execute(_ROOM_BY_ID, {"queue_id": queue_id}).scalar_one()
-    if room <= 0:
-        return []
-    return [
-        to_record(row) for row in connection.execute(_NEXT, {"queue_id": queue_id, "room": room})
-    ]
+def head(connection: Connection, queue_id: int) -> Head | None:
+    """Return the job of a queue that may leave its line now, if there is one."""
+    row = connection.execute(_HEAD, {"queue_id": queue_id}).one_or_none()
+    return None if row is None else Head(*row)
 
 
 def remove_if_empty(connection: Connection, queue_id: int) -> None:
     """Remove the queue if its last job has ended."""
-    connection.execute(_REMOVE_EMPTY, {"queue_id": queue_id})
+    connection.execute(_REMOVE_IF_EMPTY, {"queue_id": queue_id})
 
 
-def all_queues(connection: Connection) -> list[int]:
-    """Return every queue that there is."""
-    return list(connection.execute(_ALL).scalars())
+def remove_empty(connection: Connection) -> None:
+    """Remove every queue whose last job has ended."""
+    connection.execute(_REMOVE_EMPTY)

@@ -6,15 +6,30 @@ write-ahead log from being reset.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from sqlalchemy import Connection, Integer, bindparam, func, select
 
 from harpcaller.jobs import Job
 from harpcaller.store.records import find
 from harpcaller.store.schema import LARGEST_INTEGER, jobs, packets
 
+
+class Packet(NamedTuple):
+    """One packet of a job.
+
+    :param data: JSON.
+    :param recorded: when it came, in unix seconds.
+    """
+
+    number: int
+    data: bytes
+    recorded: float
+
+
 _seq = select(jobs.c.seq).where(jobs.c.id == bindparam("job_id")).scalar_subquery()
 _PAGE = (
-    select(packets.c.number, packets.c.data)
+    select(packets.c.number, packets.c.data, packets.c.recorded)
     .where(packets.c.job == _seq, packets.c.number >= bindparam("since"))
     .order_by(packets.c.number)
     .limit(bindparam("max_packets", type_=Integer))
@@ -30,9 +45,9 @@ def job(connection: Connection, job_id: str) -> Job | None:
 
 def page(
     connection: Connection, job_id: str, since: int, max_packets: int, max_bytes: int
-) -> list[tuple[int, bytes]]:
+) -> list[Packet]:
     """Return packets in their order, as many as fit; the first of them in any case."""
-    found: list[tuple[int, bytes]] = []
+    found: list[Packet] = []
     size = 0
     parameters = {
         "job_id": job_id,
@@ -41,11 +56,12 @@ def page(
     }
     # Row by row: one packet may be as large as a reply line.
     with connection.execute(_PAGE, parameters) as rows:
-        for number, data in rows:
-            size += len(data)
+        for row in rows:
+            packet = Packet(*row)
+            size += len(packet.data)
             if found and size > max_bytes:
                 break
-            found.append((number, data))
+            found.append(packet)
     return found
 
 

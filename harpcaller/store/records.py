@@ -41,6 +41,9 @@ _COLUMNS = [
     jobs.c.ended,
     jobs.c.end_kind,
     jobs.c.end_value,
+    jobs.c.waits_for,
+    jobs.c.caller,
+    jobs.c.end_origin,
 ]
 select_records = select(*_COLUMNS)
 
@@ -49,9 +52,9 @@ _BY_ID = select_records.where(jobs.c.id == bindparam("job_id"))
 
 def to_record(row: Row[*tuple[Any, ...]]) -> Record:
     """Return what a row of `select_records` means."""
-    seq, queue_id, *fields, end_kind, end_value = row
+    seq, queue_id, *fields, end_kind, end_value, waits_for, caller, origin = row
     end = None if end_kind is None else EndResult(end_kind, end_value)
-    return Record(seq, queue_id, Job(*(*fields, end)))
+    return Record(seq, queue_id, Job(*(*fields, end, waits_for, caller, origin)))
 
 
 def find(connection: Connection, job_id: str) -> Record | None:

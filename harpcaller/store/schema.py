@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -22,8 +23,9 @@ from sqlalchemy import (
     literal_column,
 )
 
+from harp.errors import Origin
 from harp.wire.results import EndKind
-from harpcaller.jobs import JobState
+from harpcaller.jobs import JobState, WaitsFor
 
 metadata = MetaData(
     naming_convention={
@@ -86,18 +88,30 @@ jobs = Table(
     Column("ended", Double),
     Column("end_kind", _one_of(EndKind, "end_kind")),
     Column("end_value", LargeBinary),
+    Column("end_origin", _one_of(Origin, "end_origin")),
+    Column("waits_for", _one_of(WaitsFor, "waits_for")),
+    Column("caller", Text),
+    # SHA-256 of the key by which later calls can find this job instead of starting their own.
+    Column("dedup", LargeBinary),
+    # When the job ended, as long as it has packets.
+    Column("stream_ended", Double),
     CheckConstraint(
-        "state = 'waiting' AND queue_id IS NOT NULL AND started IS NULL AND ended IS NULL"
-        " OR state = 'running' AND started IS NOT NULL AND ended IS NULL"
-        " OR state = 'ended' AND ended IS NOT NULL AND queue_id IS NULL",
+        "state = 'waiting' AND waits_for IS NOT NULL AND started IS NULL AND ended IS NULL"
+        " OR state = 'running' AND waits_for IS NULL AND started IS NOT NULL AND ended IS NULL"
+        " OR state = 'ended' AND waits_for IS NULL AND ended IS NOT NULL AND queue_id IS NULL",
         name="times_of_state",
     ),
     CheckConstraint(
-        "(end_kind IS NULL) = (ended IS NULL) AND (end_value IS NULL) = (ended IS NULL)",
+        "(end_kind IS NULL) = (ended IS NULL) AND (end_value IS NULL) = (ended IS NULL)"
+        " AND (end_origin IS NULL OR ended IS NOT NULL)"
+        " AND (stream_ended IS NULL OR ended IS NOT NULL AND stream_ended = ended)",
         name="end_of_ended",
     ),
     CheckConstraint(
         "state = 'ended' OR (queue_id IS NULL) = (queue IS NULL)", name="place_in_queue"
+    ),
+    CheckConstraint(
+        "waits_for IS NULL OR waits_for <> 'queue' OR queue_id IS NOT NULL", name="waits_in_queue"
     ),
 )
 
@@ -110,20 +124,63 @@ def in_state(state: JobState) -> ColumnElement[bool]:
     return jobs.c.state == literal_column(f"'{state.value}'", jobs.c.state.type)
 
 
-# Both hold living jobs only, so that their size does not follow the history.
-Index(
-    None,
+def waits_for(what: WaitsFor) -> ColumnElement[bool]:
+    """Return the condition with what is waited for written out, as `in_state` does."""
+    return jobs.c.waits_for == literal_column(f"'{what.value}'", jobs.c.waits_for.type)
+
+
+def _index(name: str, *columns: Column[Any], where: ColumnElement[bool]) -> None:
+    Index(name, *columns, sqlite_where=where, postgresql_where=where)
+
+
+# What admission needs. Living jobs only, so that their size does not follow the history.
+_index(
+    "ix_jobs_of_queue",
     jobs.c.queue_id,
     jobs.c.state,
+    jobs.c.waits_for,
     jobs.c.seq,
-    sqlite_where=jobs.c.queue_id.is_not(None),
-    postgresql_where=jobs.c.queue_id.is_not(None),
+    where=jobs.c.queue_id.is_not(None),
 )
-Index(
-    "ix_jobs_running",
+# With the column of the condition in it SQLite need not look at the rows to count them.
+_index("ix_jobs_running", jobs.c.state, jobs.c.host, where=in_state(JobState.RUNNING))
+_index(
+    "ix_jobs_for_host",
+    jobs.c.waits_for,
+    jobs.c.host,
     jobs.c.seq,
-    sqlite_where=in_state(JobState.RUNNING),
-    postgresql_where=in_state(JobState.RUNNING),
+    where=waits_for(WaitsFor.HOST),
+)
+_index("ix_jobs_next", jobs.c.waits_for, jobs.c.seq, where=waits_for(WaitsFor.DISPATCHER))
+_index("ix_jobs_next_of_host", jobs.c.waits_for, jobs.c.host, where=waits_for(WaitsFor.DISPATCHER))
+
+# What lists need: newest first, of all jobs, of those that wait, of a host, of a queue's name.
+# SQLite has the number of the row, which is seq, at the end of every index.
+Index("ix_jobs_submitted", jobs.c.submitted)
+_index("ix_jobs_waiting", jobs.c.submitted, where=in_state(JobState.WAITING))
+Index("ix_jobs_of_host", jobs.c.host, jobs.c.submitted)
+_index(
+    "ix_jobs_of_queue_name",
+    jobs.c.queue,
+    jobs.c.submitted,
+    where=jobs.c.queue.is_not(None),
+)
+_index("ix_jobs_dedup", jobs.c.dedup, jobs.c.submitted, where=jobs.c.dedup.is_not(None))
+
+# What pruning needs.
+_index("ix_jobs_ended", jobs.c.ended, where=jobs.c.ended.is_not(None))
+_index("ix_jobs_stream_ended", jobs.c.stream_ended, where=jobs.c.stream_ended.is_not(None))
+
+# Which job a call's idempotency key stands for. It outlives the job, so that a repeated call starts
+# nothing even if the first one's job has been pruned.
+keys = Table(
+    "keys",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("job_id", Text, nullable=False),
+    Column("submitted", Double, nullable=False),
+    Index("ix_keys_submitted", "submitted"),
+    sqlite_with_rowid=False,
 )
 
 # With a primary key of two columns SQLite makes a rowid table and a unique index: packets are

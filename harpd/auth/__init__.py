@@ -51,6 +51,12 @@ class Login:
         self._remembered: dict[bytes, float] = {}
         self._hashing = DeferredSemaphore(MAX_HASHING)
 
+    def use(self, authenticator: Authenticator) -> None:
+        """Ask another one from now on, and remember nothing that was agreed to before."""
+        self._authenticator = authenticator
+        self._remembered = {}
+        self._secret = os.urandom(32)  # which the answers that are still due do not have
+
     def check(self, user: str, password: str) -> Deferred[bool]:
         """Tell whether this is the user's password."""
         if len(password.encode()) > MAX_PASSWORD:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from harp.settings import Section
 from harpd.auth.passwords import SCHEMES, PasswordTable, is_known_hash
 
 
 def load(section: Section) -> PasswordTable:
     """Read the file that ``file`` names; mistakes are noted in the section with their line."""
-    file = Path(section.text("file"))
+    name = section.text("file")
+    file = section.folder / name
     hashes: dict[str, str] = {}
     try:
-        lines = file.read_text("utf-8").splitlines() if file.name else []
+        lines = file.read_text("utf-8").splitlines() if name else []
     except (OSError, UnicodeDecodeError) as error:
         section.mistake("file", f"{file} can't be read: {getattr(error, 'strerror', error)}")
         return PasswordTable(hashes)

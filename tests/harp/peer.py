@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Sequence
@@ -15,6 +16,9 @@ from tests.harp.test_lines import single_bytes
 
 PATIENCE = 20
 """After how many seconds a test that hangs is given up."""
+
+REFUSAL = b'{"error":{"type":"invalid_request","message":"no such key"}}\n'
+"""What a dispatcher without extensions says to one."""
 
 Script = Sequence[bytes | Callable[[socket.socket], object]]
 """What is said on one connection, and what else is done to its socket, one after the other."""
@@ -46,9 +50,23 @@ class ScriptedDispatcher:
 
     :param scripts: behind the last of them nothing listens.
     :param reads: how much it reads before it speaks, a line or a number of bytes.
+    :param knows_version_1: whether it refuses ``server_info`` beside the scripts, as a dispatcher
+        without extensions does.
+    :param tls: the server's side of TLS, if it speaks that.
+    :param refuses: whether the handshake must fail.
     """
 
-    def __init__(self, scripts: Sequence[Script], reads: int = -1) -> None:
+    def __init__(
+        self,
+        scripts: Sequence[Script],
+        reads: int = -1,
+        knows_version_1: bool = True,
+        tls: ssl.SSLContext | None = None,
+        refuses: bool = False,
+    ) -> None:
+        self._knows_version_1 = knows_version_1
+        self._tls = tls
+        self._refuses = refuses
         self.requests: list[bytes] = []
         self._scripts = scripts
         self._reads = reads
@@ -74,20 +92,53 @@ class ScriptedDispatcher:
         try:
             with self._listener:
                 for script in self._scripts:
-                    connection, _ = self._listener.accept()
-                    thread = threading.Thread(target=self._follow, args=(connection, script))
+                    found = self._next_connection()
+                    if found is None:
+                        continue
+                    connection, first = found
+                    thread = threading.Thread(target=self._follow, args=(connection, script, first))
                     self._threads.append(thread)
                     thread.start()
         except OSError as error:
             self._failures.append(error)
 
-    def _follow(self, connection: socket.socket, script: Script) -> None:
+    def _next_connection(self) -> tuple[socket.socket, bytes] | None:
+        while True:
+            connection, _ = self._listener.accept()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                secured = self._secured(connection, self._tls)
+                if secured is None:
+                    return None
+                connection = secured
+            if self._knows_version_1 and b'"server_info"' in connection.recv(64, socket.MSG_PEEK):
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(REFUSAL)
+            else:
+                with connection.makefile("rb", buffering=0) as incoming:
+                    reads = self._reads
+                    return connection, incoming.readline() if reads < 0 else incoming.read(reads)
+
+    def _secured(self, connection: socket.socket, tls: ssl.SSLContext) -> socket.socket | None:
         try:
-            with connection, connection.makefile("rb") as incoming:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self.requests.append(
-                    incoming.readline() if self._reads < 0 else incoming.read(self._reads)
-                )
+            secured = tls.wrap_socket(connection, server_side=True)
+            if not self._refuses:
+                return secured
+            # With TLS 1.3 the server has ended its handshake before the client refuses.
+            with secured:
+                if data := secured.recv(1000):
+                    self.requests.append(data)
+        except OSError:
+            connection.close()
+            if not self._refuses:
+                raise
+        return None
+
+    def _follow(self, connection: socket.socket, script: Script, first: bytes) -> None:
+        try:
+            with connection:
+                self.requests.append(first)
                 for step in script:
                     if callable(step):
                         step(connection)

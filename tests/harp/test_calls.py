@@ -11,9 +11,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import harp
 from harp import calls
-from harp.errors import CancelledException, RemoteError, RemoteException, RemoteProtocolError
+from harp.errors import (
+    CancelledException,
+    Origin,
+    RemoteError,
+    RemoteException,
+    RemoteProtocolError,
+)
 from harp.wire.dispatcher import CancelOutcome, Continue, JobId, NoResult, Reply
-from harp.wire.results import CANCELLED, EndKind, EndResult
+from harp.wire.results import CANCELLED, EndDetail, EndKind, EndResult
 
 NO_OPTIONS = calls.call_options(None, None, None, None, None)
 CIRCULAR: list[Any] = []
@@ -81,8 +87,16 @@ class OptionTests(SynchronousTestCase):
             ({"max_exec_time": math.inf}, ValueError, "max_exec_time"),
             ({"info": object()}, TypeError, "info: "),
             ({"info": math.nan}, ValueError, "info: "),
+            ({"idempotency_key": 7}, TypeError, "idempotency_key must be a str, not int"),
+            ({"idempotency_key": ""}, ValueError, "idempotency_key must have 1 to 200 char"),
+            ({"idempotency_key": "x" * 201}, ValueError, "idempotency_key .* not 201"),
+            ({"dedup": []}, TypeError, "dedup must be a dict, not list"),
+            ({"dedup": {"key": {}}}, ValueError, "dedup must have the keys 'key' and 'within'"),
+            ({"dedup": {"key": [], "within": 1}}, TypeError, r"dedup\['key'\] must be a dict"),
+            ({"dedup": {"key": {}, "within": 0}}, ValueError, r"dedup\['within'\] must be"),
         ]
-        names = ("queue", "concurrency", "timeout", "max_exec_time", "info")
+        first = ("queue", "concurrency", "timeout", "max_exec_time", "info")
+        names = (*first, "idempotency_key", "dedup")
         for options, kind, told in cases:
             with self.assertRaisesRegex(kind, f"^{told}"):
                 calls.call_options(*(options.get(name) for name in names))
@@ -161,6 +175,31 @@ class OutcomeTests(SynchronousTestCase):
         with self.assertRaises(RemoteError) as caught:
             calls.answer(EndResult(EndKind.ERROR, b'{"type":"T","message":"M"}'), CancelOutcome)
         self.assertEqual(caught.exception.type, "T")
+
+    def test_where_an_error_arose(self) -> None:
+        """Who tells an error narrows down where it arose; what was refused started nothing."""
+        line = b'{"type":"%b","message":"M"}'
+        cases = [
+            (b"invalid_request", calls.REFUSED, Origin.DISPATCHER, False),
+            (b"invalid_request", calls.DIRECT, Origin.HARPD, True),
+            (b"invalid_request", calls.ANYWHERE, None, True),
+            (b"os_error", calls.REFUSED, Origin.DISPATCHER, True),
+            (b"killed", calls.DIRECT, None, True),
+            (b"auth_error", calls.ANYWHERE, Origin.HARPD, False),
+            (b"new_one", calls.ANYWHERE, None, True),
+            (b"new_one", calls.REFUSED, Origin.DISPATCHER, True),
+        ]
+        for type, origins, origin, may_have_run in cases:
+            error = calls.outcome(EndResult(EndKind.ERROR, line % type), origins)
+            self.assertEqual((error.origin, error.may_have_run), (origin, may_have_run), type)
+
+    def test_origin_that_the_dispatcher_knows(self) -> None:
+        """A detail is believed; an origin that is not known here is none."""
+        line = b'{"type":"timeout","message":"M"}'
+        for told, origin in [("harpd", Origin.HARPD), (None, None), ("moon", None)]:
+            end = EndResult(EndKind.ERROR, line, EndDetail(told, False, 1.5))
+            error = calls.outcome(end)
+            self.assertEqual((error.origin, error.may_have_run), (origin, False))
 
     def test_end_of_a_stream(self) -> None:
         """Only a job that there is not is raised at a stream's end, not how a job ended."""

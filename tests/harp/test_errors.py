@@ -6,6 +6,8 @@ import pickle
 
 from twisted.trial.unittest import SynchronousTestCase
 
+import harp
+from docs import make_errors
 from harp import errors
 from harp.errors import (
     ERROR_TYPES,
@@ -98,6 +100,63 @@ class TableTests(SynchronousTestCase):
         self.assertEqual({row.name for row in ERROR_TYPES.values() if row.may_have_run}, IN_DOUBT)
 
 
+class PageTests(SynchronousTestCase):
+    """``docs/reference/errors.md`` is made from the table."""
+
+    def test_page_is_what_the_table_says(self) -> None:
+        """The page has been made again since the table changed, and has every row."""
+        self.assertEqual(
+            make_errors.PAGE.read_text("utf-8"),
+            make_errors.page(),
+            "run python -m docs.make_errors",
+        )
+        for row in ERROR_TYPES.values():
+            self.assertIn(f"| `{row.name}` |", make_errors.page())
+            self.assertIn(row.remedy, make_errors.page())
+
+    def test_page_has_every_exception(self) -> None:
+        """Each exception that the library raises is on the page."""
+        for name in harp.__all__:
+            kind = getattr(harp, name)
+            if isinstance(kind, type) and issubclass(kind, harp.HarpException):
+                self.assertIn(
+                    f"`{name}`" if kind is not HarpException else "harp.", make_errors.page()
+                )
+
+
+class CauseTests(SynchronousTestCase):
+    """Each exception says where it arose, and whether the procedure may have run."""
+
+    def test_remote_error(self) -> None:
+        """A RemoteError says what its row says; the origin only where the row has one."""
+        for row in ERROR_TYPES.values():
+            error = RemoteError(row.name, "M")
+            self.assertIs(error.may_have_run, row.may_have_run)
+            self.assertIs(error.origin, row.origins[0] if len(row.origins) == 1 else None)
+
+    def test_what_is_known_better(self) -> None:
+        """What somebody knows better than the table wins."""
+        error = RemoteError("timeout", "M", None, Origin.HARPD, False)
+        self.assertEqual((error.origin, error.may_have_run), (Origin.HARPD, False))
+
+    def test_unknown_type(self) -> None:
+        """A type that is not in the table may come from anywhere, and is in doubt."""
+        error = RemoteError("new_one", "M")
+        self.assertEqual((error.origin, error.may_have_run), (None, True))
+
+    def test_the_others(self) -> None:
+        """What is not a RemoteError has one cause each."""
+        for error, origin, may_have_run in [
+            (RemoteException("ValueError", "M"), Origin.PROCEDURE, True),
+            (CancelledException("M"), Origin.CLIENT, True),
+            (CommunicationError("M"), Origin.NETWORK, True),
+            (CommunicationError("M", may_have_run=False), Origin.NETWORK, False),
+            (RemoteProtocolError(errors.PROTOCOL_ERROR, "M"), Origin.NETWORK, True),
+            (harp.UnsupportedError("M"), Origin.CLIENT, False),
+        ]:
+            self.assertEqual((error.origin, error.may_have_run), (origin, may_have_run), error)
+
+
 class ExceptionTests(SynchronousTestCase):
     """What the client raises."""
 
@@ -132,6 +191,8 @@ class ExceptionTests(SynchronousTestCase):
             RemoteError("timeout", "too slow"),
             RemoteProtocolError(errors.PROTOCOL_ERROR, "not JSON"),
             CommunicationError("web01:3502: can't connect"),
+            CommunicationError("web01:3502: can't connect", may_have_run=False),
+            RemoteError("timeout", "too slow", [1], Origin.HARPD, False),
         ):
             copy = pickle.loads(pickle.dumps(error))
             self.assertIs(type(copy), type(error))

@@ -6,12 +6,13 @@ import itertools
 from pathlib import Path
 from typing import Any, cast
 
+from sqlalchemy import Connection
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.trial.unittest import TestCase
 
 from harp.wire.results import EndKind, EndResult
-from harpcaller.jobs import NewJob, QueueSpec
-from harpcaller.store import JobStore
+from harpcaller.jobs import Capacity, Job, NewJob, QueueSpec
+from harpcaller.store import KEY_LIFE, JobStore, changes
 
 RESULT = EndResult(EndKind.RESULT, b'{"free":12}')
 ONE_AT_A_TIME = QueueSpec(b'{"disk":"sda"}', 1)
@@ -41,6 +42,13 @@ def new_job(queue: QueueSpec | None = None, **changes: Any) -> NewJob:
     return NewJob(**(fields | changes))
 
 
+def submitted(connection: Connection, capacity: Capacity, new: NewJob) -> Job:
+    """Return a new job, recorded in the transaction of a connection."""
+    job = changes.submit(connection, capacity, new, 1.0, KEY_LIFE).job
+    assert job is not None
+    return job
+
+
 class StoreTestCase(TestCase):
     """A test with a store that is open."""
 
@@ -56,6 +64,13 @@ class StoreTestCase(TestCase):
         await store.open()
         return store
 
+    async def submit(self, new: NewJob, now: float = 1.0) -> Job:
+        """Return a new job, recorded."""
+        submission = await self.store.submit(new, now)
+        assert submission.job is not None
+        self.assertIsNone(submission.repeated)
+        return submission.job
+
     async def running(self) -> str:
         """Return the id of a job that runs."""
-        return (await self.store.submit(new_job(), 1.0)).id
+        return (await self.submit(new_job())).id

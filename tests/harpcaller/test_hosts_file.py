@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import yaml
@@ -9,8 +10,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from harp.settings import ConfigError
 from harpcaller.hosts import Host, file, load_hosts_file
+from harpcaller.hosts.entries import parse_hosts
+from tests.harpcaller.test_hosts_entries import SAMPLE as SCRIPT
 from tests.harpcaller.test_hosts_entries import WEB1, line
 
+SAMPLE = SCRIPT.with_name("hosts.yaml")
 WEB2 = Host("web2", "10.0.0.2", 4307, "u", "secret", ("web", "old"), "front.example.org")
 
 MAPPING = """\
@@ -66,6 +70,14 @@ class YamlTests(HostsFileTestCase):
         self.assertEqual(found, {"web1": WEB1, "web2": WEB2})
         self.assertEqual(list(found), ["web1", "web2"])
 
+    def test_sample(self) -> None:
+        """The sample has the same hosts as the sample script, and shows every key."""
+        found = load_hosts_file(SAMPLE)
+        for key in ("port:", "tags:", "server_name:"):
+            self.assertIn(f"\n  {key}", SAMPLE.read_text("utf-8"))
+        printed = subprocess.run([SCRIPT], stdout=subprocess.PIPE, check=True).stdout
+        self.assertEqual(found, parse_hosts(printed)[0])
+
     def test_list(self) -> None:
         """The hosts may be a list of what would be lines of JSON."""
         self.file = self.folder / "HOSTS.YML"
@@ -85,6 +97,7 @@ class YamlTests(HostsFileTestCase):
             "web3: secret\n"
             "web1: {address: 10.0.0.2, credentials: {user: u, password: 123456}}\n"
             "[secret]: {}\n"
+            '"": {}\n'
         )
         places = [
             "web1.port, line 3: ",
@@ -97,6 +110,7 @@ class YamlTests(HostsFileTestCase):
             "web1.credentials.password, line 10: ",
             "web1, line 10, column 1: stands twice",
             "line 11, column 1: ",
+            "line 12, column 1: ",
         ]
         found = self.mistakes(text)
         for place in places:
@@ -106,7 +120,7 @@ class YamlTests(HostsFileTestCase):
 
     def test_mistakes_in_a_list(self) -> None:
         """There a host without a name is told by its number."""
-        found = self.mistakes("- {address: a}\n- secret\n" + LIST + LIST)
+        found = self.mistakes("- {address: a}\n- secret\n" + LIST + LIST + "- {}\n")
         for each, place in zip(
             found,
             [
@@ -115,6 +129,9 @@ class YamlTests(HostsFileTestCase):
                 "host 2, line 2, column 3: ",
                 "web2, line 10, column 3: stands twice",
                 "web1, line 16, column 3: stands twice",
+                "host 7.hostname, line 17: ",
+                "host 7.credentials, line 17: ",
+                "host 7.address, line 17: ",
             ],
             strict=True,
         ):
@@ -130,7 +147,8 @@ class YamlTests(HostsFileTestCase):
                 " credentials, tags, server_name"
             ],
         )
-        self.mistakes(f"web1: {entry}".replace("tag", "hostname"))
+        for key in ("hostname", "[tags]", "{tags: 1}"):
+            self.assertEqual(len(self.mistakes(f"web1: {entry}".replace("tag", key))), 1)
 
     def test_password_as_key(self) -> None:
         """Without a blank behind the colon the password is part of a key: it is not told."""

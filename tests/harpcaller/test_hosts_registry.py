@@ -6,23 +6,26 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any, cast
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorProcess
-from twisted.internet.task import Clock
+from twisted.internet.interfaces import IReactorFromThreads, IReactorProcess, IReactorTime
+from twisted.internet.task import Clock, deferLater
 from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
-from harpcaller.hosts import HostsFile, HostsRegistry, HostsScript, registry
+from harp.settings import ConfigError
+from harpcaller.hosts import Host, HostsFile, HostsRegistry, HostsScript, registry
+from harpcaller.hosts.entries import parse_hosts
 from harpcaller.hosts.registry import MAX_COMPLAINTS
 from tests.harpcaller.test_hosts_entries import WEB1, line
 
 
-class HostsRegistryTests(TestCase):
-    """The list that is kept."""
+class RegistryTestCase(TestCase):
+    """A folder with a script, and a registry that takes its hosts from it."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -62,6 +65,11 @@ class HostsRegistryTests(TestCase):
         )
         self.script.chmod(0o755)
 
+    async def appears(self, file: Path) -> None:
+        """Wait until a script has made a file."""
+        while not file.exists():
+            await deferLater(IReactorTime(reactor), 0.01)
+
     def runs(self) -> int:
         return self.count.read_text().count("run") if self.count.exists() else 0
 
@@ -72,6 +80,18 @@ class HostsRegistryTests(TestCase):
             for event in self.events
             if event["log_namespace"].startswith("harpcaller.") and event["log_level"] >= least
         )
+
+    async def take(self, *names: str, accept_loss: bool = False) -> str | None:
+        """Let the script print these hosts, and return what a refresh comes to."""
+        self.output.write_bytes(b"\n".join(line(name) for name in names))
+        return await self.registry.refresh(accept_loss)
+
+    def names(self) -> list[str]:
+        return [host.name for host in self.registry.page(100)[0]]
+
+
+class HostsRegistryTests(RegistryTestCase):
+    """The list that a script prints, and that is kept."""
 
     async def test_first_list(self) -> None:
         """The script runs at once, and who waits for the list gets it."""
@@ -199,14 +219,6 @@ class HostsRegistryTests(TestCase):
         self.assertIsNone(await self.registry.refresh())
         self.assertIn("half the racks are dark", self.logged())
 
-    async def test_errors_are_escaped(self) -> None:
-        """They are one line of the log, without what a terminal would obey."""
-        self.write(r"cat $output; printf 'one\n\n\ttwo\033[2J\r\nthree\302\205four\000\n' >&2")
-        self.registry.startService()
-        await self.registry.refresh()
-        self.assertIn(r"says: one | two\x1b[2J | three | four\x00", self.logged())
-        self.assertTrue(self.logged().isprintable())
-
     async def test_can_not_start(self) -> None:
         """A process that can't be started is a failure like others."""
 
@@ -287,10 +299,9 @@ class HostsRegistryTests(TestCase):
         await self.registry.refresh()
         self.assertEqual(self.runs(), 2)
 
-    async def take(self, *names: str, accept_loss: bool = False) -> str | None:
-        """Let the script print these hosts, and return what a refresh comes to."""
-        self.output.write_bytes(b"\n".join(line(name) for name in names))
-        return await self.registry.refresh(accept_loss)
+
+class LossTests(RegistryTestCase):
+    """Sudden losses of hosts."""
 
     async def test_loss_keeps_the_list(self) -> None:
         """A list without more than half of the known hosts is not taken, on disk neither."""
@@ -353,8 +364,9 @@ class HostsRegistryTests(TestCase):
         self.assertIsNone(await self.registry.refresh(accept_loss=True))
         self.assertEqual(self.runs(), 2)
 
-    def names(self) -> list[str]:
-        return [host.name for host in self.registry.page(100)[0]]
+
+class PageTests(RegistryTestCase):
+    """The hosts by name."""
 
     async def test_pages(self) -> None:
         """The hosts can be listed by name, some at a time, none twice."""
@@ -383,6 +395,213 @@ class HostsRegistryTests(TestCase):
     def test_no_pages(self) -> None:
         """No hosts are an empty page."""
         self.assertEqual((self.registry.page(10), self.registry.count()), (([], None), 0))
+
+
+class FileTests(RegistryTestCase):
+    """Hosts that stand in a file."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.file = self.folder / "hosts.jsonl"
+        self.file.write_bytes(line())
+        self.registry = self.make(HostsFile.read(self.file))
+
+    def test_hosts_at_once(self) -> None:
+        """The hosts are there when the service starts, nothing runs, nothing is cached."""
+        ready = self.registry.when_ready()
+        self.assertNoResult(ready)
+        self.registry.startService()
+        self.successResultOf(ready)
+        self.assertEqual(self.registry.lookup("web1"), WEB1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertIsNone(self.registry.stopService())
+        self.assertEqual((self.runs(), self.cache.exists()), (0, False))
+
+    async def test_refresh(self) -> None:
+        """The file is read again as a whole, however many hosts it loses."""
+        self.registry.startService()
+        self.file.write_bytes(line("a"))
+        self.assertEqual(self.names(), ["web1"])
+        self.assertIsNone(await self.registry.refresh())
+        self.assertEqual(self.names(), ["a"])
+
+    async def test_mistakes_keep_the_list(self) -> None:
+        """A file with a mistake changes nothing, and every mistake is told."""
+        self.registry.startService()
+        self.file.write_bytes(line("a") + b"\n" + line("b", port=0) + b"\n" + line("c", tag=1))
+        problem = await self.registry.refresh() or ""
+        self.assertIn("line 2", problem)
+        self.assertIn("line 3", problem)
+        self.assertIn(problem, self.logged(LogLevel.error))
+        self.assertEqual(self.names(), ["web1"])
+
+    def test_unreadable(self) -> None:
+        """A file with a mistake can't even be asked for."""
+        self.file.write_bytes(b"rubbish")
+        self.assertRaises(ConfigError, HostsFile.read, self.file)
+
+    def test_passwords_are_not_shown(self) -> None:
+        """The passwords stay out of logs and tracebacks."""
+        self.assertNotIn("secret", repr(HostsFile.read(self.file)))
+
+
+class ReconfigureTests(RegistryTestCase):
+    """Another source while the service runs."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        file = self.folder / "hosts.jsonl"
+        file.write_bytes(line("filed"))
+        self.filed = HostsFile.read(file)
+
+    def write_other(self, text: str) -> HostsScript:
+        """Make another script, which the registry may be told of."""
+        self.script = self.folder / "other"
+        self.write(text)
+        return self.source(60.0)
+
+    async def test_other_script(self) -> None:
+        """The other script runs at once and at its own interval, the old one no more."""
+        self.registry.startService()
+        await self.registry.refresh()
+        other = self.write_other(f"echo other >> {self.folder}/others; cat $output")
+        self.registry.reconfigure(other)
+        await self.registry.refresh()
+        self.clock.advance(60)
+        await self.registry.refresh()
+        self.assertEqual((self.folder / "others").read_text(), "other\n" * 2)
+        self.assertEqual(self.runs(), 3)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+
+    async def test_other_script_fails(self) -> None:
+        """The list of the old one stays in force until the new one brings one."""
+        self.registry.startService()
+        await self.registry.refresh()
+        self.registry.reconfigure(self.write_other("exit 3"))
+        self.assertIn("status 3", await self.registry.refresh() or "")
+        self.assertEqual(self.names(), ["web1"])
+
+    async def test_same_script(self) -> None:
+        """The same script again runs again: its hosts may be what has changed."""
+        self.registry.startService()
+        await self.registry.refresh()
+        self.output.write_bytes(line("a"))
+        self.registry.reconfigure(self.source(max_loss=None))
+        await self.registry.refresh()
+        self.assertEqual(self.names(), ["a"])
+
+    async def test_max_loss(self) -> None:
+        """A list that was refused is taken when its loss is allowed."""
+        self.registry = self.make(self.source())
+        self.registry.startService()
+        await self.take("a", "b", "c", "d")
+        self.assertIn("host_db_max_loss", await self.take("d") or "")
+        self.registry.reconfigure(self.source(max_loss=None))
+        self.assertIsNone(await self.registry.refresh())
+        self.assertEqual(self.names(), ["d"])
+
+    async def test_never_two_at_once(self) -> None:
+        """A run that is going on is ended, and only when it is over the next one begins."""
+        self.output.write_bytes(line("a"))
+        alone = (
+            f"mkdir {self.folder}/lock || exit 9; trap 'sleep 0.1; rmdir {self.folder}/lock' EXIT"
+        )
+        self.write(
+            f"{alone}; trap 'exit 0' TERM; cat $output; : > {self.folder}/born; sleep 1000 & wait"
+        )
+        self.registry.startService()
+        refreshed, ready = self.registry.refresh(), self.registry.when_ready()
+        await self.appears(self.folder / "born")
+        self.output.write_bytes(line("b"))
+        self.registry.reconfigure(self.write_other(f"{alone}; cat $output"))
+        self.assertNoResult(ready)
+        self.assertIsNone(await refreshed)
+        self.successResultOf(ready)
+        self.assertEqual(self.names(), ["b"])
+        self.assertEqual(self.runs(), 2)
+        self.assertEqual(self.logged(), "")
+
+    async def test_old_list_comes_late(self) -> None:
+        """What was printed for the old source and not yet understood is thrown away."""
+        self.registry.startService()
+        await self.registry.refresh()
+        parsing: Deferred[None] = Deferred()
+
+        def parse(printed: bytes) -> tuple[dict[str, Host], list[str]]:
+            IReactorFromThreads(reactor).callFromThread(parsing.callback, None)
+            self.go_on.wait(60)
+            return parse_hosts(printed)
+
+        self.go_on = threading.Event()
+        patched = self.patch(registry, "parse_hosts", parse)
+        self.output.write_bytes(line("late"))
+        refreshed = self.registry.refresh()
+        await parsing
+        patched.restore()
+        self.registry.reconfigure(self.filed)
+        self.go_on.set()
+        self.assertIsNone(await refreshed)
+        self.assertEqual(self.names(), ["filed"])
+        self.assertEqual(self.cache.read_bytes(), line())
+
+    async def test_script_to_file(self) -> None:
+        """The hosts of a file are in force at once, and nothing runs any more."""
+        self.registry.startService()
+        ready = self.registry.when_ready()
+        self.registry.reconfigure(self.filed)
+        self.assertEqual(self.names(), ["filed"])
+        self.successResultOf(ready)
+        self.assertIsNone(await self.registry.refresh())
+        self.assertEqual(self.names(), ["filed"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    async def test_file_to_script(self) -> None:
+        """The file's list stays until the script brings one, and its loss is looked at."""
+        self.registry = self.make(self.filed)
+        self.registry.startService()
+        self.registry.reconfigure(self.source())
+        self.assertIn("1 of the 1", await self.registry.refresh() or "")
+        self.assertEqual(self.names(), ["filed"])
+        self.assertIsNone(await self.registry.refresh(accept_loss=True))
+        self.assertEqual(self.names(), ["web1"])
+
+    async def test_file_to_file(self) -> None:
+        """The new file's hosts replace the old one's as a whole."""
+        self.registry = self.make(self.filed)
+        self.registry.startService()
+        self.filed.path.write_bytes(line("a"))
+        self.registry.reconfigure(HostsFile.read(self.filed.path))
+        self.assertEqual(self.names(), ["a"])
+
+    async def test_old_file_comes_late(self) -> None:
+        """An old file that is being read does not replace what came meanwhile."""
+        self.registry = self.make(self.filed)
+        self.registry.startService()
+        new = self.folder / "new.jsonl"
+        new.write_bytes(line("a"))
+        refreshed = self.registry.refresh()
+        self.registry.reconfigure(HostsFile.read(new))
+        self.events.clear()
+        self.assertIsNone(await refreshed)
+        self.assertEqual(self.names(), ["a"])
+        self.assertNotIn(str(self.filed.path), self.logged(LogLevel.info))
+
+    async def test_not_running(self) -> None:
+        """Before the start it is only noted."""
+        self.registry.reconfigure(self.filed)
+        self.assertEqual((self.names(), self.runs()), ([], 0))
+        self.registry.startService()
+        self.assertEqual((self.names(), self.runs()), (["filed"], 0))
+
+    async def test_twice(self) -> None:
+        """Of several sources in a row the last one is followed."""
+        self.registry.startService()
+        for source in (self.filed, self.source(60.0), self.filed, self.source(30.0, None)):
+            self.registry.reconfigure(source)
+        self.assertIsNone(await self.registry.refresh())
+        self.assertEqual(self.names(), ["web1"])
+        (timer,) = self.clock.getDelayedCalls()
+        self.assertEqual(timer.getTime(), 30)
 
 
 def _no_space(descriptor: int) -> None:

@@ -55,7 +55,7 @@ class RunScriptTests(TestCase):
     async def test_output(self) -> None:
         """What the program prints and what it complains about are kept apart."""
         output = await self.end(self.start("echo one; echo two >&2; echo three"))
-        self.assertEqual(output, Output(b"one\nthree\n", "two\n", None))
+        self.assertEqual(output, Output(b"one\nthree\n", "two", None))
 
     async def test_stdin_is_empty(self) -> None:
         """The program gets nothing on its standard input, so it can't wait for any."""
@@ -97,6 +97,12 @@ class RunScriptTests(TestCase):
         self.assertEqual(fits.printed, b"12345")
         output = await self.end(self.start("while :; do echo 123456; done", max_output=5))
         self.assertEqual(output, Output(b"", output.errors, "it printed too much"))
+
+    async def test_errors_are_escaped(self) -> None:
+        """They are one line, without what a terminal that shows the log would obey."""
+        printf = r"printf '\n one\n\n\tt\two\033[2J\r\nthree\302\205four\000\377\n' >&2"
+        output = await self.end(self.start(printf))
+        self.assertEqual(output.errors, "one | t       wo\\x1b[2J | three | four\\x00\ufffd")
 
     async def test_too_many_errors(self) -> None:
         """Of the error output only the start is kept, and the run still counts."""

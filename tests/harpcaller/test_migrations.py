@@ -3,12 +3,19 @@
 import sqlite3
 from pathlib import Path
 
+import msgspec
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
+from sqlalchemy.exc import IntegrityError
 from twisted.trial.unittest import SynchronousTestCase
 
-from harpcaller.store.database import Database, StoreError
+from harp.wire.results import EndKind, EndResult
+from harpcaller.jobs import Capacity, Job, JobState, WaitsFor
+from harpcaller.store import changes, reads
+from harpcaller.store.database import Database, StoreError, transaction
 from harpcaller.store.schema import metadata
 
 
@@ -26,7 +33,9 @@ def _schema(path: Path) -> dict[str, str]:
 
 
 def _lines(sql: str) -> list[str]:
-    return [line.strip().removesuffix(",") for line in sql.splitlines()]
+    # The name of a table that was renamed is quoted.
+    lines = sql.replace('TABLE "jobs"', "TABLE jobs").splitlines()
+    return [line.strip().removesuffix(",") for line in lines]
 
 
 class MigrationTests(SynchronousTestCase):
@@ -74,3 +83,67 @@ class MigrationTests(SynchronousTestCase):
         with self.assertRaisesRegex(StoreError, "packets already exists"):
             Database(f"sqlite:///{path}").open_writer()
         self.assertEqual(set(_schema(path)), {"packets"})
+
+
+# What the first version wrote: a queue of one that runs and one that waits; one with packets that
+# ended.
+_FIRST_JOBS = """
+INSERT INTO queues VALUES (3, X'00', CAST('{}' AS BLOB), 1);
+INSERT INTO jobs VALUES (1, 'ran', 'web01', 'df', X'5b5d', X'31', 30.0, 60.0,
+    NULL, NULL, 'ended', 1.0, 1.5, 2.0, 'result', X'32');
+INSERT INTO packets VALUES (1, 0, X'33', 1.75);
+INSERT INTO jobs VALUES (2, 'runs', 'web01', 'df', X'5b5d', X'31', 30.0, 60.0,
+    CAST('{}' AS BLOB), 3, 'running', 3.0, 3.0, NULL, NULL, NULL);
+INSERT INTO jobs VALUES (3, 'waits', 'web01', 'df', X'5b5d', X'31', 30.0, 60.0,
+    CAST('{}' AS BLOB), 3, 'waiting', 4.0, NULL, NULL, NULL, NULL);
+"""
+
+
+class FirstVersionTests(SynchronousTestCase):
+    """A database that the first version left behind."""
+
+    def setUp(self) -> None:
+        """Bring a database with jobs in it from the first version to this one."""
+        path = Path(self.mktemp())
+        engine = create_engine(f"sqlite:///{path}")
+        with engine.connect() as connection:
+            config = Config()
+            config.set_main_option("script_location", "harpcaller.store:migrations")
+            config.attributes["connection"] = connection
+            command.upgrade(config, "0001")
+            connection.commit()
+        engine.dispose()
+        first = sqlite3.connect(path)
+        first.executescript(_FIRST_JOBS)
+        first.close()
+        self.connection = Database(f"sqlite:///{path}").open_writer()
+        self.addCleanup(self.connection.close)
+
+    def test_jobs_are_kept(self) -> None:
+        """Every job is there with all that was known of it; what waited waits for its queue."""
+        with transaction(self.connection):
+            same = (b"[]", b"1", 30.0, 60.0)
+            expected = [
+                Job("ran", "web01", "df", *same, None, JobState.ENDED, 1.0, 1.5, 2.0),
+                Job("runs", "web01", "df", *same, b"{}", JobState.RUNNING, 3.0, 3.0),
+                Job("waits", "web01", "df", *same, b"{}", JobState.WAITING, 4.0),
+            ]
+            result = EndResult(EndKind.RESULT, b"2")
+            expected[0] = msgspec.structs.replace(expected[0], end=result)
+            expected[2] = msgspec.structs.replace(expected[2], waits_for=WaitsFor.QUEUE)
+            self.assertEqual([reads.job(self.connection, job.id) for job in expected], expected)
+            self.assertEqual([n for n, *_ in reads.page(self.connection, "ran", 0, 9, 9)], [0])
+
+    def test_references_hold(self) -> None:
+        """No row refers to one that is not there, and none can be made to."""
+        check = self.connection.exec_driver_sql("PRAGMA foreign_key_check")
+        self.assertEqual(check.all(), [])
+        with self.assertRaisesRegex(IntegrityError, "FOREIGN KEY"):
+            self.connection.exec_driver_sql("INSERT INTO packets VALUES (99, 0, X'30', 1.0)")
+
+    def test_queues_go_on(self) -> None:
+        """What waited starts when the dispatcher does."""
+        with transaction(self.connection):
+            recovery = changes.recover(self.connection, Capacity(), 9.0)
+        self.assertEqual(recovery.closed, ["runs"])
+        self.assertEqual([job.id for job in recovery.released], ["waits"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from harpcaller.queues import canonical_queue_name
+from harpcaller.queues import canonical_dedup_key, canonical_queue_name
 
 _VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.text(max_size=5) | st.integers() | st.floats(-1e300, 1e300),
@@ -82,6 +82,25 @@ class CanonicalNameTests(SynchronousTestCase):
         self.refused(b'{"a": "\xff"}')
         self.refused(rb'{"a": "\ud800"}')
         self.refused(b'{"a": %b%b}' % (b"[" * 100_000, b"]" * 100_000))
+
+    def test_errors_name_what_is_wrong(self) -> None:
+        """The error names which of a call's objects is wrong, and how."""
+        for read, what in (
+            (canonical_queue_name, "the queue's name"),
+            (canonical_dedup_key, "the dedup's key"),
+        ):
+            for raw, how in (
+                (b"[]", "is not a JSON object"),
+                (b'{"a": 1e999}', "has a number that is out of range"),
+                (b'{"a": NaN}', "has NaN, which is not JSON"),
+                (b'{"a": %b%b}' % (b"[" * 100_000, b"]" * 100_000), "is nested too deep"),
+            ):
+                with self.assertRaisesRegex(ValueError, f"^{what} {how}$"):
+                    read(raw)
+
+    def test_dedup_keys(self) -> None:
+        """Keys of dedup are equal when names of queues would be."""
+        self.assertEqual(canonical_dedup_key(b'{"b": 1.0, "a": []}'), b'{"a":[],"b":1}')
 
     @given(st.dictionaries(st.text(max_size=3), _VALUES))
     def test_value_is_kept(self, name: dict[str, Any]) -> None:

@@ -255,7 +255,7 @@ class ServiceTests(ServiceTestCase):
         """What ran when the dispatcher was killed is closed before the first answer."""
         job = await self.in_store(lambda store: store.submit(new_job(), 1.0))
         self.started()
-        answer = await self.ask(b'"get_result":"%b"' % job.id.encode())
+        answer = await self.ask(b'"get_result":"%b"' % job.job_id.encode())
         self.assertEqual(json.loads(answer)["error"]["type"], "missing_result")
 
     async def test_stop(self) -> None:
@@ -274,7 +274,7 @@ class ServiceTests(ServiceTestCase):
 
         async def submit(store: JobStore) -> str:
             await store.submit(new_job(ONE_AT_A_TIME), 1.0)
-            return (await store.submit(new_job(ONE_AT_A_TIME), 1.0)).id
+            return (await store.submit(new_job(ONE_AT_A_TIME), 1.0)).job_id
 
         waiting = await self.in_store(lambda store: Deferred.fromCoroutine(submit(store)))
         self.deployment.close_hosts(self)

@@ -7,7 +7,7 @@ import msgspec
 from harp import errors
 from harp.wire.results import CANCELLED, EndKind
 from harpcaller.jobs import Job, JobState, QueueSpec
-from harpcaller.store import Cancellation, Ending, StoreError
+from harpcaller.store import Cancellation, Ending, Packet, StoreError
 from tests.harpcaller.stores import ONE_AT_A_TIME, RESULT, StoreTestCase, new_job
 
 UNKNOWN = ("", "no such job", "a'b\"c;--", "\x00", "ä\U0001f600", "x" * 100_000)
@@ -25,7 +25,7 @@ class JobTests(StoreTestCase):
             timeout=0.25,
             max_exec_time=1e9,
         )
-        submitted = await self.store.submit(new, 1700000000.125)
+        submitted = await self.submit(new, 1700000000.125)
         self.assertEqual(
             submitted,
             Job(
@@ -46,15 +46,15 @@ class JobTests(StoreTestCase):
 
     async def test_jobs_of_a_queue_are_kept(self) -> None:
         """A job knows its queue's name, waiting, running and when the queue is gone."""
-        first = await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
-        second = await self.store.submit(new_job(ONE_AT_A_TIME), 2.0)
+        first = await self.submit(new_job(ONE_AT_A_TIME), 1.0)
+        second = await self.submit(new_job(ONE_AT_A_TIME), 2.0)
         self.assertEqual(first.state, JobState.RUNNING)
         self.assertEqual((second.state, second.started), (JobState.WAITING, None))
         for job in (first, second):
             self.assertEqual(job.queue, ONE_AT_A_TIME.name)
             self.assertEqual(await self.store.job(job.id), job)
         for job in (first, second):
-            ending = await self.store.end(job.id, RESULT, 3.0)
+            ending = await self.store.end(job.id, RESULT, None, 3.0)
             self.assertEqual(await self.store.job(job.id), ending.job)
             assert ending.job is not None
             self.assertEqual(ending.job.queue, ONE_AT_A_TIME.name)
@@ -62,9 +62,9 @@ class JobTests(StoreTestCase):
     async def test_end_is_kept(self) -> None:
         """A job ends with its result, whatever kind that is, and at its time."""
         for kind in (EndKind.RESULT, EndKind.EXCEPTION, EndKind.ERROR):
-            job = await self.store.submit(new_job(), 1.0)
+            job = await self.submit(new_job(), 1.0)
             result = msgspec.structs.replace(RESULT, kind=kind)
-            ending = await self.store.end(job.id, result, 2.5)
+            ending = await self.store.end(job.id, result, None, 2.5)
             ended = msgspec.structs.replace(job, state=JobState.ENDED, ended=2.5, end=result)
             self.assertEqual(ending, Ending(ended, []))
             self.assertEqual(await self.store.job(job.id), ended)
@@ -72,24 +72,24 @@ class JobTests(StoreTestCase):
     async def test_first_end_counts(self) -> None:
         """Nothing that comes after a job's end changes it."""
         job_id = await self.running()
-        await self.store.end(job_id, RESULT, 2.0)
+        await self.store.end(job_id, RESULT, None, 2.0)
         ended = await self.store.job(job_id)
         late = msgspec.structs.replace(RESULT, value=b"2")
-        self.assertEqual(await self.store.end(job_id, late, 3.0), Ending(None, []))
+        self.assertEqual(await self.store.end(job_id, late, None, 3.0), Ending(None, []))
         cancellation = await self.store.cancel(job_id, 3.0)
         self.assertEqual(cancellation, Cancellation(JobState.ENDED, ended, []))
         self.assertEqual(await self.store.job(job_id), ended)
 
     async def test_waiting_job_has_no_end(self) -> None:
         """A job that waits can't be ended by a result: it has not run."""
-        await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
-        waiting = await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
-        self.assertEqual(await self.store.end(waiting.id, RESULT, 2.0), Ending(None, []))
+        await self.submit(new_job(ONE_AT_A_TIME), 1.0)
+        waiting = await self.submit(new_job(ONE_AT_A_TIME), 1.0)
+        self.assertEqual(await self.store.end(waiting.id, RESULT, None, 2.0), Ending(None, []))
         self.assertEqual(await self.store.job(waiting.id), waiting)
 
     async def test_cancel_running(self) -> None:
         """A cancelled job ends as such, and its conversation's owner is told that it ran."""
-        job = await self.store.submit(new_job(), 1.0)
+        job = await self.submit(new_job(), 1.0)
         ended = msgspec.structs.replace(job, state=JobState.ENDED, ended=2.0, end=CANCELLED)
         cancellation = await self.store.cancel(job.id, 2.0)
         self.assertEqual(cancellation, Cancellation(JobState.RUNNING, ended, []))
@@ -97,9 +97,11 @@ class JobTests(StoreTestCase):
 
     async def test_cancel_waiting(self) -> None:
         """A job cancelled while it waited has never started."""
-        await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
-        waiting = await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
-        ended = msgspec.structs.replace(waiting, state=JobState.ENDED, ended=2.0, end=CANCELLED)
+        await self.submit(new_job(ONE_AT_A_TIME), 1.0)
+        waiting = await self.submit(new_job(ONE_AT_A_TIME), 1.0)
+        ended = msgspec.structs.replace(
+            waiting, state=JobState.ENDED, waits_for=None, ended=2.0, end=CANCELLED
+        )
         cancellation = await self.store.cancel(waiting.id, 2.0)
         self.assertEqual(cancellation, Cancellation(JobState.WAITING, ended, []))
         self.assertIsNone(ended.started)
@@ -109,7 +111,7 @@ class JobTests(StoreTestCase):
         """Any text can be asked for as a job's id; it is not found and nothing happens."""
         for job_id in UNKNOWN:
             self.assertIsNone(await self.store.job(job_id))
-            self.assertEqual(await self.store.end(job_id, RESULT, 1.0), Ending(None, []))
+            self.assertEqual(await self.store.end(job_id, RESULT, None, 1.0), Ending(None, []))
             self.assertEqual(await self.store.cancel(job_id, 1.0), Cancellation(None, None, []))
             self.assertEqual(await self.store.packets(job_id, 0, 10, 1000), [])
             self.assertEqual(await self.store.packet_count(job_id), 0)
@@ -117,7 +119,7 @@ class JobTests(StoreTestCase):
 
     async def test_id_taken(self) -> None:
         """An id stands for one job only; the failure shows nothing of a job, it may be secret."""
-        job = await self.store.submit(new_job(), 1.0)
+        job = await self.submit(new_job(), 1.0)
         other = new_job(id=job.id, procedure="secret", arguments=b'["secret"]')
         with self.assertRaises(StoreError) as raised:
             await self.store.submit(other, 2.0)
@@ -128,7 +130,7 @@ class JobTests(StoreTestCase):
         """A concurrency beyond what a column can hold is no limit at all."""
         queue = QueueSpec(b"{}", 10**40)
         for _ in range(3):
-            job = await self.store.submit(new_job(queue), 1.0)
+            job = await self.submit(new_job(queue))
             self.assertIs(job.state, JobState.RUNNING)
 
 
@@ -140,9 +142,14 @@ class PacketTests(StoreTestCase):
         job_id, other = await self.running(), await self.running()
         await self.store.append(job_id, 0, [b'{"a" : 1}', b"2"], 1.0)
         await self.store.append(other, 0, [b"9"], 1.0)
-        await self.store.append(job_id, 2, [b"3"], 1.0)
+        await self.store.append(job_id, 2, [b"3"], 2.5)
         self.assertEqual(
-            await self.store.packets(job_id, 0, 10, 1000), [(0, b'{"a" : 1}'), (1, b"2"), (2, b"3")]
+            await self.store.packets(job_id, 0, 10, 1000),
+            [
+                Packet(0, b'{"a" : 1}', 1.0),
+                Packet(1, b"2", 1.0),
+                Packet(2, b"3", 2.5),
+            ],
         )
         self.assertEqual(await self.store.packet_count(job_id), 3)
         self.assertEqual(await self.store.packet_count(other), 1)
@@ -152,8 +159,8 @@ class PacketTests(StoreTestCase):
         job_id = await self.running()
         await self.store.append(job_id, 0, [b"%d" % number for number in range(10)], 1.0)
         page = await self.store.packets(job_id, 3, 4, 1000)
-        self.assertEqual([number for number, _ in page], [3, 4, 5, 6])
-        self.assertEqual(await self.store.packets(job_id, 9, 4, 1000), [(9, b"9")])
+        self.assertEqual([packet.number for packet in page], [3, 4, 5, 6])
+        self.assertEqual(await self.store.packets(job_id, 9, 4, 1000), [Packet(9, b"9", 1.0)])
         self.assertEqual(await self.store.packets(job_id, 10, 4, 1000), [])
         self.assertEqual(await self.store.packets(job_id, 10**40, 4, 1000), [])
 
@@ -173,21 +180,24 @@ class PacketTests(StoreTestCase):
 
     async def test_dropped_unless_running(self) -> None:
         """Packets of a job that waits or has ended are dropped without a failure."""
-        running = await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
-        waiting = await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
+        running = await self.submit(new_job(ONE_AT_A_TIME), 1.0)
+        waiting = await self.submit(new_job(ONE_AT_A_TIME), 1.0)
         await self.store.append(waiting.id, 0, [b"1"], 1.0)
         self.assertEqual(await self.store.packet_count(waiting.id), 0)
         await self.store.append(running.id, 0, [b"1"], 1.0)
         await self.store.cancel(running.id, 2.0)
         await self.store.append(running.id, 1, [b"2"], 3.0)
-        self.assertEqual(await self.store.packets(running.id, 0, 10, 1000), [(0, b"1")])
+        self.assertEqual(await self.store.packets(running.id, 0, 10, 1000), [Packet(0, b"1", 1.0)])
 
     async def test_number_taken(self) -> None:
         """A packet's number stands for one packet; a batch with a taken one is not recorded."""
         job_id = await self.running()
         await self.store.append(job_id, 0, [b"1", b"2"], 1.0)
         await self.assertFailure(self.store.append(job_id, 1, [b"x", b"y"], 1.0), StoreError)
-        self.assertEqual(await self.store.packets(job_id, 0, 10, 1000), [(0, b"1"), (1, b"2")])
+        self.assertEqual(
+            await self.store.packets(job_id, 0, 10, 1000),
+            [Packet(0, b"1", 1.0), Packet(1, b"2", 1.0)],
+        )
 
 
 class RecoveryTests(StoreTestCase):
@@ -197,12 +207,12 @@ class RecoveryTests(StoreTestCase):
         """What ran is closed with missing_result; what waited goes on in its order."""
         queues = [QueueSpec(b'{"n":%d}' % number, number) for number in (1, 2)]
         ended = await self.running()
-        await self.store.end(ended, RESULT, 2.0)
+        await self.store.end(ended, RESULT, None, 2.0)
         ran = [await self.running()]
         waiting: list[str] = []
         for _ in range(4):
             for queue in reversed(queues):
-                job = await self.store.submit(new_job(queue), 1.0)
+                job = await self.submit(new_job(queue), 1.0)
                 (ran if job.state is JobState.RUNNING else waiting).append(job.id)
         await self.store.close()
 
@@ -229,20 +239,20 @@ class RecoveryTests(StoreTestCase):
 
     async def test_end_without_release(self) -> None:
         """An end that is to release nobody leaves them waiting until a recovery."""
-        first = await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
-        second = await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
-        ending = await self.store.end(first.id, RESULT, 2.0, release=False)
+        first = await self.submit(new_job(ONE_AT_A_TIME), 1.0)
+        second = await self.submit(new_job(ONE_AT_A_TIME), 1.0)
+        ending = await self.store.end(first.id, RESULT, None, 2.0, release=False)
         self.assertEqual(ending.released, [])
         self.assertEqual(await self.store.job(second.id), second)
-        third = await self.store.submit(new_job(ONE_AT_A_TIME), 2.0)
+        third = await self.submit(new_job(ONE_AT_A_TIME), 2.0)
         self.assertIs(third.state, JobState.WAITING)
         recovery = await self.store.recover(3.0)
         self.assertEqual([job.id for job in recovery.released], [second.id])
 
     async def test_cancellation_without_release(self) -> None:
         """A cancellation that is to release nobody leaves them waiting too."""
-        first = await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
-        second = await self.store.submit(new_job(ONE_AT_A_TIME), 1.0)
+        first = await self.submit(new_job(ONE_AT_A_TIME), 1.0)
+        second = await self.submit(new_job(ONE_AT_A_TIME), 1.0)
         cancellation = await self.store.cancel(first.id, 2.0, release=False)
         self.assertEqual(cancellation.released, [])
         self.assertEqual(await self.store.job(second.id), second)

@@ -9,19 +9,20 @@ import sys
 from pathlib import Path
 
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from harpcaller.jobs import JobState
-from harpcaller.store import JobStore, StoreError
-from harpcaller.store.database import Database
+from harpcaller.jobs import Capacity, JobState
+from harpcaller.store import JobStore, StoreError, changes
+from harpcaller.store.database import Database, transaction
 from tests.harpcaller.stores import (
     ONE_AT_A_TIME,
     RESULT,
     StoreTestCase,
     new_job,
     real_reactor,
+    submitted,
 )
 
 # Both submit jobs and packets, say so, and leave without a word to the store.
@@ -122,8 +123,8 @@ class OpenTests(TestCase):
         directory.mkdir()
         await store.open()
         self.addCleanup(store.close)
-        job = await store.submit(new_job(), 1.0)
-        self.assertEqual(await store.job(job.id), job)
+        submission = await store.submit(new_job(), 1.0)
+        self.assertEqual(await store.job(submission.job_id), submission.job)
 
     async def test_not_open(self) -> None:
         """A store that is not open fails what is asked of it, and closing it is no mistake."""
@@ -171,7 +172,7 @@ class CloseTests(StoreTestCase):
         await closed
         self.assertEqual([self.successResultOf(answer) for answer in read], [None] * 20)
         for job, answer in zip(new, submitted, strict=True):
-            self.assertEqual(self.successResultOf(answer).id, job.id)
+            self.assertEqual(self.successResultOf(answer).job_id, job.id)
         await self.store.open()
         for job in new:
             self.assertIsNotNone(await self.store.job(job.id))
@@ -216,6 +217,49 @@ class ConnectionTests(SynchronousTestCase):
         self.assertEqual(busy, 0)
 
 
+class ConstraintTests(SynchronousTestCase):
+    """What the database itself does not let happen to a job."""
+
+    def setUp(self) -> None:
+        """Open a database with a job that runs, one that waits and one that ended."""
+        self.connection = Database(f"sqlite:///{self.mktemp()}").open_writer()
+        self.addCleanup(self.connection.close)
+        capacity = Capacity(1)
+        with transaction(self.connection):
+            for job_id in ("ended", "runs", "waits"):
+                submitted(self.connection, capacity, new_job(ONE_AT_A_TIME, id=job_id))
+            changes.end(self.connection, capacity, "ended", RESULT, None, 2.0, True)
+
+    def test_illegal_rows(self) -> None:
+        """A state without what belongs to it, or with what does not, is refused."""
+        for job_id, illegal in (
+            ("runs", "waits_for = 'host'"),
+            ("runs", "started = NULL"),
+            ("runs", "queue_id = NULL"),
+            ("runs", "stream_ended = 3.0"),
+            ("waits", "waits_for = NULL"),
+            ("waits", "waits_for = 'nothing'"),
+            ("waits", "queue = NULL, queue_id = NULL"),
+            ("waits", "started = 3.0"),
+            ("ended", "waits_for = 'queue'"),
+            ("ended", "queue_id = 1"),
+            ("ended", "end_kind = NULL"),
+            ("ended", "end_origin = 'nowhere'"),
+            ("ended", "stream_ended = 3.0"),
+        ):
+            statement = f"UPDATE jobs SET {illegal} WHERE id = '{job_id}'"
+            with self.assertRaisesRegex(IntegrityError, "CHECK", msg=illegal):
+                self.connection.exec_driver_sql(statement)
+
+    def test_waiting_without_a_queue(self) -> None:
+        """A job without a queue may wait for its host or for the dispatcher."""
+        for what in ("host", "dispatcher"):
+            self.connection.exec_driver_sql(
+                "UPDATE jobs SET queue = NULL, queue_id = NULL, waits_for = ? WHERE id = 'waits'",
+                (what,),
+            )
+
+
 class CrashTests(TestCase):
     """A process that dies without closing its store."""
 
@@ -227,7 +271,8 @@ class CrashTests(TestCase):
         store = JobStore(url, real_reactor())
         await store.open()
         self.addCleanup(store.close)
-        self.assertEqual(await store.packets("runs", 0, 10, 1000), [(0, b"0"), (1, b"1")])
+        page = await store.packets("runs", 0, 10, 1000)
+        self.assertEqual([packet.data for packet in page], [b"0", b"1"])
         for job_id, state in (("runs", JobState.RUNNING), ("waits", JobState.WAITING)):
             job = await store.job(job_id)
             assert job is not None
@@ -235,7 +280,7 @@ class CrashTests(TestCase):
         recovery = await store.recover(2.0)
         self.assertEqual(recovery.closed, ["runs"])
         self.assertEqual([job.id for job in recovery.released], ["waits"])
-        ending = await store.end("waits", RESULT, 3.0)
+        ending = await store.end("waits", RESULT, None, 3.0)
         self.assertIsNotNone(ending.job)
 
     def test_exit_waits_for_nobody(self) -> None:

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from pathlib import Path
-from typing import Any
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sqlalchemy import Connection, event, func, select
-from twisted.trial.unittest import SynchronousTestCase
-
-from harpcaller.jobs import Job, JobState, QueueSpec
-from harpcaller.store import changes, reads
-from harpcaller.store.database import Database, transaction
-from harpcaller.store.schema import queues
-from tests.harpcaller.stores import ONE_AT_A_TIME, RESULT, StoreTestCase, new_job
+from harp.wire.results import CANCELLED
+from harpcaller.jobs import Capacity, Job, JobState, QueueSpec, WaitsFor
+from harpcaller.store import JobStore
+from tests.harpcaller.stores import ONE_AT_A_TIME, RESULT, StoreTestCase, new_job, real_reactor
 
 TWO_AT_A_TIME = QueueSpec(b'{"disk":"sdb"}', 2)
 
@@ -29,7 +21,7 @@ class QueueTests(StoreTestCase):
 
     async def submitted(self, queue: QueueSpec, count: int) -> list[Job]:
         """Return so many new jobs of a queue."""
-        return [await self.store.submit(new_job(queue), 1.0) for _ in range(count)]
+        return [await self.submit(new_job(queue), 1.0) for _ in range(count)]
 
     async def test_concurrency(self) -> None:
         """As many jobs run as the queue allows, and the others wait."""
@@ -41,14 +33,14 @@ class QueueTests(StoreTestCase):
         """Each end releases the job that waited longest, and says so."""
         jobs = await self.submitted(TWO_AT_A_TIME, 5)
         for ended, released in ((1, 2), (0, 3), (3, 4)):
-            ending = await self.store.end(jobs[ended].id, RESULT, 7.0)
+            ending = await self.store.end(jobs[ended].id, RESULT, None, 7.0)
             self.assertEqual(_ids(ending.released), [jobs[released].id])
             job = await self.store.job(jobs[released].id)
             self.assertEqual(ending.released, [job])
             assert job is not None
             self.assertEqual((job.state, job.submitted, job.started), (JobState.RUNNING, 1.0, 7.0))
         for ended in (2, 4):
-            ending = await self.store.end(jobs[ended].id, RESULT, 8.0)
+            ending = await self.store.end(jobs[ended].id, RESULT, None, 8.0)
             self.assertEqual(ending.released, [])
 
     async def test_cancel_in_the_middle(self) -> None:
@@ -56,7 +48,7 @@ class QueueTests(StoreTestCase):
         jobs = await self.submitted(ONE_AT_A_TIME, 4)
         cancellation = await self.store.cancel(jobs[1].id, 2.0)
         self.assertEqual(cancellation.released, [])
-        ending = await self.store.end(jobs[0].id, RESULT, 3.0)
+        ending = await self.store.end(jobs[0].id, RESULT, None, 3.0)
         self.assertEqual(_ids(ending.released), [jobs[2].id])
 
     async def test_cancel_of_a_running_job(self) -> None:
@@ -70,7 +62,7 @@ class QueueTests(StoreTestCase):
         first = await self.submitted(ONE_AT_A_TIME, 2)
         other = await self.submitted(TWO_AT_A_TIME, 1)
         self.assertIs(other[0].state, JobState.RUNNING)
-        ending = await self.store.end(other[0].id, RESULT, 2.0)
+        ending = await self.store.end(other[0].id, RESULT, None, 2.0)
         self.assertEqual(ending.released, [])
         still = await self.store.job(first[1].id)
         assert still is not None
@@ -83,7 +75,7 @@ class QueueTests(StoreTestCase):
         jobs += await self.submitted(wider, 2)
         self.assertIs(jobs[1].state, JobState.WAITING)
         for job in jobs:
-            await self.store.end(job.id, RESULT, 2.0)
+            await self.store.end(job.id, RESULT, None, 2.0)
         jobs = await self.submitted(wider, 2)
         self.assertEqual([job.state for job in jobs], [JobState.RUNNING] * 2)
 
@@ -92,10 +84,25 @@ class QueueTests(StoreTestCase):
         ended = await self.submitted(ONE_AT_A_TIME, 1)
         cancelled = await self.submitted(TWO_AT_A_TIME, 1)
         self.assertEqual(self.count_queues(), 2)
-        await self.store.end(ended[0].id, RESULT, 2.0)
+        await self.store.end(ended[0].id, RESULT, None, 2.0)
         self.assertEqual(self.count_queues(), 1)
         await self.store.cancel(cancelled[0].id, 2.0)
         self.assertEqual(self.count_queues(), 0)
+
+    async def test_cancel_waiting(self) -> None:
+        """What waits can be cancelled in portions, from the end on; what runs goes on."""
+        jobs = await self.submitted(ONE_AT_A_TIME, 6)
+        summary = await self.store.queue(ONE_AT_A_TIME.name)
+        assert summary is not None
+        later = await self.submitted(ONE_AT_A_TIME, 1)
+        for expected in (jobs[5:3:-1], jobs[3:1:-1], jobs[1:2], []):
+            portion = await self.store.cancel_waiting(ONE_AT_A_TIME.name, summary.last_seq, 2, 5.0)
+            self.assertEqual(_ids(portion.jobs), _ids(expected))
+            for job in portion.jobs:
+                self.assertEqual((job.end, job.ended), (CANCELLED, 5.0))
+                self.assertEqual(await self.store.job(job.id), job)
+        ending = await self.store.end(jobs[0].id, RESULT, None, 6.0)
+        self.assertEqual(_ids(ending.released), _ids(later))
 
     def count_queues(self) -> int:
         """Return how many queues the database has."""
@@ -107,170 +114,120 @@ class QueueTests(StoreTestCase):
         return int(count)
 
 
-class _Model:
-    """Queues as lists: what the store must agree with."""
+class CapacityTests(StoreTestCase):
+    """Jobs that wait for more than their queue."""
 
-    def __init__(self) -> None:
-        self.states: dict[str, JobState] = {}
-        self.queue_of: dict[str, str | None] = {}
-        self.concurrency: dict[str, int] = {}
+    async def opened(self) -> JobStore:
+        """Return a store in which four can run, two of them on one host."""
+        store = JobStore(f"sqlite:///{self.path}", real_reactor(), Capacity(4, 2))
+        self.addCleanup(store.close)
+        await store.open()
+        return store
 
-    def living(self, queue: str, state: JobState) -> list[str]:
-        return [
-            job_id
-            for job_id, its_queue in self.queue_of.items()
-            if its_queue == queue and self.states[job_id] is state
-        ]
+    async def submitted(self, *hosts: str, queue: QueueSpec | None = None) -> list[Job]:
+        """Return new jobs of hosts."""
+        return [await self.submit(new_job(queue, host=host)) for host in hosts]
 
-    def submit(self, job_id: str, queue: str | None, concurrency: int) -> None:
-        self.queue_of[job_id] = queue
-        self.states[job_id] = JobState.RUNNING if queue is None else JobState.WAITING
-        if queue is not None:
-            self.concurrency.setdefault(queue, concurrency)
-            self.release(queue)
+    async def waits_for(self, *jobs: Job) -> list[WaitsFor | None]:
+        """Return what the jobs wait for now."""
+        found = [await self.store.job(job.id) for job in jobs]
+        return [job.waits_for for job in found if job]
 
-    def end(self, job_id: str) -> list[str]:
-        self.states[job_id] = JobState.ENDED
-        queue = self.queue_of[job_id]
-        return [] if queue is None else self.release(queue)
+    async def test_busy_host(self) -> None:
+        """What is over the limit of its host waits for it, and holds nobody else up."""
+        jobs = await self.submitted("a", "a", "a", "a", "b", "b")
+        self.assertEqual(
+            [job.waits_for for job in jobs],
+            [None, None, WaitsFor.HOST, WaitsFor.HOST, None, None],
+        )
+        ending = await self.store.end(jobs[4].id, RESULT, None, 2.0)
+        self.assertEqual(ending.released, [])
+        ending = await self.store.end(jobs[1].id, RESULT, None, 2.0)
+        self.assertEqual(_ids(ending.released), [jobs[2].id])
+        self.assertEqual(ending.released, [await self.store.job(jobs[2].id)])
 
-    def recover(self) -> tuple[list[str], list[str]]:
-        closed = [job for job, state in self.states.items() if state is JobState.RUNNING]
-        for job_id in closed:
-            self.states[job_id] = JobState.ENDED
-        released = {job for queue in list(self.concurrency) for job in self.release(queue)}
-        return closed, [job_id for job_id in self.states if job_id in released]
+    async def test_busy_dispatcher(self) -> None:
+        """What is over the limit of all waits its turn in the order of submission."""
+        jobs = await self.submitted("a", "a", "b", "b", "c", "c", "d")
+        self.assertEqual([job.waits_for for job in jobs[4:]], [WaitsFor.DISPATCHER] * 3)
+        for ended, released in ((0, 4), (4, 5), (1, 6)):
+            ending = await self.store.end(jobs[ended].id, RESULT, None, 2.0)
+            self.assertEqual(_ids(ending.released), [jobs[released].id])
 
-    def release(self, queue: str) -> list[str]:
-        room = self.concurrency[queue] - len(self.living(queue, JobState.RUNNING))
-        released = self.living(queue, JobState.WAITING)[:room]
-        for job_id in released:
-            self.states[job_id] = JobState.RUNNING
-        if not self.living(queue, JobState.RUNNING):
-            del self.concurrency[queue]
-        return released
+    async def test_no_place_in_the_queue(self) -> None:
+        """A job that waits for its host takes no place of its queue, but keeps its turn."""
+        await self.submitted("a", "a")
+        first, second = await self.submitted("a", "b", queue=ONE_AT_A_TIME)
+        self.assertEqual((first.waits_for, second.waits_for), (WaitsFor.HOST, WaitsFor.QUEUE))
+        summary = await self.store.queue(ONE_AT_A_TIME.name)
+        assert summary is not None
+        self.assertEqual((summary.running, summary.waiting), (0, 2))
+        cancellation = await self.store.cancel(first.id, 2.0)
+        self.assertEqual(_ids(cancellation.released), [second.id])
 
+    async def test_next_of_the_queue(self) -> None:
+        """When a job starts that waited for its host, the next of its queue has its turn."""
+        busy = await self.submitted("a", "a")
+        queued = await self.submitted("a", "b", "b", queue=TWO_AT_A_TIME)
+        self.assertEqual(
+            [job.waits_for for job in queued], [WaitsFor.HOST, WaitsFor.QUEUE, WaitsFor.QUEUE]
+        )
+        ending = await self.store.end(busy[0].id, RESULT, None, 2.0)
+        self.assertEqual(_ids(ending.released), _ids(queued[:2]))
 
-_QUEUES = st.sampled_from([None, '{"q":1}', '{"q":2}'])
-_STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("submit"), _QUEUES, st.integers(1, 3)),
-        st.tuples(st.sampled_from(["end", "cancel"]), st.integers(0, 20), st.none()),
-        st.tuples(st.just("recover"), st.none(), st.none()),
-    ),
-    max_size=40,
-)
+    async def test_cancel_before_the_dispatcher(self) -> None:
+        """A job cancelled before the dispatcher gives up its place on its host."""
+        jobs = await self.submitted("a", "b", "b", "c", "a", "a")
+        self.assertEqual([job.waits_for for job in jobs[4:]], [WaitsFor.DISPATCHER, WaitsFor.HOST])
+        cancellation = await self.store.cancel(jobs[4].id, 2.0)
+        self.assertEqual(cancellation.released, [])
+        self.assertEqual(await self.waits_for(jobs[5]), [WaitsFor.DISPATCHER])
 
+    async def test_nobody_jumps_the_line(self) -> None:
+        """Where nobody was released a new job waits behind others although there is room."""
+        jobs = await self.submitted("a", "a", "b", "b", "c", "a")
+        waiting = [WaitsFor.DISPATCHER, WaitsFor.HOST]
+        self.assertEqual([job.waits_for for job in jobs[4:]], waiting)
+        await self.store.end(jobs[0].id, RESULT, None, 2.0, release=False)
+        new = await self.submitted("d", "a")
+        self.assertEqual([job.waits_for for job in new], waiting)
 
-class ModelTests(SynchronousTestCase):
-    """The store's queues against queues that are lists."""
+    async def test_raised(self) -> None:
+        """More start when a limit is raised or taken away."""
+        jobs = await self.submitted("a", "a", "a", "a", "b", "b", "c", "d")
+        released = await self.store.set_capacity(Capacity(5, 3), 7.0)
+        self.assertEqual(_ids(released), [jobs[2].id])
+        self.assertEqual(released[0].started, 7.0)
+        released = await self.store.set_capacity(Capacity(7), 8.0)
+        self.assertEqual(_ids(released), [jobs[3].id, jobs[6].id])
+        self.assertEqual((await self.submitted("e"))[0].waits_for, WaitsFor.DISPATCHER)
 
-    def setUp(self) -> None:
-        """Open a database that every example leaves empty."""
-        self.connection = Database(f"sqlite:///{self.mktemp()}").open_writer()
-        self.addCleanup(self.connection.close)
+    async def test_lowered(self) -> None:
+        """What runs goes on when a limit is lowered; what waits keeps to the new one."""
+        jobs = await self.submitted("a", "a", "b", "b", "c", "c", "d")
+        self.assertEqual(await self.store.set_capacity(Capacity(2, 1), 7.0), [])
+        self.assertEqual(await self.waits_for(*jobs[:4]), [None] * 4)
+        dispatcher, host = WaitsFor.DISPATCHER, WaitsFor.HOST
+        self.assertEqual(await self.waits_for(*jobs[4:]), [dispatcher, host, dispatcher])
+        released = []
+        for job in jobs[:4]:
+            released += (await self.store.end(job.id, RESULT, None, 8.0)).released
+        self.assertEqual(_ids(released), [jobs[4].id, jobs[6].id])
 
-    @settings(deadline=None, max_examples=60)
-    @given(_STEPS)
-    def test_agrees_with_model(self, steps: list[tuple[str, Any, Any]]) -> None:
-        """Whatever is submitted, ended and cancelled: the right jobs run, in the right order."""
-        with self.assertRaises(_Undo), transaction(self.connection):
-            self.compare(steps)
-            raise _Undo
+    async def test_vast(self) -> None:
+        """A limit beyond what a column can hold is no limit at all."""
+        jobs = await self.submitted("a", "a", "a", "a", "b")
+        released = await self.store.set_capacity(Capacity(10**40, 10**40), 2.0)
+        self.assertEqual(_ids(released), [jobs[2].id, jobs[3].id])
 
-    def compare(self, steps: list[tuple[str, Any, Any]]) -> None:
-        """Do the steps in the store and in the model."""
-        model = _Model()
-        for step, argument, concurrency in steps:
-            known = list(model.states)
-            if step == "submit":
-                spec = None if argument is None else QueueSpec(argument.encode(), concurrency)
-                job = changes.submit(self.connection, new_job(spec), 1.0)
-                model.submit(job.id, argument, concurrency)
-            elif step == "recover":
-                recovery = changes.recover(self.connection, 2.0)
-                self.assertEqual((recovery.closed, _ids(recovery.released)), model.recover())
-            elif known:
-                self.finish(model, step, known[argument % len(known)])
-            found = {job_id: self.state(job_id) for job_id in model.states}
-            self.assertEqual(found, model.states)
-            count = self.connection.execute(select(func.count()).select_from(queues)).scalar_one()
-            self.assertEqual(count, len(model.concurrency))
-
-    def finish(self, model: _Model, step: str, job_id: str) -> None:
-        """End or cancel a job, whatever state it is in."""
-        before = model.states[job_id]
-        if step == "cancel":
-            cancellation = changes.cancel(self.connection, job_id, 2.0, True)
-            self.assertIs(cancellation.before, before)
-            released = _ids(cancellation.released)
-            changed = before is not JobState.ENDED
-        else:
-            ending = changes.end(self.connection, job_id, RESULT, 2.0, True)
-            released = _ids(ending.released)
-            changed = before is JobState.RUNNING
-            self.assertEqual(ending.job is not None, changed)
-        self.assertEqual(released, model.end(job_id) if changed else [])
-
-    def state(self, job_id: str) -> JobState:
-        """Return the state of a job that is there."""
-        job = reads.job(self.connection, job_id)
-        assert job is not None
-        return job.state
-
-
-class _Undo(Exception):
-    """Raised to roll an example back."""
-
-
-class ScaleTests(SynchronousTestCase):
-    """What the store does when there are very many jobs and queues."""
-
-    def setUp(self) -> None:
-        """Note every statement that is executed."""
-        self.connection = Database(f"sqlite:///{Path(self.mktemp())}").open_writer()
-        self.addCleanup(self.connection.close)
-        self.statements: dict[str, Any] = {}
-
-        def note(_: Connection, __: Any, text: str, parameters: Any, *___: Any) -> None:
-            if text.startswith(("SELECT", "INSERT", "UPDATE", "DELETE")):
-                self.statements[text] = parameters[0] if parameters and ___[1] else parameters
-
-        event.listen(self.connection.engine, "before_cursor_execute", note)
-
-    def plans(self) -> str:
-        """Return how SQLite executes the statements noted so far, one step a line."""
-        steps = []
-        for statement, parameters in self.statements.items():
-            plan = self.connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
-            steps += [f"{row.detail}  <- {' '.join(statement.split())}" for row in plan]
-        return "\n".join(steps)
-
-    def test_no_scans(self) -> None:
-        """No statement of a job's life looks at more rows than it needs, nor sorts any."""
-        connection = self.connection
-        with transaction(connection):
-            jobs = [changes.submit(connection, new_job(TWO_AT_A_TIME), 1.0) for _ in range(5)]
-            rows = [{"job_id": jobs[0].id, "number": 0, "data": b"1", "recorded": 1.0}]
-            connection.execute(changes.INSERT_PACKET, rows)
-            reads.page(connection, jobs[0].id, 0, 10, 10)
-            reads.packet_count(connection, jobs[0].id)
-            changes.end(connection, jobs[0].id, RESULT, 2.0, True)
-            for job in jobs:
-                changes.cancel(connection, job.id, 2.0, True)
-        plans = self.plans()
-        self.assertGreaterEqual(len(self.statements), 11)
-        self.assertIn("ix_jobs_queue_id_state_seq (queue_id=? AND state=?)", plans)
-        self.assertNotIn("SCAN", plans.replace("SCAN CONSTANT ROW", ""))
-        self.assertNotIn("TEMP B-TREE", plans)
-
-    def test_recovery_follows_the_living(self) -> None:
-        """Recovery looks at jobs that run and queues that are, not at all that ever was."""
-        with transaction(self.connection):
-            changes.submit(self.connection, new_job(ONE_AT_A_TIME), 1.0)
-            self.statements.clear()
-            changes.recover(self.connection, 2.0)
-        scans = [plan for plan in self.plans().splitlines() if plan.startswith("SCAN")]
-        self.assertEqual(len(scans), 3, scans)
-        for scan in scans:
-            self.assertRegex(scan, "^SCAN (jobs USING INDEX ix_jobs_running|queues) ")
+    async def test_recovery(self) -> None:
+        """A dispatcher that starts again keeps to its limits, which may be others."""
+        jobs = await self.submitted("a", "a", "a", "a", "b", "b", "c")
+        await self.store.close()
+        self.store = JobStore(f"sqlite:///{self.path}", real_reactor(), Capacity(2, 1))
+        self.addCleanup(self.store.close)
+        await self.store.open()
+        recovery = await self.store.recover(9.0)
+        self.assertEqual(len(recovery.closed), 4)
+        self.assertEqual(_ids(recovery.released), [jobs[2].id, jobs[6].id])
+        self.assertEqual(await self.waits_for(jobs[3]), [WaitsFor.HOST])

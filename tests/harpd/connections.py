@@ -16,21 +16,28 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from harpd.auth import Login
 from harpd.call import Caller, CallProcess
-from harpd.protocol import HarpdFactory, HarpdProtocol, Parts
+from harpd.conversation import Parts
+from harpd.offers import Catalogue, Offer
+from harpd.protocol import HarpdFactory, HarpdProtocol
 from harpd.spawner import Spawner
-from harpd.zygote_process import Catalogue, Offer
 
 ACK = b'{"harp":1,"stream_result":false}\n'
 STREAM_ACK = b'{"harp":1,"stream_result":true}\n'
 
 
-def request(procedure: str = "plain", arguments: Any = (), password: str = "secret") -> bytes:
-    """Return a request line."""
+def request(
+    procedure: str = "plain", arguments: Any = (), password: str = "secret", **more: Any
+) -> bytes:
+    """Return a request line.
+
+    :param more: its optional keys.
+    """
     message = {
         "harp": 1,
         "procedure": procedure,
         "arguments": arguments,
         "auth": {"user": "panel", "password": password},
+        **more,
     }
     return json.dumps(message).encode() + b"\n"
 
@@ -50,7 +57,19 @@ class Wire(StringTransport):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.aborted = False
+        self.full = False
         self.options: list[str] = []
+
+    def write(self, data: bytes) -> None:
+        """Take it; a full transport pauses its producer, as the real ones do."""
+        super().write(data)  # type: ignore[no-untyped-call]
+        if self.full and self.producer is not None:
+            self.producer.pauseProducing()
+
+    def goes_on(self) -> None:
+        """Let the transport ask its producer for more."""
+        assert self.producer is not None
+        self.producer.resumeProducing()
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Take an option."""
@@ -82,18 +101,40 @@ class FakeLogin:
 
 
 class FakeCall:
-    """A call that was started: the process's end of its socket, and whether it was killed."""
+    """A planned call: the process's end of its socket once it is started, and its kills."""
 
-    def __init__(self, arguments: bytes, procedure: str, caller: Caller) -> None:
-        self.procedure = procedure
+    def __init__(self, spawner: FakeSpawner, number: int) -> None:
+        self.number = number
         self.kills = 0
+        self.given_up = False
         self.socket = StringTransport()
-        self.process = CallProcess(arguments, caller, self.kill)
+        self._spawner = spawner
+
+    def start(
+        self,
+        procedure: str,
+        arguments: bytes,
+        context: bytes,
+        caller: Caller,
+        gone: Callable[[], None],
+    ) -> CallProcess:
+        """Start a fake process."""
+        if self._spawner.failure is not None:
+            raise self._spawner.failure
+        self.procedure = procedure
+        self.gone = gone
+        self.process = CallProcess(arguments, caller, self.kill, context)
         self.process.makeConnection(self.socket)
+        self._spawner.calls.append(self)
+        return self.process
 
     def kill(self) -> None:
         """Count it."""
         self.kills += 1
+
+    def give_up(self) -> None:
+        """Note it."""
+        self.given_up = True
 
     def says(self, data: bytes) -> None:
         """Let the process report."""
@@ -101,6 +142,7 @@ class FakeCall:
 
     def ends(self, status: int = 0) -> None:
         """Let the process end."""
+        self.gone()
         self.process.connectionLost()
         self.process.exited(status)
 
@@ -109,12 +151,16 @@ class FakeSpawner:
     """Starts nothing; the calls are a test's to go on with."""
 
     offers: Catalogue = {
-        "plain": Offer(False, None),
-        "stream": Offer(True, None),
+        "plain": Offer(False),
+        "stream": Offer(True),
         "limited": Offer(False, 2.5),
+        "locked": Offer(True, 2.5, "door"),
+        "impatient": Offer(False, None, "door", 4),
+        "hasty": Offer(False, None, "door", 0),
     }
 
     def __init__(self) -> None:
+        self.planned: list[FakeCall] = []
         self.calls: list[FakeCall] = []
         self.held: Deferred[Catalogue] | None = None
         self.failure: Exception | None = None
@@ -123,19 +169,10 @@ class FakeSpawner:
         """Return the offers."""
         return self.held or succeed(self.offers)
 
-    def next_number(self) -> int:
-        """Return a number."""
-        return len(self.calls) + 1
-
-    def start(
-        self, number: int, procedure: str, arguments: bytes, caller: Caller
-    ) -> tuple[CallProcess, Callable[[], None]]:
-        """Start a fake call."""
-        if self.failure is not None:
-            raise self.failure
-        call = FakeCall(arguments, procedure, caller)
-        self.calls.append(call)
-        return call.process, call.kill
+    def plan(self) -> FakeCall:
+        """Return a call that is not started."""
+        self.planned.append(FakeCall(self, len(self.planned) + 1))
+        return self.planned[-1]
 
 
 class Connection:
@@ -178,9 +215,9 @@ class ConnectionTestCase(SynchronousTestCase):
             connection.sends(data)
         return connection
 
-    def call(self, procedure: str = "plain") -> tuple[Connection, FakeCall]:
+    def call(self, procedure: str = "plain", **more: Any) -> tuple[Connection, FakeCall]:
         """Open a connection and start a call."""
-        connection = self.connect(request(procedure))
+        connection = self.connect(request(procedure, **more))
         return connection, self.spawner.calls[-1]
 
     def assert_ended(self, connection: Connection, received: bytes) -> None:

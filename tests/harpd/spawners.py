@@ -17,11 +17,11 @@ from twisted.trial.unittest import TestCase
 
 from harp.wire.harpd import Packet, Reply
 from harp.wire.results import EndResult
-from harpd.call import CallProcess
+from harpd.offers import ProceduresError
 from harpd.spawner import Spawner
-from harpd.zygote_process import ProceduresError
+from harpd.zygote_command import zygote_settings
 from tests.harpd.waiting import descriptors, eventually, processes, reactor, turns
-from tests.harpd.zygotes import KILL_GRACE, write_procedures
+from tests.harpd.zygotes import KILL_GRACE, write_procedures, zygote_below
 
 
 class ClockedReactor:
@@ -45,9 +45,16 @@ class Running:
 
     def __init__(self, spawner: Spawner, procedure: str, arguments: str) -> None:
         self.received: list[Reply] = []
-        self.number = spawner.next_number()
-        self.process: CallProcess
-        self.process, self.kill = spawner.start(self.number, procedure, arguments.encode(), self)
+        self.is_gone = False
+        planned = spawner.plan()
+        self.number = planned.number
+        self.kill = planned.kill
+        self.process = planned.start(procedure, arguments.encode(), b"{}", self, self.gone)
+
+    def gone(self) -> None:
+        """Note that there is no process any more."""
+        assert not self.is_gone
+        self.is_gone = True
 
     def replies(self, replies: list[Reply]) -> None:
         """Take replies; nothing may come behind the end result."""
@@ -94,8 +101,9 @@ class SpawnerTestCase(TestCase):
     ) -> Spawner:
         """Start a spawner; wait for its catalogue, or for its mistakes."""
         file = write_procedures(self.mktemp(), procedures)
-        spawner = Spawner(clocked or reactor, file, path or [], kill_grace)
-        spawner.privilegedStartService()
+        settings = zygote_settings(file, path or [], kill_grace)
+        spawner = Spawner(clocked or reactor, settings)
+        spawner.start()
         self.addCleanup(self.check_nothing_left, spawner)
         try:
             await spawner.catalogue()
@@ -105,7 +113,7 @@ class SpawnerTestCase(TestCase):
 
     async def check_nothing_left(self, spawner: Spawner) -> None:
         """Stop the spawner: no process and no descriptor may be left."""
-        await maybeDeferred(spawner.stopService)
+        await maybeDeferred(spawner.stop)
         self.assertEqual(processes() - self.others, set())
         await eventually(lambda: not descriptors() - self.before, "the last descriptor's end")
 
@@ -114,11 +122,16 @@ class SpawnerTestCase(TestCase):
         return await Running(await self.spawner(procedures), "f", arguments).end()
 
 
-def zygote_pid(spawner: Spawner) -> int:
-    """Return the process id of the zygote."""
+def guard_pid(spawner: Spawner) -> int:
+    """Return the process id of the zygote's guard."""
     assert spawner._zygote is not None
     pid: int = spawner._zygote._process.pid
     return pid
+
+
+def zygote_pid(spawner: Spawner) -> int:
+    """Return the process id of the zygote."""
+    return zygote_below(guard_pid(spawner))
 
 
 @contextmanager

@@ -26,7 +26,7 @@ class ReplyTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.batches: list[list[Reply]] = []
         self.kills = 0
-        self.process = CallProcess(b'{"a":1}', self, self.kill)
+        self.process = CallProcess(b'{"a":1}', self, self.kill, b'{"b":2}')
         self.transport = StringTransport()
         self.process.makeConnection(self.transport)
 
@@ -46,8 +46,8 @@ class ReplyTests(SynchronousTestCase):
         self.assertEqual(self.kills, 1)
 
     def test_arguments(self) -> None:
-        """The arguments are handed over as one line."""
-        self.assertEqual(self.transport.value(), b'{"a":1}\n')
+        """The arguments are handed over as one line, the context as another."""
+        self.assertEqual(self.transport.value(), b'{"a":1}\n{"b":2}\n')
 
     def test_batches(self) -> None:
         """Replies that come together are passed on together, whatever the cuts between them."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import grp
 import os
 import pwd
 import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from harpd.catalogue import MODULE_NAME, CatalogueError, Entry, Identity, load
+from harpd.catalogue import MODULE_NAME, CatalogueError, Defaults, Entry, load
+from harpd.identity import Identity
 
-IMPORTS = "from harpd.proc import procedure, streaming_procedure\n"
+IMPORTS = "from harpd.proc import Procedure, StreamingProcedure, procedure, streaming_procedure\n"
 
 
 class CatalogueTestCase(SynchronousTestCase):
@@ -24,11 +25,11 @@ class CatalogueTestCase(SynchronousTestCase):
         self.file = os.path.abspath(self.mktemp())
         self.addCleanup(sys.modules.pop, MODULE_NAME, None)
 
-    def load(self, text: str | bytes) -> Mapping[str, Entry]:
+    def load(self, text: str | bytes, **defaults: Any) -> Mapping[str, Entry]:
         """Load a file; one of text has the imports in its first line."""
         content = text if isinstance(text, bytes) else (IMPORTS + textwrap.dedent(text)).encode()
         Path(self.file).write_bytes(content)
-        return load(self.file)
+        return load(self.file, Defaults(**defaults))
 
     def mistakes(self, text: str | bytes) -> list[str]:
         """Return what is wrong with a file, each with the file's name before it taken away."""
@@ -56,7 +57,7 @@ class LoadTests(CatalogueTestCase):
             def unmarked(): pass
         """)
         self.assertEqual(list(entries), ["first", "second"])
-        self.assertEqual(str(entries["first"].signature), "(a, *, b=1)")
+        self.assertEqual(list(entries["first"].parameters.schema()["properties"]), ["a", "b"])
         self.assertIsNone(entries["first"].identity)
         self.assertEqual(entries["second"].procedure.timeout, 5)
 
@@ -87,7 +88,7 @@ class LoadTests(CatalogueTestCase):
             @procedure
             def f(): return __name__, __file__
         """)
-        self.assertEqual(entries["f"].procedure.function(), (MODULE_NAME, self.file))
+        self.assertEqual(entries["f"].procedure(), (MODULE_NAME, self.file))
         self.assertIs(sys.modules[MODULE_NAME].__dict__["f"], entries["f"].procedure)
 
     def test_decorated(self) -> None:
@@ -104,7 +105,196 @@ class LoadTests(CatalogueTestCase):
             @other
             def f(a, b): pass
         """)
-        self.assertEqual(str(entries["f"].signature), "(a, b)")
+        self.assertEqual(list(entries["f"].parameters.schema()["properties"]), ["a", "b"])
+
+
+class InstanceTests(CatalogueTestCase):
+    """What is not a function may be offered too."""
+
+    def test_subclass(self) -> None:
+        """An instance of a subclass that can be called is offered, but not the class."""
+        entries = self.load("""
+            class Restart(Procedure):
+                def __init__(self, service):
+                    super().__init__(timeout=5)
+                    self.service = service
+
+                def __call__(self, force: bool = False): return self.service
+
+            class Follow(StreamingProcedure):
+                def __init__(self): pass
+                def __call__(self): yield 1
+
+            restart_nginx, restart_ssh = Restart("nginx"), Restart("ssh")
+            follow = Follow()
+        """)
+        self.assertEqual(list(entries), ["restart_nginx", "restart_ssh", "follow"])
+        nginx = entries["restart_nginx"]
+        self.assertEqual(nginx.timeout, 5)
+        self.assertEqual(list(nginx.parameters.schema()["properties"]), ["force"])
+        self.assertTrue(entries["follow"].procedure.streaming)
+
+    def test_wrapping_subclass(self) -> None:
+        """A subclass that is given a function has the function's parameters."""
+        entries = self.load("""
+            class Logged(Procedure):
+                def __call__(self, *args, **kwargs): return super().__call__(*args, **kwargs)
+
+            @Logged
+            def f(a, b=1): return [a, b]
+        """)
+        self.assertEqual(entries["f"].parameters.schema()["positional"], ["a", "b"])
+
+    def test_bound_method(self) -> None:
+        """A method of an instance can be marked."""
+        entries = self.load("""
+            class Service:
+                def restart(self, force): return force
+                def __call__(self, wait): pass
+
+            restart = procedure(Service().restart)
+            service = procedure(timeout=5)(Service())
+        """)
+        found = [entry.parameters.schema()["positional"] for entry in entries.values()]
+        self.assertEqual(found, [["force"], ["wait"]])
+
+    def test_mistakes(self) -> None:
+        """The mistakes of instances are found at their methods."""
+        found = self.mistakes("""
+            class Empty(Procedure):
+                pass
+
+            class Yields(Procedure):
+                def __call__(self): yield
+
+            class Waits(Procedure):
+                async def __call__(self): pass
+
+            class Wraps(Procedure):
+                def __call__(self, *args): yield
+
+            e = Wraps(lambda: 5)
+            a, b, c, d = Empty(), Yields(timeout=0), Waits(), Procedure()
+        """)
+        self.assertEqual(
+            [mistake.partition("procedure ")[2] for mistake in found],
+            [
+                "e: yields, so it must be a streaming_procedure",
+                "a: has neither a function nor a __call__ of its own",
+                "b: timeout must be a number of seconds above 0, not 0",
+                "b: yields, so it must be a StreamingProcedure",
+                "c: is a coroutine function, which nothing here would await",
+                "d: has neither a function nor a __call__ of its own",
+            ],
+        )
+        self.assertTrue(found[2].startswith(", line 7: "), found)
+
+
+class OptionTests(CatalogueTestCase):
+    """Options that do not make sense are found when the file is loaded."""
+
+    def test_no_timeout(self) -> None:
+        """Infinity is no time limit."""
+        entry = self.load("import math\n@procedure(timeout=math.inf)\ndef f(): pass")["f"]
+        self.assertIsNone(entry.timeout)
+
+    def test_context(self) -> None:
+        """The parameter for the context must be there."""
+        for option, parameters in [("True", "context"), ("'about'", "a, *, about")]:
+            self.load(f"@procedure(context={option})\ndef f({parameters}): pass")
+        for option in ("True", "'other'", "''"):
+            (mistake,) = self.mistakes(f"@procedure(context={option})\ndef f(a): pass")
+            name = "'context'" if option == "True" else option
+            self.assertIn(f"line 2: procedure f: has no parameter {name} that", mistake)
+        (mistake,) = self.mistakes("@procedure(context=5)\ndef f(a): pass")
+        self.assertIn("context must be True or the name of a parameter, not 5", mistake)
+
+    def test_lock(self) -> None:
+        """A lock has a name, and the time to wait for it is a number."""
+        for options in ["lock='l'", f"lock={'l' * 200!r}, lock_wait=0", "lock='l', lock_wait=1.5"]:
+            self.load(f"@procedure({options})\ndef f(): pass")
+        for lock in ["''", "'\\udcff'", "'a\\n'", "5", "['l']", repr("l" * 201)]:
+            (mistake,) = self.mistakes(f"@procedure(lock={lock})\ndef f(): pass")
+            self.assertIn("procedure f: lock must be a name of 1 to 200 printable", mistake)
+        for wait in ["-1", "'1'", "True", "float('nan')", "float('inf')"]:
+            (mistake,) = self.mistakes(f"@procedure(lock='l', lock_wait={wait})\ndef f(): pass")
+            self.assertIn("lock_wait must be a number of seconds, 0 or more, not", mistake)
+        (mistake,) = self.mistakes("@procedure(lock_wait=5)\ndef f(): pass")
+        self.assertIn("procedure f: lock_wait is of no use without lock", mistake)
+
+
+class DefaultTests(CatalogueTestCase):
+    """What the configuration says holds where a procedure says nothing."""
+
+    def test_timeout(self) -> None:
+        """A procedure may have another time limit, or none."""
+        entries = self.load(
+            """
+            import math
+
+            @procedure
+            def silent(): pass
+
+            @procedure(timeout=5)
+            def other(): pass
+
+            @procedure(timeout=math.inf)
+            def unlimited(): pass
+            """,
+            timeout=60,
+        )
+        found = [entry.timeout for entry in entries.values()]
+        self.assertEqual(found, [60, 5, None])
+
+    def test_identity(self) -> None:
+        """A user that a procedure names comes with his own groups, a group changes no user."""
+        nobody, daemon = pwd.getpwnam("nobody"), pwd.getpwnam("daemon")
+        entries = self.load(
+            """
+            @procedure
+            def silent(): pass
+
+            @procedure(gid=9)
+            def group(): pass
+
+            @procedure(uid="daemon")
+            def user(): pass
+
+            @procedure(uid="daemon", gid=9)
+            def both(): pass
+            """,
+            uid="nobody",
+            gid=[7, 8],
+        )
+        found = [entry.identity for entry in entries.values()]
+        groups = os.getgrouplist("daemon", daemon.pw_gid)
+        self.assertEqual(found[0], Identity(nobody.pw_uid, 7, (7, 8)))
+        self.assertEqual(found[1], Identity(nobody.pw_uid, 9, (9,)))
+        assert found[2] is not None
+        self.assertEqual((found[2].uid, found[2].gid), (daemon.pw_uid, daemon.pw_gid))
+        self.assertCountEqual(found[2].groups, groups)
+        self.assertEqual(found[3], Identity(daemon.pw_uid, 9, (9,)))
+
+    def test_own_user(self) -> None:
+        """The daemon's own user can be named against the default."""
+        entry = self.load("import os\n@procedure(uid=os.getuid())\ndef f(): pass", uid="nobody")[
+            "f"
+        ]
+        assert entry.identity is not None
+        self.assertEqual(entry.identity.uid, os.getuid())
+
+    def test_mistakes(self) -> None:
+        """A default that can't be is said once, whether a procedure needs it or not."""
+        wrong: list[tuple[dict[str, Any], str]] = [
+            ({"uid": "no such"}, "there is no user 'no such'"),
+            ({"gid": ["no such"]}, "there is no group 'no such'"),
+            ({"timeout": 0}, "timeout must be a number of seconds above 0, not 0"),
+        ]
+        for defaults, mistake in wrong:
+            with self.assertRaises(CatalogueError) as caught:
+                self.load("@procedure\ndef f(): pass\n@procedure\ndef g(): pass", **defaults)
+            expected = [f"defaults of the procedures: {mistake}"]
+            self.assertEqual(caught.exception.mistakes, expected)
 
 
 class MistakeTests(CatalogueTestCase):
@@ -130,7 +320,7 @@ class MistakeTests(CatalogueTestCase):
             [
                 ", line 3: procedure a: timeout must be a number of seconds above 0, not 0",
                 ", line 3: procedure a: there is no user 'no such user'",
-                ", line 6: procedure b: yields, so it must be marked with streaming_procedure",
+                ", line 6: procedure b: yields, so it must be a streaming_procedure",
                 ", line 12: procedure c: is a coroutine function, which nothing here would await",
             ],
         )
@@ -154,6 +344,11 @@ class MistakeTests(CatalogueTestCase):
         for value in ["5", "None or [1]", "type"]:
             (mistake,) = self.mistakes(f"f = procedure()({value})")
             self.assertEqual(mistake, ": procedure f: is not a function with a signature")
+
+    def test_nothing_marked(self) -> None:
+        """A file without a procedure is most likely one whose marks were forgotten."""
+        for text in ["", "def f(): pass", "@procedure\ndef _private(): pass", "f = Procedure"]:
+            self.assertEqual(self.mistakes(text), [": no procedure is marked in it"])
 
     def test_syntax(self) -> None:
         """A syntax error is named with its line."""
@@ -210,56 +405,15 @@ class MistakeTests(CatalogueTestCase):
 class IdentityTests(CatalogueTestCase):
     """Users and groups become numbers when the file is loaded."""
 
-    def identity(self, options: str) -> Identity | None:
-        """Return the identity of a procedure with these options."""
-        return self.load(f"@procedure({options})\ndef f(): pass")["f"].identity
-
-    def test_user(self) -> None:
-        """A user comes with the groups of the user database, the primary first."""
-        for user in pwd.getpwall()[:5]:
-            groups = os.getgrouplist(user.pw_name, user.pw_gid)
-            for uid in (repr(user.pw_name), user.pw_uid):
-                found = self.identity(f"uid={uid}")
-                assert found is not None
-                self.assertEqual((found.uid, found.gid), (user.pw_uid, user.pw_gid))
-                self.assertEqual(found.groups[0], user.pw_gid)
-                self.assertCountEqual(found.groups, groups)
-
-    def test_supplementary_groups(self) -> None:
-        """The user's further groups come behind the primary one, which is not repeated."""
-        self.patch(os, "getgrouplist", lambda name, gid: [7, gid, 8])
-        nobody = pwd.getpwnam("nobody")
-        expected = Identity(nobody.pw_uid, nobody.pw_gid, (nobody.pw_gid, 7, 8))
-        self.assertEqual(self.identity("uid='nobody'"), expected)
-
-    def test_groups(self) -> None:
-        """Given groups are all that there are, by name or number."""
+    def test_numbers(self) -> None:
+        """What a procedure names is looked up now, and without a name there is nothing to do."""
         nobody = pwd.getpwnam("nobody").pw_uid
-        daemon = grp.getgrnam("daemon").gr_gid
-        self.assertEqual(
-            self.identity("uid='nobody', gid='daemon'"), Identity(nobody, daemon, (daemon,))
-        )
-        self.assertEqual(
-            self.identity("uid='nobody', gid=(7, 'daemon')"), Identity(nobody, 7, (7, daemon))
-        )
-        self.assertEqual(self.identity("gid=7"), Identity(os.geteuid(), 7, (7,)))
-
-    def test_number_without_entry(self) -> None:
-        """A number that no user has is good together with a group."""
-        self.assertEqual(self.identity("uid=54321, gid=7"), Identity(54321, 7, (7,)))
-        (mistake,) = self.mistakes("@procedure(uid=54321)\ndef f(): pass")
-        self.assertIn("uid 54321 has no entry in the user database, so give gid too", mistake)
+        entry = self.load("@procedure(uid='nobody', gid=(7, 8))\ndef f(): pass")["f"]
+        self.assertEqual(entry.identity, Identity(nobody, 7, (7, 8)))
+        self.assertIsNone(self.load("@procedure\ndef f(): pass")["f"].identity)
 
     def test_no_such(self) -> None:
-        """Users and groups that do not or can't exist are mistakes."""
-        # The kernel takes the last number that fits for "as it was": that would be root.
-        for value in ["'no such'", "-1", "2**32 - 1", "2**32", "True", "1.5", "['nobody']"]:
-            (mistake,) = self.mistakes(f"@procedure(uid={value}, gid=7)\ndef f(): pass")
-            self.assertIn("line 2: procedure f: there is no user ", mistake)
-        for value in ["'no such'", "-1", "2**32 - 1", "[7, 2**32]", "True", "[1.5]"]:
-            (mistake,) = self.mistakes(f"@procedure(gid={value})\ndef f(): pass")
-            self.assertIn("line 2: procedure f: there is no group ", mistake)
-        (mistake,) = self.mistakes("@procedure(gid=[])\ndef f(): pass")
-        self.assertIn("gid is an empty list", mistake)
-        (mistake,) = self.mistakes("@procedure(gid=1.5)\ndef f(): pass")
-        self.assertIn("line 2: procedure f: there is no group 1.5", mistake)
+        """Users and groups that do not exist are mistakes of their procedure."""
+        for option in ["uid='no such'", "uid=-1", "gid='no such'", "gid=[]", "uid=54321"]:
+            (mistake,) = self.mistakes(f"@procedure({option})\ndef f(): pass")
+            self.assertTrue(mistake.startswith(", line 2: procedure f: "), mistake)

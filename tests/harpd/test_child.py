@@ -124,6 +124,73 @@ class RunTests(ChildTestCase):
             self.assert_error("invalid_argument_list", f"f: {reason}", [json.loads(replied)])
             self.assertEqual(printed, b"")
 
+    def test_wrong_types(self) -> None:
+        """Values that are not what the hints say are refused, with the place, before it runs."""
+        zygote = self.zygote("""
+            @procedure
+            def f(count: int, options: "dict[str, int]" = {}):
+                print("has run")
+        """)
+        for arguments, path, found in [
+            ('["1"]', "$.count", "str"),
+            ("[true]", "$.count", "bool"),
+            ('{"count":1,"options":{"\u017c":null}}', "$.options.ż", "None"),
+        ]:
+            replied, printed = zygote.start("f", arguments).to_end()
+            (argument, _, _) = path.removeprefix("$.").partition(".")
+            error = json.loads(replied)["error"]
+            self.assertEqual(error["type"], "invalid_argument_list")
+            self.assertEqual(error["message"], f"f: argument {path}: expected int, found {found}")
+            data = {"argument": argument, "problem": "type", "path": path}
+            self.assertEqual(error["data"], data | {"expected": "int", "found": found})
+            self.assertEqual(printed, b"")
+
+    def test_unfit_name(self) -> None:
+        """A name that can't be sent back is refused like any other."""
+        replies = self.replies("@procedure\ndef f(): pass", '{"\\ud800":1}')
+        self.assert_error("invalid_argument_list", "got an unexpected keyword argument", replies)
+        self.assertEqual(
+            replies[0]["error"]["data"], {"argument": "\\ud800", "problem": "unexpected"}
+        )
+
+    def test_instances(self) -> None:
+        """Instances of subclasses and bound methods run like functions."""
+        zygote = self.zygote("""
+            from harpd.proc import Procedure, StreamingProcedure
+
+            class Restart(Procedure):
+                def __init__(self, service):
+                    super().__init__(timeout=5)
+                    self.service = service
+
+                def __call__(self, force: bool = False):
+                    return [self.service, force]
+
+            class Count(StreamingProcedure):
+                def __call__(self, to):
+                    yield from range(to)
+                    yield Result(to)
+
+            class Twice(Procedure):
+                def __call__(self, *args):
+                    return [super().__call__(*args), super(Twice, self).__call__(*args)]
+
+            restart = Restart("nginx")
+            count = Count()
+            twice = Twice(lambda a: a)
+            method = procedure(["x", "y"].index)
+        """)
+        for name, arguments, expected in [
+            ("restart", '{"force":true}', [{"result": ["nginx", True]}]),
+            ("count", "[1]", [{"stream": 0}, {"result": 1}]),
+            ("twice", "[5]", [{"result": [5, 5]}]),
+            ("method", '["y"]', [{"result": 1}]),
+        ]:
+            replied, _ = zygote.start(name, arguments).to_end()
+            self.assertEqual([json.loads(line) for line in replied.splitlines()], expected)
+        replied, _ = zygote.start("restart", '["yes"]').to_end()
+        self.assert_error("invalid_argument_list", "$.force: ", [json.loads(replied)])
+
     def test_own_type_error(self) -> None:
         """A TypeError of the procedure itself is not taken for unfit arguments."""
         (reply,) = self.body("len(5)")
@@ -134,9 +201,54 @@ class RunTests(ChildTestCase):
         zygote = self.zygote(SIMPLE)
         for arguments in ["[" * 100_000 + "]" * 100_000, f"[{'1' * 10_000}]", "nonsense"]:
             replied, _ = zygote.start("f", arguments).to_end()
-            self.assert_error(
-                "invalid_request", "arguments can't be understood", [json.loads(replied)]
-            )
+            self.assert_error("invalid_request", "arguments or context: ", [json.loads(replied)])
+
+
+class ContextTests(ChildTestCase):
+    """A procedure may ask who calls it."""
+
+    CONTEXT = '{"user":"panel","client":"192.0.2.1","job_id":"\u017c"}'
+
+    def test_given(self) -> None:
+        """It gets the context in the parameter that it names, also in a stream."""
+        zygote = self.zygote("""
+            @procedure(context=True)
+            def plain(a, context):
+                return [a, context]
+
+            @streaming_procedure(context="about")
+            def stream(about, a):
+                yield [a, about]
+        """)
+        expected = [1, json.loads(self.CONTEXT)]
+        for arguments in ("[1]", '{"a":1}'):
+            for name, kind in [("plain", "result"), ("stream", "stream")]:
+                call = zygote.start(name, arguments, self.CONTEXT)
+                self.assertEqual(call.line(), {kind: expected})
+
+    def test_not_by_the_caller(self) -> None:
+        """A caller can't pass for somebody else."""
+        zygote = self.zygote("""
+            @procedure(context=True)
+            def f(context, *rest, **extra):
+                return [context["user"], list(rest)]
+        """)
+        replied, _ = zygote.start("f", '{"context":{"user":"root"}}', self.CONTEXT).to_end()
+        self.assert_error("invalid_argument_list", "'context'", [json.loads(replied)])
+        call = zygote.start("f", '[{"user":"root"}]', self.CONTEXT)
+        self.assertEqual(call.line(), {"result": ["panel", [{"user": "root"}]]})
+
+    def test_not_asked(self) -> None:
+        """Who does not ask gets none."""
+        call = self.start(SIMPLE, "[1]", self.CONTEXT)
+        self.assertEqual(call.line(), {"result": [[1], {}]})
+
+    def test_not_understood(self) -> None:
+        """A call without a context that can be understood is refused."""
+        zygote = self.zygote(SIMPLE)
+        for context in ["", "nonsense", "[" * 100_000 + "]" * 100_000]:
+            replied, _ = zygote.start("f", "[]", context).to_end()
+            self.assert_error("invalid_request", "arguments or context: ", [json.loads(replied)])
 
 
 class StreamTests(ChildTestCase):
@@ -502,7 +614,7 @@ class TerminateTests(ChildTestCase):
         wait_gone(late)
 
     def test_dies_with_the_zygote(self) -> None:
-        """When the zygote is killed its calls are killed with it."""
+        """When its guard is killed the call is too, though it ignores TERM."""
         call = self.waiting("print('ready')", "signal.signal(15, signal.SIG_IGN)", "while 1: pass")
         call.zygote.process.kill()
         self.assertEqual(call.to_end(), (b"", b""))
@@ -531,10 +643,10 @@ class IdentityTests(ChildTestCase):
         return reply["result"]
 
     def test_user(self) -> None:
-        """The uid gives the user and exactly that user's groups; it still dies with the zygote."""
+        """The uid gives the user and exactly that user's groups; it learns when the zygote dies."""
         nobody = pwd.getpwnam("nobody")
         groups = sorted(os.getgrouplist("nobody", nobody.pw_gid))
-        expected = [[nobody.pw_uid] * 3, [nobody.pw_gid] * 3, groups, signal.SIGKILL]
+        expected = [[nobody.pw_uid] * 3, [nobody.pw_gid] * 3, groups, signal.SIGTERM]
         self.assertEqual(self.identity("uid='nobody'"), expected)
         self.assertEqual(self.identity(f"uid={nobody.pw_uid}"), expected)
 

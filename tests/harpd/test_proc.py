@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from harpd.proc import Procedure, Result, procedure, streaming_procedure
+from harpd.proc import Options, Procedure, Result, procedure, streaming_procedure
 
 
 def double(x: int, times: int = 2) -> int:
@@ -39,11 +39,47 @@ class MarkTests(SynchronousTestCase):
             self.assertEqual(found, (1.5, "nobody", ["users", 7], streaming))
             self.assertEqual(mark()(double).function, double)
 
+    def test_all_options(self) -> None:
+        """Every option of the decorators is one of the class, and the other way round."""
+        options: Options = {
+            "timeout": 1,
+            "uid": 2,
+            "gid": 3,
+            "context": "x",
+            "lock": "l",
+            "lock_wait": 0,
+        }
+        self.assertEqual(set(options), set(Options.__annotations__))
+        for mark in (procedure, streaming_procedure):
+            marked = vars(mark(**options)(double))
+            self.assertEqual({name: marked[name] for name in options}, options)
+
     def test_unknown_option(self) -> None:
         """A misspelt option is an error where it stands."""
         for mark in (procedure, streaming_procedure):
             with self.assertRaisesRegex(TypeError, "time_out"):
                 mark(time_out=5)(double)  # type: ignore[call-overload]
+
+    def test_subclass(self) -> None:
+        """A subclass may be called itself, and say options for all of its instances."""
+
+        class Restart(Procedure):
+            timeout = 5
+            uid = "nobody"
+
+            def __init__(self, service: str, timeout: float | None = None) -> None:
+                super().__init__(timeout=timeout, gid=7)
+                self.service = service
+
+            def __call__(self, force: bool = False) -> tuple[str, bool]:
+                return self.service, force
+
+        restart = Restart("nginx")
+        found = (restart.timeout, restart.uid, restart.gid, restart.function, restart(True))
+        self.assertEqual(found, (5, "nobody", 7, None, ("nginx", True)))
+        self.assertEqual(Restart("nginx", timeout=1).timeout, 1)
+        with self.assertRaisesRegex(TypeError, "Procedure has neither a function nor"):
+            Procedure()()
 
     def test_still_a_function(self) -> None:
         """Who imports the file can call what is marked as if it were not."""

@@ -8,8 +8,8 @@ import json
 from twisted.internet.defer import Deferred
 
 from harp.wire.lines import MAX_REQUEST
-from harpd.protocol import CLOSE_DEADLINE, REQUEST_DEADLINE
-from harpd.zygote_process import Catalogue, ProceduresError
+from harpd.offers import Catalogue, ProceduresError
+from harpd.protocol import CLOSE_DEADLINE, IDLE_DEADLINE, REQUEST_DEADLINE
 from tests.harpd.connections import (
     ACK,
     STREAM_ACK,
@@ -22,6 +22,7 @@ from tests.harpd.connections import (
 
 AUTH_ERROR = error("auth_error", "unknown user or wrong password")
 SHUTDOWN = error("shutdown", "harpd is being stopped")
+ARGUMENTS = b'[ 1.50, "\\u017c" ]\n{"user":"panel","client":"192.0.2.1"}\n'
 DATA_BEHIND = error("invalid_request", "there is data after the request line")
 
 
@@ -83,7 +84,7 @@ class CallTests(ConnectionTestCase):
         """Arguments reach the process as the bytes that they were."""
         line = request().replace(b'"arguments": []', b'"arguments": [ 1.50, "\\u017c" ]')
         self.connect(line)
-        self.assertEqual(self.spawner.calls[0].socket.value(), b'[ 1.50, "\\u017c" ]\n')
+        self.assertEqual(self.spawner.calls[0].socket.value(), ARGUMENTS)
 
     def test_byte_by_byte(self) -> None:
         """A request may come in pieces, and end as lines do elsewhere."""
@@ -373,32 +374,200 @@ class FlowTests(ConnectionTestCase):
         self.assertEqual(call.socket.producerState, "producing")
 
 
+class KeepaliveTests(ConnectionTestCase):
+    """A connection carries one request after another if its client wants that."""
+
+    def kept(self) -> tuple[Connection, FakeCall]:
+        """Have a call that has ended and whose connection is kept."""
+        connection, call = self.call(keepalive=True)
+        call.says(b'{"result":1}\n')
+        self.assertFalse(connection.wire.disconnecting)
+        connection.wire.clear()
+        return connection, call
+
+    def test_next_call(self) -> None:
+        """The next request has a login of its own, and need not want to keep the connection."""
+        connection, _ = self.kept()
+        connection.sends(request("stream"))
+        self.spawner.calls[-1].says(b'{"stream":2}\n{"result":3}\n')
+        self.assert_ended(connection, STREAM_ACK + b'{"stream":2}\n{"result":3}\n')
+
+    def test_own_login(self) -> None:
+        """That the one before was right does not help a wrong password, which ends it always."""
+        connection, _ = self.kept()
+        connection.sends(request(password="x", keepalive=True))
+        self.assert_ended(connection, AUTH_ERROR)
+
+    def test_harpd_refuses(self) -> None:
+        """What harpd refuses to somebody it knows leaves the connection open."""
+        connection, _ = self.kept()
+        for _ in range(2):
+            connection.wire.clear()
+            connection.sends(request("nothing", keepalive=True))
+            self.assertIn(b"no_such_procedure", connection.received)
+        self.assertFalse(connection.wire.disconnecting)
+
+    def test_requests_that_cannot_be_understood(self) -> None:
+        """They end it always, as without keepalive."""
+        for line in (b"nonsense\n", request(keepalive=True)[:-2] + b', "harp": 1}\n'):
+            connection, _ = self.kept()
+            connection.sends(line)
+            self.assertEqual(connection.received.count(b'"error"'), 1)
+            self.assertTrue(connection.wire.disconnecting)
+
+    def test_data_during_the_call(self) -> None:
+        """One call at a time."""
+        connection, call = self.call(keepalive=True)
+        connection.sends(request())
+        self.assert_ended(connection, ACK + DATA_BEHIND)
+        self.assertEqual(call.kills, 1)
+
+    def test_time_out(self) -> None:
+        """A call that was ended for its time does not end the connection."""
+        connection, call = self.call("limited", keepalive=True)
+        self.clock.advance(2.5)
+        self.assertEqual(call.kills, 1)
+        connection.wire.clear()
+        connection.sends(request())
+        call.says(b'{"result":"late"}\n')
+        self.assertEqual(connection.received, ACK)
+
+    def test_idle(self) -> None:
+        """Who does not come back in time is cut, also in the middle of a request."""
+        for data in (b"", b'{"harp"'):
+            connection, _ = self.kept()
+            connection.sends(data)
+            self.clock.advance(IDLE_DEADLINE - 0.1)
+            self.assertFalse(connection.wire.aborted)
+            self.clock.advance(0.1)
+            self.assertTrue(connection.wire.aborted)
+            connection.leaves()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_leaves(self) -> None:
+        """A client that leaves after its call has cancelled nothing, in the next one it has."""
+        connection, _ = self.kept()
+        connection.sends(request(keepalive=True))
+        connection.leaves()
+        self.assertEqual([each.kills for each in self.spawner.calls], [0, 1])
+
+    def test_not_read(self) -> None:
+        """As long as the answer has not gone no request is taken, and asking ends it."""
+        connection, call = self.call(keepalive=True)
+        connection.wire.full = True
+        call.says(b'{"result":1}\n')
+        connection.sends(request(keepalive=True))
+        self.assertEqual(connection.received, ACK + b'{"result":1}\n')
+        self.assertFalse(connection.wire.disconnecting)
+        connection.wire.goes_on()
+        self.assert_ended(connection, ACK + b'{"result":1}\n')
+        self.assertEqual(len(self.spawner.calls), 1)
+
+    def test_read_late(self) -> None:
+        """An answer that goes slowly does not end the connection when it has gone."""
+        connection, call = self.call(keepalive=True)
+        long = b'{"result":"' + b"x" * 100_000 + b'"}\n'
+        call.says(long)
+        while connection.wire.producer is not None:
+            self.assertFalse(connection.received.endswith(b"\n") and connection.received != ACK)
+            connection.wire.goes_on()
+        self.assertEqual(connection.received, ACK + long)
+        connection.wire.clear()
+        connection.sends(request())
+        self.assertEqual(connection.received, ACK)
+
+
 class FactoryTests(ConnectionTestCase):
     """The daemon's end is the end of its connections."""
 
-    def test_shut_down(self) -> None:
-        """Running calls get shutdown and are killed, waiting ones too; the silent are cut off."""
+    GRACE = 20.0
+
+    def shut_down(self) -> Deferred[None]:
+        """Shut down and let what is due at once happen."""
+        ended = self.factory.shut_down(self.GRACE)
+        self.clock.advance(0)
+        return ended
+
+    def test_grace(self) -> None:
+        """Who has no process yet is refused; running calls have their grace, then they end."""
         running, call = self.call("stream")
         self.login.held = Deferred()
         waiting = self.connect(request())
         silent = self.connect()
-        ended = self.factory.shut_down()
-        self.assert_ended(running, STREAM_ACK + SHUTDOWN)
+        ended = self.shut_down()
+        self.assertEqual(running.received, STREAM_ACK)
         self.assert_ended(waiting, SHUTDOWN)
+        self.assertFalse(silent.wire.aborted)
+        call.says(b'{"stream":1}\n')
+        self.clock.advance(self.GRACE - 0.1)
+        self.assertEqual(running.received, STREAM_ACK + b'{"stream":1}\n')
+        self.assertEqual(call.kills, 0)
+        self.clock.advance(0.1)
+        self.assert_ended(running, STREAM_ACK + b'{"stream":1}\n' + SHUTDOWN)
         self.assertEqual(silent.received, b"")
         self.assertTrue(silent.wire.aborted)
         self.assertEqual(call.kills, 1)
         self.login.held.callback(True)
-        self.assertEqual(len(self.spawner.calls), 1)
+        self.assertEqual(len(self.spawner.planned), 1)
         for connection in (running, waiting, silent):
             self.assertNoResult(ended)
             connection.leaves()
         self.assertIsNone(self.successResultOf(ended))
 
+    def test_last_call_ends(self) -> None:
+        """The grace ends with the last call that runs."""
+        first, call = self.call()
+        second, _ = self.call()
+        kept, idle = self.call(keepalive=True)
+        idle.says(b'{"result":0}\n')
+        ended = self.shut_down()
+        call.says(b'{"result":1}\n')
+        self.clock.advance(0)
+        self.assertFalse(kept.wire.aborted)
+        second.leaves()
+        self.clock.advance(0)
+        self.assertTrue(kept.wire.aborted)
+        self.assert_ended(first, ACK + b'{"result":1}\n')
+        first.leaves()
+        kept.leaves()
+        self.successResultOf(ended)
+
+    def test_new_calls(self) -> None:
+        """In the grace new calls are refused, on new connections and on those that are open."""
+        self.call()
+        opened = self.connect()
+        kept, call = self.call(keepalive=True)
+        call.says(b'{"result":1}\n')
+        self.shut_down()
+        for connection in (opened, kept, self.connect()):
+            before = connection.received
+            connection.sends(request())
+            self.assert_ended(connection, before + SHUTDOWN)
+        self.assertEqual(len(self.spawner.planned), 2)
+
+    def test_kept_connection(self) -> None:
+        """A connection is not kept behind a call that ended in the grace."""
+        connection, call = self.call(keepalive=True)
+        self.call()
+        self.shut_down()
+        call.says(b'{"result":1}\n')
+        self.assert_ended(connection, ACK + b'{"result":1}\n')
+
+    def test_waiting_for_a_lock(self) -> None:
+        """A call that waits for a lock is refused, and does not get it when it is free."""
+        _, call = self.call("locked")
+        waiting = self.connect(request("locked"))
+        self.shut_down()
+        self.assert_ended(waiting, STREAM_ACK + SHUTDOWN)
+        call.ends()
+        self.clock.advance(0)
+        self.assertEqual(len(self.spawner.calls), 1)
+
     def test_clients_that_do_not_leave(self) -> None:
         """Clients that do not close their connections do not hold up the end."""
         connection, _ = self.call()
-        self.factory.shut_down()
+        self.shut_down()
+        self.clock.advance(self.GRACE)
         self.clock.advance(CLOSE_DEADLINE)
         self.assertTrue(connection.wire.aborted)
 
@@ -406,12 +575,14 @@ class FactoryTests(ConnectionTestCase):
         """A call that has its result gets nothing more."""
         connection, call = self.call()
         call.says(b'{"result":1}\n')
-        ended = self.factory.shut_down()
+        ended = self.shut_down()
         self.assertEqual(connection.received, ACK + b'{"result":1}\n')
+        self.assertFalse(connection.wire.aborted)
         connection.leaves()
         self.successResultOf(ended)
 
     def test_no_connections(self) -> None:
         """Without connections it has ended at once; those that have gone do not count."""
         self.connect().leaves()
-        self.successResultOf(self.factory.shut_down())
+        self.successResultOf(self.shut_down())
+        self.assertEqual(self.clock.getDelayedCalls(), [])

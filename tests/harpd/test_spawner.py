@@ -8,12 +8,14 @@ from pathlib import Path
 
 from twisted.internet.defer import CancelledError, Deferred
 
+from harpd.offers import Offer, ProceduresError
 from harpd.spawner import Spawner
-from harpd.zygote_process import Offer, ProceduresError
+from harpd.zygote_command import zygote_settings
 from tests.harpd.spawners import (
     ClockedReactor,
     Running,
     SpawnerTestCase,
+    guard_pid,
     printed,
     zygote_pid,
 )
@@ -50,9 +52,11 @@ class CatalogueTests(SpawnerTestCase):
 
     async def test_waiting(self) -> None:
         """Whoever asks before it is loaded waits for it, unless he gives up."""
-        spawner = Spawner(reactor, write_procedures(self.mktemp(), ONE), [], KILL_GRACE)
+        spawner = Spawner(
+            reactor, zygote_settings(write_procedures(self.mktemp(), ONE), [], KILL_GRACE)
+        )
         self.addCleanup(self.check_nothing_left, spawner)
-        spawner.privilegedStartService()
+        spawner.start()
         first, second = spawner.catalogue(), spawner.catalogue()
         self.assertFalse(first.called)
         second.cancel()
@@ -208,8 +212,7 @@ class ZygoteEndTests(SpawnerTestCase):
         kind, error = await call.end()
         self.assertEqual((kind, error["type"]), ("error", "killed"))
         self.assertNotIn("data", error)
-        wait_gone(leader)
-        os.kill(other, signal.SIGKILL)  # the grandchild of a zygote that could not see to it
+        wait_gone(leader, other)
         await eventually(lambda: spawner._zygote is None, "its end")
         catalogue = spawner.catalogue()
         self.assertFalse(catalogue.called)
@@ -248,9 +251,11 @@ class StopTests(SpawnerTestCase):
 
     async def test_while_loading(self) -> None:
         """A zygote that is still loading ends too."""
-        spawner = Spawner(reactor, write_procedures(self.mktemp(), ONE), [], KILL_GRACE)
-        spawner.privilegedStartService()
-        pid = zygote_pid(spawner)
+        spawner = Spawner(
+            reactor, zygote_settings(write_procedures(self.mktemp(), ONE), [], KILL_GRACE)
+        )
+        spawner.start()
+        pid = guard_pid(spawner)
         await self.stop(spawner)
         self.assertFalse(alive(pid))
         self.assertEqual(descriptors() - self.before, set())
@@ -262,7 +267,7 @@ class StopTests(SpawnerTestCase):
         call = Running(spawner, "f", "[]")
         leader, other = await call.packet()
         os.kill(zygote_pid(spawner), signal.SIGSTOP)
-        stopped = spawner.stopService()
+        stopped = spawner.stop()
         assert stopped is not None
         clocked.clock.advance(2 * KILL_GRACE - 0.01)
         await turns(3)
@@ -270,15 +275,14 @@ class StopTests(SpawnerTestCase):
         clocked.clock.advance(0.01)
         await stopped
         self.assertEqual(clocked.clock.getDelayedCalls(), [])
-        wait_gone(leader)
-        os.kill(other, signal.SIGKILL)
+        wait_gone(leader, other)
 
     async def test_between_zygotes(self) -> None:
         """Where there is no zygote there is nothing to wait for, and no new one is started."""
         clocked = ClockedReactor()
         spawner = await self.spawner("nonsense", clocked=clocked)
         await eventually(lambda: spawner._zygote is None, "the end of the zygote")
-        self.assertIsNone(spawner.stopService())
+        self.assertIsNone(spawner.stop())
         self.assertEqual(clocked.clock.getDelayedCalls(), [])
 
     async def test_pending_kill(self) -> None:
@@ -294,7 +298,7 @@ class StopTests(SpawnerTestCase):
 
     async def stop(self, spawner: Spawner) -> None:
         """Stop a service that has a zygote."""
-        stopped: Deferred[None] | None = spawner.stopService()
+        stopped: Deferred[None] | None = spawner.stop()
         assert stopped is not None
         await stopped
         await turns(2)

@@ -259,28 +259,28 @@ class ParentTests(TreeTestCase):
         os.kill(pid, signal.SIGKILL)
         self.assertEqual(self.said(leader), ["waited for it"])
 
-    def test_die_with_parent(self) -> None:
-        """A process that asked for it is killed when its parent dies."""
+    def test_parent_dies(self) -> None:
+        """A process that asked for it gets TERM when its parent dies."""
         leader = self.leader("""
 parent = os.getpid()
 pid = os.fork()
 if pid == 0:
-    tree.die_with_parent(parent)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: say("told"))
+    tree.terminate_with_parent(parent)
     say(os.getpid())
 signal.pause()
 """)
-        (pid,) = self.said(leader)
+        self.said(leader)
         leader.kill()
         leader.wait(PATIENCE)
-        wait_gone(pid)
+        self.assertEqual(self.said(leader), ["told"])
 
     def test_parent_gone_already(self) -> None:
         """One whose parent has died before it could ask ends at once."""
         leader = self.leader("""
 pid = os.fork()
 if pid == 0:
-    tree.die_with_parent(os.getppid() + 1)
+    tree.terminate_with_parent(os.getppid() + 1)
     say("still there")
 _, status = os.waitpid(pid, 0)
 say(os.waitstatus_to_exitcode(status))

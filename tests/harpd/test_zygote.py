@@ -71,14 +71,37 @@ class LoadTests(ZygoteTestCase):
 
             def unmarked(): pass
         """)
-        self.assertEqual(
-            zygote.loaded(),
-            [
-                {"procedure": "plain", "streaming": False, "timeout": None},
-                {"procedure": "stream", "streaming": True, "timeout": 1.5},
-                {"ready": True},
-            ],
-        )
+        *procedures, last = zygote.loaded()
+        told = [message["procedure"] for message in procedures]
+        found = [(each["name"], each["streaming"], each["timeout"]) for each in told]
+        self.assertEqual(found, [("plain", False, None), ("stream", True, 1.5)])
+        self.assertEqual(last, {"ready": True})
+
+    def test_large_catalogue(self) -> None:
+        """However much is to be told of a procedure, it is told, and the zygote is ready."""
+        zygote = self.bare("""
+            def large(a: str = "\\u017c" * 100_000): pass
+            large.__doc__ = "\\U0001f600" * 1_000_000
+            for number in range(50):
+                globals()[f"f{number}"] = procedure(large)
+        """)
+        *procedures, last = zygote.loaded()
+        self.assertEqual(last, {"ready": True})
+        self.assertEqual(len(procedures), 50)
+        self.assertEqual(procedures[0]["procedure"]["parameters"], {"type": "object"})
+
+    def test_defaults(self) -> None:
+        """The defaults of the configuration hold for its procedures."""
+        file = write_procedures(self.mktemp(), "@procedure\ndef f(): return os.getuid()")
+        zygote = BareZygote(file, defaults={"timeout": 7.5, "uid": os.getuid()})
+        self.addCleanup(zygote.close)
+        self.assertEqual(zygote.loaded()[0]["procedure"]["timeout"], 7.5)
+        self.assertEqual(zygote.start("f").line(), {"result": os.getuid()})
+        wrong = BareZygote(file, defaults={"uid": "no such", "gid": ["users"]})
+        self.addCleanup(wrong.close)
+        mistake, last = wrong.loaded()
+        self.assertIn("there is no user 'no such'", mistake["mistake"])
+        self.assertEqual(last, {"ready": False})
 
     def test_mistakes(self) -> None:
         """It tells each mistake, that it is not ready, and ends."""
@@ -109,7 +132,7 @@ class LoadTests(ZygoteTestCase):
         write_procedures(folder / "own_procedures.py", "@procedure\ndef f(): pass\n")
         procedures = "from own_procedures import f\n"
         found = self.bare(procedures, [str(folder.absolute())]).loaded()
-        self.assertEqual(found[0]["procedure"], "f")
+        self.assertEqual(found[0]["procedure"]["name"], "f")
         self.patch(os, "environ", {**os.environ, "PYTHONPATH": ""})
         self.addCleanup(os.chdir, Path.cwd())
         zygote = BareZygote(write_procedures(self.mktemp(), procedures))
@@ -212,12 +235,24 @@ class SignalTests(ZygoteTestCase):
         wait_gone(*pids)
         self.assertTrue(all(map(alive, others[:2])))
 
-    def test_leader_gone(self) -> None:
+    def test_procedure_ended(self) -> None:
         """What was told to end is killed when its time is up, though the procedure has ended."""
         call = self.start(LEAVING)
         self.assertEqual(call.printed_line(), b"ready\n")
         call.zygote.signal(call, kill=False)
         pid = call.line()["result"]
+        self.assertTrue(alive(pid))
+        call.zygote.signal(call, kill=True)
+        wait_gone(pid)
+
+    def test_leader_gone(self) -> None:
+        """The same, though the process of the call has ended too."""
+        call = self.start(
+            LEAVING.replace("return ignoring", "print(ignoring, flush=True), os._exit(0)")
+        )
+        self.assertEqual(call.printed_line(), b"ready\n")
+        call.zygote.signal(call, kill=False)
+        pid = int(call.printed_line())
         self.assertEqual(call.exit_code(), 0)
         self.assertTrue(alive(pid))
         call.zygote.signal(call, kill=True)
@@ -242,7 +277,7 @@ class EndTests(ZygoteTestCase):
 
     def test_no_calls(self) -> None:
         """Without calls it simply ends."""
-        zygote = self.zygote("")
+        zygote = self.zygote("@procedure\ndef f(): pass")
         zygote.control.close()
         self.assert_all_gone(zygote, [])
 

@@ -9,9 +9,17 @@ from typing import Any
 
 from twisted.logger import capturedLogs
 
+from harpd.offers import ProceduresError
 from harpd.spawner import Spawner
-from harpd.zygote_process import ProceduresError
-from tests.harpd.spawners import Running, SpawnerTestCase, few_descriptors, printed, zygote_pid
+from harpd.zygote_command import zygote_settings
+from tests.harpd.spawners import (
+    Running,
+    SpawnerTestCase,
+    few_descriptors,
+    guard_pid,
+    printed,
+    zygote_pid,
+)
 from tests.harpd.waiting import PATIENCE, descriptors, eventually, reactor, turns, wait_gone
 from tests.harpd.zygotes import KILL_GRACE, write_procedures
 
@@ -30,11 +38,13 @@ class EndTests(SpawnerTestCase):
     async def test_all_mistakes_of_an_ended_zygote(self) -> None:
         """Mistakes that were sent before the end are taken, though the end is seen with them."""
         text = "".join(f"@procedure(timeout=0)\ndef f{n}(): pass\n" for n in range(150))
-        spawner = Spawner(reactor, write_procedures(self.mktemp(), text), [], KILL_GRACE)
+        spawner = Spawner(
+            reactor, zygote_settings(write_procedures(self.mktemp(), text), [], KILL_GRACE)
+        )
         self.addCleanup(self.check_nothing_left, spawner)
-        spawner.privilegedStartService()
+        spawner.start()
         catalogue = spawner.catalogue()
-        wait_gone(zygote_pid(spawner))  # blocks the reactor, which then finds all at once
+        wait_gone(guard_pid(spawner))  # blocks the reactor, which then finds all at once
         with self.assertRaises(ProceduresError) as caught:
             await catalogue
         self.assertEqual(len(caught.exception.mistakes), 150)
@@ -47,9 +57,9 @@ class EndTests(SpawnerTestCase):
         transport: Any = call.process.transport
         transport.doWrite()
         self.assertTrue(select.select([transport], [], [], PATIENCE)[0])
-        pid = zygote_pid(spawner)
+        guard, pid = guard_pid(spawner), zygote_pid(spawner)
         os.kill(pid, signal.SIGKILL)
-        wait_gone(pid)
+        wait_gone(guard)
         self.assertEqual(call.received, [])
         self.assertEqual(await call.end(), ("result", [1]))
 

@@ -17,9 +17,10 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from harp.wire.lines import MAX_REPLY
+from harpd import tree
 from harpd.zygote import MAX_MESSAGE
-from harpd.zygote_process import zygote_command, zygote_settings
-from tests.harpd.waiting import PATIENCE
+from harpd.zygote_command import zygote_command, zygote_settings
+from tests.harpd.waiting import PATIENCE, wait_until
 
 PRELUDE = """\
 import os, signal, socket, subprocess, sys
@@ -34,6 +35,21 @@ def write_procedures(file: str | Path, text: str) -> str:
     path = Path(file).absolute()
     path.write_text(PRELUDE + textwrap.dedent(text), "utf-8")
     return str(path)
+
+
+def zygote_below(guard: int) -> int:
+    """Wait until a guard has forked its zygote and return that one's process id."""
+    found: list[int] = []
+
+    def look() -> bool:
+        for pid in tree.descendants(guard):
+            with suppress(OSError), open(f"/proc/{pid}/stat") as stat:
+                if int(stat.read().rpartition(")")[2].split()[1]) == guard:
+                    found.append(pid)
+        return bool(found)
+
+    wait_until(look, "the fork of the zygote")
+    return found[0]
 
 
 class BareCall:
@@ -115,6 +131,7 @@ class BareZygote:
         path: list[str] | None = None,
         max_line: int = MAX_REPLY,
         kill_grace: float = KILL_GRACE,
+        defaults: dict[str, Any] | None = None,
     ) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.settimeout(PATIENCE)
@@ -125,6 +142,7 @@ class BareZygote:
             zygote_settings(file, path or [], kill_grace),
             control=theirs.fileno(),
             max_line=max_line,
+            defaults=defaults or {},
         )
         with theirs, open(self._log, "wb") as log:
             self.process = subprocess.Popen(
@@ -147,8 +165,8 @@ class BareZygote:
             messages.append(self.receive())
         return messages
 
-    def start(self, procedure: str, arguments: str = "[]") -> BareCall:
-        """Have a call forked and hand it its arguments."""
+    def start(self, procedure: str, arguments: str = "[]", context: str = "{}") -> BareCall:
+        """Have a call forked and hand it its arguments and context."""
         ours, theirs = socket.socketpair()
         read, write = os.pipe()
         call = BareCall(self, len(self._calls) + 1, ours, read)
@@ -158,7 +176,7 @@ class BareZygote:
             socket.send_fds(self.control, [message], [theirs.fileno(), write])
         os.close(write)
         with suppress(BrokenPipeError):  # it has ended already
-            ours.sendall(arguments.encode() + b"\n")
+            ours.sendall(f"{arguments}\n{context}\n".encode())
         return call
 
     def signal(self, call: BareCall, kill: bool) -> None:
@@ -196,6 +214,8 @@ class ZygoteTestCase(SynchronousTestCase):
         self.assertEqual(zygote.loaded()[-1], {"ready": True})
         return zygote
 
-    def start(self, procedures: str, arguments: str = "[]", **settings: Any) -> BareCall:
+    def start(
+        self, procedures: str, arguments: str = "[]", context: str = "{}", **settings: Any
+    ) -> BareCall:
         """Start a call of the procedure ``f`` in a zygote of its own."""
-        return self.zygote(procedures, **settings).start("f", arguments)
+        return self.zygote(procedures, **settings).start("f", arguments, context)

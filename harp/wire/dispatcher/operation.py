@@ -77,6 +77,15 @@ class OlderThan(Options, frozen=True, kw_only=True):
     older_than: Seconds
 
 
+class RefreshOptions(Options, frozen=True, kw_only=True):
+    """How the hosts are to be read again.
+
+    :param accept_loss: whether most of the hosts may be missing from the new list.
+    """
+
+    accept_loss: bool = False
+
+
 class ServerInfo(Request, frozen=True, kw_only=True):
     """Ask which version the dispatcher has and which extensions."""
 
@@ -114,9 +123,9 @@ class ListHosts(Request, frozen=True, kw_only=True):
 
 
 class RefreshHosts(Request, frozen=True, kw_only=True):
-    """Read the hosts again now."""
+    """Read the hosts again now: True, or how."""
 
-    refresh_hosts: bool
+    refresh_hosts: bool | RefreshOptions
 
 
 class ListProcedures(Request, frozen=True, kw_only=True):

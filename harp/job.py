@@ -1,39 +1,37 @@
-"""A job as a program that may block sees it: its result, its packets, its record.
+"""A job, whichever way the program waits for what the dispatcher says of it.
 
-``harp.connection`` moves the bytes, ``harp.calls`` knows what replies become.
+Each request is a coroutine, of which ``harp.blocking`` and ``harp.deferred`` make their methods.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Generic, Literal, TypeVar
 
-from harp import blocking_stream, calls
-from harp.connection import Address, ask
+from harp import calls
+from harp.dispatchers import Dispatcher
 from harp.wire import dispatcher
 
+I = TypeVar("I")  # noqa: E741
 
-class RemoteCall:
-    """A job, as calling a procedure or `HarpCaller.job` returns it.
 
-    Every method but `id` asks the dispatcher, where the answer is not known for good already, and
-    raises `CommunicationError` if that fails. All but `result` raise `RemoteError` with type
-    ``invalid_jobid`` if there is no such job. Times are whole unix seconds.
+class Job(Generic[I]):
+    """The core of `harp.RemoteCall`."""
 
-    It may be shared by threads, kept over a fork, copied and pickled.
-    """
-
-    StreamIterator: TypeAlias = blocking_stream.StreamIterator
-
-    def __init__(self, address: Address, job_id: str) -> None:
-        self._address = address
+    def __init__(self, asked: Dispatcher, job_id: str, duplicate: bool = False) -> None:
+        self._dispatcher = asked
         self._id = job_id
+        self._duplicate = duplicate
         self._last_status: dispatcher.Status | None = None
 
     def id(self) -> str:
         """Return the job id, a UUID."""
         return self._id
 
-    def result(self, wait: bool = False) -> Any:
+    def is_duplicate(self) -> bool:
+        """Return whether the call that gave this object found an earlier call's job (``dedup``)."""
+        return self._duplicate
+
+    async def _result(self, wait: bool = False) -> Any:
         """Return what became of the job; its failure is returned, not raised.
 
         :param wait: whether to wait for the job's end, however long it takes.
@@ -43,11 +41,11 @@ class RemoteCall:
         :raises CommunicationError: if the dispatcher can't be asked.
         """
         request = dispatcher.GetResult(harpcaller=1, get_result=self._id, wait=wait)
-        reply = ask(self._address, request, patient=wait)
-        with self._address.blamed():
+        reply = await self._dispatcher.ask(request, patient=wait)
+        with self._dispatcher.address.blamed():
             return calls.outcome(reply)
 
-    def get(self, wait: bool = True) -> Any:
+    async def _get(self, wait: bool = True) -> Any:
         """Return what the procedure returned; the job's failure is raised.
 
         :param wait: whether to wait for the job's end, however long it takes.
@@ -57,11 +55,11 @@ class RemoteCall:
         :raises CancelledException: if the job was cancelled.
         :raises CommunicationError: if the dispatcher can't be asked.
         """
-        return calls.value_of(self.result(wait), self._id)
+        return calls.value_of(await self._result(wait), self._id)
 
     def stream(
         self, since: int | None = None, recent: int | None = None, numbered: bool = False
-    ) -> blocking_stream.StreamIterator:
+    ) -> I:
         """Return the packets recorded so far, all of them if nothing else is said.
 
         :param since: the number of the first packet wanted; they count from 0.
@@ -72,11 +70,11 @@ class RemoteCall:
         """
         start = calls.stream_start(since, recent)
         request = dispatcher.ReadStream(harpcaller=1, read_stream=self._id, **start)
-        return blocking_stream.StreamIterator(self._address, request, numbered)
+        return self._packets(request, numbered, patient=False)
 
     def follow(
         self, since: int | None = None, recent: int | None = None, numbered: bool = False
-    ) -> blocking_stream.StreamIterator:
+    ) -> I:
         """Return the packets until the job ends, only new ones if nothing else is said.
 
         :param since: the number of the first packet wanted; they count from 0.
@@ -87,53 +85,76 @@ class RemoteCall:
         """
         start = calls.stream_start(since, recent)
         request = dispatcher.FollowStream(harpcaller=1, follow_stream=self._id, **start)
-        return blocking_stream.StreamIterator(self._address, request, numbered)
+        return self._packets(request, numbered, patient=True)
 
-    def cancel(self) -> bool:
+    def _packets(self, request: dispatcher.StreamRequest, numbered: bool, patient: bool) -> I:
+        raise NotImplementedError
+
+    async def _cancel(self) -> bool:
         """Cancel the job and return whether there was anything to cancel."""
         request = dispatcher.Cancel(harpcaller=1, cancel=self._id)
-        return calls.answer(ask(self._address, request), dispatcher.CancelOutcome).cancelled
+        reply = await self._dispatcher.ask(request)
+        return calls.answer(reply, dispatcher.CancelOutcome).cancelled
 
-    def host(self) -> str:
+    async def _host(self) -> str:
         """Return the name of the host."""
-        return self._status().call.host
+        return (await self._status()).call.host
 
-    def procedure(self) -> str:
+    async def _procedure(self) -> str:
         """Return the name of the procedure."""
-        return self._status().call.procedure
+        return (await self._status()).call.procedure
 
-    def args(self) -> Any:
+    async def _args(self) -> Any:
         """Return the arguments: a list of positional or a dict of keyword arguments."""
-        arguments = self._status().call.arguments
-        with self._address.blamed():
+        arguments = (await self._status()).call.arguments
+        with self._dispatcher.address.blamed():
             return calls.decode_payload(arguments)
 
-    def info(self) -> Any:
+    async def _info(self) -> Any:
         """Return what the call gave as ``info``, None if nothing."""
-        info = self._status().info
-        with self._address.blamed():
+        info = (await self._status()).info
+        with self._dispatcher.address.blamed():
             return calls.decode_payload(info)
 
-    def submit_time(self) -> int:
+    async def _submit_time(self) -> int:
         """Return when the job was submitted."""
-        return self._status().time.submit
+        return (await self._status()).time.submit
 
-    def start_time(self) -> int | None:
+    async def _start_time(self) -> int | None:
         """Return when the job was started, None if it waits or never was."""
-        return self._status("start").time.start
+        return (await self._status("start")).time.start
 
-    def end_time(self) -> int | None:
+    async def _end_time(self) -> int | None:
         """Return when the job ended, None if it has not."""
-        return self._status("end").time.end
+        return (await self._status("end")).time.end
 
-    def _status(self, time: Literal["submit", "start", "end"] = "submit") -> dispatcher.Status:
+    async def _detail(self) -> dict[str, Any]:
+        """Return what else the dispatcher knows of the job at this moment.
+
+        :return: ``state`` (``waiting``, ``running``, ``ended``); ``waits_for``, what a waiting job
+            waits for (``queue``, ``host``, ``dispatcher``); ``waits_for_lock``, the lock that a
+            running one waits for; ``time`` with ``submit``, ``start``, ``end`` in unix seconds with
+            their fraction; ``timeout`` and ``max_exec_time`` in seconds; ``caller``, the address
+            from which it was submitted; ``packets``, how many are recorded; ``queue`` with
+            ``name``, ``concurrency`` and ``position``, how many jobs come before it. None stands
+            where there is nothing to say.
+        :raises UnsupportedError: if the dispatcher can't tell.
+        """
+        request = dispatcher.GetStatus(harpcaller=1, get_status=self._id, detail=True)
+        status = calls.answer(await self._dispatcher.ask(request), dispatcher.Status)
+        with self._dispatcher.address.blamed():
+            return calls.plain(status.detail)  # type: ignore[no-any-return]
+
+    async def _status(
+        self, time: Literal["submit", "start", "end"] = "submit"
+    ) -> dispatcher.Status:
         # A time that is None may still come, but nothing changes after the end.
         known = self._last_status
         if known is None or (known.time.end is None and getattr(known.time, time) is None):
             request = dispatcher.GetStatus(harpcaller=1, get_status=self._id)
-            known = calls.answer(ask(self._address, request), dispatcher.Status)
+            known = calls.answer(await self._dispatcher.ask(request), dispatcher.Status)
             self._last_status = known
         return known
 
     def __repr__(self) -> str:
-        return f"<harp.RemoteCall {self._id} by {self._address}>"
+        return f"<harp.RemoteCall {self._id} by {self._dispatcher.address}>"

@@ -1,4 +1,4 @@
-"""Tests of ``harp.connection``: the network fails in every way, each has its name."""
+"""Tests of ``harp.sockets``, ``harp.questions``: each failure of the network has its name."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable
 
 from harp import CommunicationError, HarpCaller, RemoteError
-from harp.connection import Address, Connection
 from harp.errors import RemoteProtocolError
-from harp.wire.dispatcher import GetStatus
+from harp.network import Address
+from harp.sockets import TcpEndpoint, run
 from tests.harp.peer import PATIENCE, ClientTestCase, Script, reset, until
 from tests.harp.test_dispatcher_wire import ID
 
@@ -162,12 +162,13 @@ class SocketTests(ClientTestCase):
 
     def test_options(self) -> None:
         """Small requests do not wait for acknowledgements, and a dead peer is found out."""
-        peer = self.peer([b'{"error":{"type":"invalid_jobid","message":""}}\n'])
+        peer = self.peer([b"hello"])
         address = Address("127.0.0.1", peer.port, PATIENCE, PATIENCE)
-        connection = Connection(address, GetStatus(1, get_status=ID), patient=False)
-        self.addCleanup(connection.close)
-        used = connection._socket
+        channel = run(TcpEndpoint(address).connect())
+        self.addCleanup(channel.close)
+        used = channel._socket
         self.assertTrue(used.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
         self.assertTrue(used.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
-        self.assertEqual(len(list(connection)), 1)
-        self.assertEqual(used.fileno(), -1)
+        run(channel.send(b"\n"))
+        self.assertEqual(run(channel.receive(PATIENCE)), b"hello")
+        self.assertEqual(run(channel.receive(PATIENCE)), b"")

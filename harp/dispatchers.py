@@ -1,0 +1,113 @@
+"""The client's end of a dispatcher: how each request is best put to the one that is there.
+
+A dispatcher that knows version 1 alone refuses keys that it does not know. So it is asked first
+what else it offers (``server_info``), and what it does not offer is not used. Connections are
+``harp.pool``'s, one request and its replies ``harp.questions``'.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+import msgspec
+
+from harp.errors import CommunicationError, UnsupportedError
+from harp.network import Address, Endpoint, Silence
+from harp.pool import Pool
+from harp.questions import Question
+from harp.wire import dispatcher
+from harp.wire.dispatcher import operation
+
+_VERSION_1: frozenset[str] = frozenset()
+_KEYS = {kind: key for key, kind in operation.REQUESTS.items()}
+
+
+class Dispatcher:
+    """A dispatcher, as far as its requests and replies go."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._pool = Pool(endpoint)
+
+    @property
+    def address(self) -> Address:
+        """The dispatcher's address."""
+        return self._pool.endpoint.address
+
+    async def ask(self, request: dispatcher.Request, patient: bool = False) -> dispatcher.Reply:
+        """Send a request that has one reply and return it.
+
+        :param patient: whether the dispatcher may be silent for as long as it likes.
+        :raises CommunicationError: if there is no reply or one that the protocol does not allow.
+        :raises UnsupportedError: if the dispatcher does not offer that.
+        """
+        return await _only_reply(await self.put(request, patient))
+
+    async def put(self, request: dispatcher.Request, patient: bool = False) -> Question:
+        """Send a request and return what has its replies.
+
+        :raises CommunicationError: if it can't be sent.
+        :raises UnsupportedError: if the dispatcher does not offer that.
+        """
+        question = Question(self._pool, await self._prepared(request), patient)
+        await question.open()
+        return question
+
+    def close(self) -> None:
+        """Close the connections that wait for another request."""
+        self._pool.forget()
+
+    async def _prepared(self, request: dispatcher.Request) -> dispatcher.Request:
+        offered = await self._offered()
+        missing = _needed(request) - offered
+        if missing:
+            self._pool.forget()  # it may be a newer one by now
+            offered = await self._offered()
+            missing -= offered
+        if missing:
+            names = ", ".join(sorted(missing))
+            raise UnsupportedError(f"{self.address}: the dispatcher has no {names}")
+        changes: dict[str, object] = {}
+        if "keepalive" in offered:
+            changes["keepalive"] = True
+        if isinstance(request, dispatcher.GetResult) and "detail" in offered:
+            changes["detail"] = True
+        if isinstance(request, dispatcher.Call) and "idempotency_key" in offered:
+            changes["idempotency_key"] = request.idempotency_key or str(uuid.uuid4())
+        return msgspec.structs.replace(request, **changes)
+
+    async def _offered(self) -> frozenset[str]:
+        offered = self._pool.offered
+        if offered is None:
+            request = operation.ServerInfo(harpcaller=1, server_info=True, keepalive=True)
+            question = Question(self._pool, request)
+            try:
+                await question.open()
+                reply = await _only_reply(question)
+            except CommunicationError as error:
+                if isinstance(error.__cause__, Silence):
+                    raise CommunicationError(str(error), may_have_run=False) from error
+                if not error.may_have_run:
+                    raise
+                return _VERSION_1  # it closed, or fell; that is not remembered
+            offered = _VERSION_1
+            if isinstance(reply, operation.ServerVersion):
+                offered = frozenset(reply.extensions)
+            self._pool.remember(offered)
+        return offered
+
+
+async def _only_reply(question: Question) -> dispatcher.Reply:
+    try:
+        return await question.next()
+    finally:
+        question.close()
+
+
+def _needed(request: dispatcher.Request) -> set[str]:
+    """Return the extensions without which a request can't be put."""
+    if isinstance(request, dispatcher.Call):
+        options = {"idempotency_key": request.idempotency_key, "dedup": request.dedup}
+        return {name for name, value in options.items() if value is not None}
+    if getattr(request, "detail", False):
+        return {"detail"}
+    return {_KEYS[type(request)]} if type(request) in _KEYS else set()

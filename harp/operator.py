@@ -1,0 +1,202 @@
+"""What an operator asks the dispatcher, whichever way the program waits for the answer."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from harp import calls, checks
+from harp.dispatchers import Dispatcher
+from harp.errors import HarpException
+from harp.items import Items
+from harp.wire import dispatcher
+from harp.wire.dispatcher import operation
+
+L = TypeVar("L")
+
+Ask = Callable[[str | None], dispatcher.Request]
+"""From the cursor of a page to the request for it."""
+
+_LISTS: dict[type, str] = {
+    operation.Jobs: "jobs",
+    operation.QueueJobs: "jobs",
+    operation.Queues: "queues",
+    operation.Hosts: "hosts",
+}
+
+
+class Pages(Items):
+    """The core of `harp.Listing`."""
+
+    def __init__(self, asked: Dispatcher, ask: Ask) -> None:
+        self._dispatcher = asked
+        self._ask = ask
+        self._page: deque[Any] = deque()
+        self._cursor: str | None = None
+        self._is_last = False
+
+    async def _next(self) -> Any:
+        while not self._page:
+            if self._is_last:
+                raise StopAsyncIteration
+            try:
+                await self._turn()
+            except HarpException:
+                self._is_last = True
+                raise
+        with self._dispatcher.address.blamed():
+            return calls.plain(self._page.popleft())
+
+    async def _turn(self) -> None:
+        request = self._ask(self._cursor)
+        reply: Any = calls.answer(
+            await self._dispatcher.ask(request), operation.REPLIES[type(request)]
+        )
+        self._page.extend(getattr(reply, _LISTS[type(reply)]))
+        self._cursor = reply.cursor
+        self._is_last = reply.cursor is None
+
+    def close(self) -> None:
+        """Stop: there are no more items then. It may be called twice."""
+        self._page.clear()
+        self._is_last = True
+
+
+class Operator(Generic[L]):
+    """What `harp.HarpCaller` has for operators.
+
+    Dispatchers that know version 1 of the protocol alone have none of it: `UnsupportedError`.
+    """
+
+    _dispatcher: Dispatcher
+
+    def _listing(self, ask: Ask) -> L:
+        raise NotImplementedError
+
+    def jobs(
+        self,
+        *,
+        state: str | Sequence[str] | None = None,
+        host: str | None = None,
+        procedure: str | None = None,
+        queue: dict[str, Any] | None = None,
+        end: str | Sequence[str] | None = None,
+        submitted_since: float | None = None,
+        submitted_before: float | None = None,
+    ) -> L:
+        """Return the jobs that fit, the newest first; what is None does not matter.
+
+        A job is a dict with ``job_id``, ``host``, ``procedure``, ``state``, ``queue``,
+        ``waits_for``, ``time`` (``submit``, ``start``, ``end`` in unix seconds), ``end`` (how it
+        ended) and ``caller``.
+
+        :param state: one or several of ``waiting``, ``running``, ``ended``.
+        :param queue: the name of its queue.
+        :param end: one or several of ``result``, ``exception``, ``error``, ``cancelled``.
+        :param submitted_since: unix seconds, included.
+        :param submitted_before: unix seconds, not included.
+        """
+        name: Any = msgspec.UNSET
+        if queue is not None:
+            name = msgspec.Raw(checks.json_object("queue", queue))
+        wanted: dict[str, Any] = {
+            "state": _texts("state", state),
+            "host": host,
+            "procedure": procedure,
+            "queue": name,
+            "end": _texts("end", end),
+            "submitted_since": submitted_since,
+            "submitted_before": submitted_before,
+        }
+        return self._listing(
+            lambda cursor: operation.ListJobs(
+                harpcaller=1, list_jobs=operation.JobFilter(cursor=cursor, **wanted)
+            )
+        )
+
+    def queues(self) -> L:
+        """Return the queues that there are, the oldest first.
+
+        A queue is a dict with ``name``, ``concurrency``, and the numbers of its jobs ``running``
+        and ``waiting``.
+        """
+        return self._listing(
+            lambda cursor: operation.ListQueues(
+                harpcaller=1, list_queues=operation.Page(cursor=cursor)
+            )
+        )
+
+    def queue(self, name: dict[str, Any]) -> L:
+        """Return the jobs of a queue in the order in which they run; see `jobs`."""
+        raw = msgspec.Raw(checks.json_object("name", name))
+        return self._listing(
+            lambda cursor: operation.ListQueue(
+                harpcaller=1, list_queue=operation.QueuePage(name=raw, cursor=cursor)
+            )
+        )
+
+    def hosts(self) -> L:
+        """Return the hosts registry by name.
+
+        A host is a dict with ``name``, ``address``, ``port``, ``tags`` and ``server_name``.
+        """
+        return self._listing(
+            lambda cursor: operation.ListHosts(
+                harpcaller=1, list_hosts=operation.Page(cursor=cursor)
+            )
+        )
+
+    async def _cancel_queue(self, name: dict[str, Any]) -> int:
+        """Cancel all jobs of a queue that wait or run now, and return how many."""
+        raw = msgspec.Raw(checks.json_object("name", name))
+        queue = operation.QueueName(name=raw)
+        reply = await self._ask(operation.CancelQueue(harpcaller=1, cancel_queue=queue))
+        return reply["cancelled_jobs"]  # type: ignore[no-any-return]
+
+    async def _refresh_hosts(self) -> dict[str, Any]:
+        """Have the dispatcher read its hosts again.
+
+        :return: ``hosts_known``, how many there are now, and ``problem``: why the list is still the
+            old one, None if it is not.
+        """
+        return await self._ask(operation.RefreshHosts(harpcaller=1, refresh_hosts=True))
+
+    async def _procedures(self, host: str) -> list[dict[str, Any]]:
+        """Return what a host offers; see `harp.HarpServer.procedures`.
+
+        :raises RemoteError: if the host can't be asked.
+        """
+        name = checks.text("host", host)
+        reply = await self._ask(operation.ListProcedures(harpcaller=1, list_procedures=name))
+        return reply["procedures"]  # type: ignore[no-any-return]
+
+    async def _prune(self, older_than: float) -> int:
+        """Forget the jobs that ended more than so many seconds ago, and return how many."""
+        limit = operation.OlderThan(older_than=checks.seconds("older_than", older_than))
+        reply = await self._ask(operation.PruneJobs(harpcaller=1, prune_jobs=limit))
+        return reply["pruned"]  # type: ignore[no-any-return]
+
+    async def _reload(self) -> dict[str, Any]:
+        """Have the dispatcher read its configuration again.
+
+        :return: ``reloaded``, whether it did, and ``mistakes``: why it did not.
+        """
+        return await self._ask(operation.Reload(harpcaller=1, reload=True))
+
+    async def _server_info(self) -> dict[str, Any]:
+        """Return the dispatcher's ``version`` and its ``extensions`` of the protocol."""
+        return await self._ask(operation.ServerInfo(harpcaller=1, server_info=True))
+
+    async def _ask(self, request: dispatcher.Request) -> dict[str, Any]:
+        reply = calls.answer(await self._dispatcher.ask(request), operation.REPLIES[type(request)])
+        with self._dispatcher.address.blamed():
+            return calls.plain(reply)  # type: ignore[no-any-return]
+
+
+def _texts(name: str, value: str | Sequence[str] | None) -> Any:
+    if value is None or isinstance(value, str):
+        return value
+    return [checks.text(name, item) for item in value]

@@ -1,0 +1,80 @@
+"""The connections to one dispatcher that stay open, and what it was found to offer meanwhile."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import suppress
+
+from harp.network import Channel, Endpoint
+
+IDLE_LIMIT = 45.0
+"""Seconds without use after which a connection is not used again; the dispatcher closes it after
+60. What the dispatcher offers is asked again after as many, for it may be another one then."""
+
+MAX_IDLE = 16
+"""How many connections are kept open for the next requests, at most."""
+
+
+class Pool:
+    """Idle connections.
+
+    Threads may share it: all that is shared changes in single steps. A child process uses none of
+    its parent's connections (`Channel.is_quiet`). A copy or a pickle begins with nothing but the
+    endpoint.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self._idle: deque[tuple[Channel, float]] = deque()
+        self._offered: tuple[frozenset[str], float] | None = None
+
+    @property
+    def offered(self) -> frozenset[str] | None:
+        """What the dispatcher offers beside version 1, None if that must be asked."""
+        if self._offered is None or self.endpoint.now() - self._offered[1] >= IDLE_LIMIT:
+            return None
+        return self._offered[0]
+
+    def remember(self, offered: frozenset[str]) -> None:
+        """Remember what the dispatcher offers."""
+        self._offered = (offered, self.endpoint.now())
+
+    def take(self) -> Channel | None:
+        """Return a connection that was kept open, None if there is none."""
+        with suppress(IndexError):  # another thread may take the last one
+            while True:
+                channel, since = self._idle.pop()
+                if self.endpoint.now() - since < IDLE_LIMIT and channel.is_quiet():
+                    return channel
+                channel.close()
+                self.forget()
+        return None
+
+    def give(self, channel: Channel) -> None:
+        """Take a connection that can carry another request."""
+        now = self.endpoint.now()
+        self._idle.append((channel, now))
+        if self._offered is not None:
+            self.remember(self._offered[0])
+        with suppress(IndexError):
+            while len(self._idle) > MAX_IDLE or now - self._idle[0][1] >= IDLE_LIMIT:
+                self._idle.popleft()[0].close()
+
+    def forget(self) -> None:
+        """Begin again with no connection and no knowledge."""
+        self._offered = None
+        with suppress(IndexError):
+            while True:
+                self._idle.pop()[0].close()
+
+    def __getstate__(self) -> dict[str, Endpoint]:
+        return {"endpoint": self.endpoint}
+
+    def __setstate__(self, state: dict[str, Endpoint]) -> None:
+        self.endpoint = state["endpoint"]
+        self._idle = deque()
+        self._offered = None
+
+    def __del__(self) -> None:
+        for channel, _ in getattr(self, "_idle", ()):
+            channel.abandon()

@@ -1,0 +1,197 @@
+"""The network as a program without an event loop uses it: sockets that block, and ``ssl``.
+
+Nothing here waits other than by blocking, so that a coroutine of the core comes to its end in one
+go (`run`). It imports no Twisted.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import cached_property, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from harp.network import (
+    CHUNK,
+    PROBE_EVERY,
+    PROBES,
+    PROBES_AFTER,
+    Address,
+    NetworkFailure,
+    Silence,
+    Trust,
+)
+
+P = ParamSpec("P")
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+def run(steps: Coroutine[Any, Any, T]) -> T:
+    """Return what a coroutine of the core returns, where every wait of it blocks the thread."""
+    try:
+        steps.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    raise AssertionError("a step of the blocking client did not block")
+
+
+def blocking(
+    method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[S, P], T]:
+    """Make a method that blocks of a coroutine method of the core."""
+
+    @wraps(method)
+    def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return run(method(self, *args, **kwargs))
+
+    call.__name__ = method.__name__.lstrip("_")
+    return call
+
+
+class SocketChannel:
+    """A connected socket.
+
+    :param send_timeout: how long the peer may refuse to take more, in seconds.
+    """
+
+    def __init__(self, connected: socket.socket, send_timeout: float) -> None:
+        self._socket = connected
+        self._send_timeout = send_timeout
+        self._owner = os.getpid()
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it."""
+        try:
+            self._socket.settimeout(self._send_timeout)
+            self._socket.sendall(data)
+        except TimeoutError as error:
+            told = f"the request was not taken for {self._send_timeout:g} seconds"
+            raise Silence(told) from error
+        except OSError as error:
+            raise NetworkFailure(_reason(error)) from error
+
+    async def receive(self, timeout: float | None) -> bytes:
+        """Return what has arrived, at least one byte; none at the end of the connection."""
+        try:
+            self._socket.settimeout(timeout)
+            return self._socket.recv(CHUNK)
+        except TimeoutError as error:
+            raise Silence(f"nothing came for {timeout:g} seconds") from error
+        except OSError as error:
+            raise NetworkFailure(_reason(error)) from error
+
+    def is_quiet(self) -> bool:
+        """Return whether the connection is still there and nothing has come unasked.
+
+        The channel of another process is not for this one, though it inherited the descriptor.
+        """
+        if self._owner != os.getpid():
+            return False
+        try:
+            self._socket.settimeout(0)
+            self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def close(self) -> None:
+        """Close the connection at once.
+
+        A child process may hold the descriptor too. So the connection is shut down, but only by the
+        process that made it.
+        """
+        if self._owner == os.getpid() and self._socket.fileno() >= 0:
+            with suppress(OSError):  # it is gone already
+                self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    abandon = close
+
+
+class TcpEndpoint:
+    """A daemon that is spoken to without TLS."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+
+    async def connect(self) -> SocketChannel:
+        """Return a new channel."""
+        return SocketChannel(_connected(self.address), self.address.reply_timeout)
+
+    async def pause(self, seconds: float) -> None:
+        """Return after so many seconds."""
+        time.sleep(seconds)
+
+    def now(self) -> float:
+        """Return the seconds of a clock that is never set."""
+        return time.monotonic()
+
+
+class TlsEndpoint(TcpEndpoint):
+    """A daemon that is spoken to with TLS 1.2 or newer.
+
+    :raises ValueError: if the authorities can't be read.
+    """
+
+    def __init__(self, address: Address, trust: Trust) -> None:
+        super().__init__(address)
+        self._trust = trust
+        _ = self._context  # a mistake in ca_file is the constructor's
+
+    async def connect(self) -> SocketChannel:
+        """Return a new channel; the peer has proved who it is."""
+        plain = _connected(self.address)
+        try:
+            plain.settimeout(self.address.connect_timeout)
+            secured = self._context.wrap_socket(plain, server_hostname=self._trust.server_name)
+        except (OSError, ValueError) as error:  # ValueError: a name that can't be one
+            plain.close()
+            raise NetworkFailure(_reason(error)) from error
+        except BaseException:
+            plain.close()
+            raise
+        return SocketChannel(secured, self.address.reply_timeout)
+
+    @cached_property
+    def _context(self) -> ssl.SSLContext:
+        trust = self._trust
+        try:
+            context = ssl.create_default_context(cafile=trust.ca_file)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"ca_file {trust.ca_file} can't be used: {_reason(error)}") from error
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if not trust.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"address": self.address, "_trust": self._trust}
+
+
+def _connected(address: Address) -> socket.socket:
+    try:
+        connected = socket.create_connection((address.host, address.port), address.connect_timeout)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if sys.platform == "linux":
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBES_AFTER)
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_EVERY)
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
+    except (OSError, UnicodeError) as error:
+        raise NetworkFailure(_reason(error)) from error
+    return connected
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate is refused: {error.verify_message}"
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,163 @@
+"""One TLS connection with one harpd, which carries one request at a time.
+
+Which connection a request takes, and what becomes of one that is free, is decided by
+``harpcaller.connections``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from typing import Protocol as Interface
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IDelayedCall, IHandshakeListener
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from harp.errors import RemoteProtocolError
+from harp.session import OutgoingCall
+from harp.wire import harpd
+from harp.wire.results import EndResult
+
+CLOSE_DEADLINE = 10.0
+"""Seconds for harpd to end TLS, after which the connection is cut."""
+
+
+class Asker(Interface):
+    """Who sent the request that a connection carries."""
+
+    def received(self, replies: list[harpd.Reply]) -> None:
+        """Take replies in their legal order; after the last one nothing more comes."""
+
+    def misled(self, error: RemoteProtocolError) -> None:
+        """Learn that harpd broke the protocol; nothing more comes."""
+
+    def lost(self, reason: Failure, secured: bool, unread: bool) -> None:
+        """Learn that the connection is gone; nothing more comes.
+
+        :param secured: whether TLS had come about.
+        :param unread: whether harpd ended TLS in good order before it replied to anything, so
+            that it can't have taken up the request.
+        """
+
+
+@implementer(IHandshakeListener)
+class HarpdConnection(Protocol):
+    """The client's end.
+
+    :param free: called when the last reply has come and the connection may carry another request.
+    :param gone: called when it can carry no other request any more, perhaps twice.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        free: Callable[[HarpdConnection], None],
+        gone: Callable[[HarpdConnection], None],
+    ) -> None:
+        self._reactor = reactor
+        self._free = free
+        self._gone = gone
+        self._session: OutgoingCall | None = None
+        self._asker: Asker | None = None
+        self._heard = False
+        self._accepted = False
+        self._secured = False
+        self._cut: IDelayedCall | None = None
+        self.paused = False
+
+    def ask(self, request: harpd.Request, asker: Asker) -> None:
+        """Send a request as soon as TLS stands; the connection must not be carrying another."""
+        self._session = OutgoingCall(request)
+        self._asker = asker
+        self._heard = self._accepted = False
+        if self._secured:
+            self._send()
+
+    def pause(self, paused: bool) -> None:
+        """Stop reading, or go on; one that is being closed is read from to its end."""
+        if self._cut is not None:
+            return
+        transport: Any = self.transport
+        self.paused = paused
+        if paused:
+            transport.pauseProducing()
+        else:
+            transport.resumeProducing()
+
+    def close(self) -> None:
+        """End TLS properly, but not at any price; nobody is told anything more."""
+        assert self.transport is not None
+        self._asker = None
+        if self._cut is None:
+            if self.paused:
+                self.pause(False)
+            self._cut = self._reactor.callLater(CLOSE_DEADLINE, self._abort)
+            self._gone(self)  # until TLS has ended nobody must take it
+            self.transport.loseConnection()
+
+    def connectionMade(self) -> None:
+        """Wait for TLS."""
+        transport: Any = self.transport
+        transport.setTcpNoDelay(True)
+        transport.setTcpKeepAlive(True)  # a harpd whose machine died sends nothing (tcp(7))
+
+    def handshakeCompleted(self) -> None:
+        """Send the request, not earlier: its password must not go to a peer not trusted."""
+        self._secured = True
+        if self._session is not None:
+            self._send()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass on replies."""
+        session, asker = self._session, self._asker
+        if session is None or asker is None:
+            self.close()  # nobody asked; what comes behind the end must not gather in memory
+            return
+        self._heard = True
+        replies: list[harpd.Reply] = []
+        try:
+            replies.extend(session.receive(data))
+        except RemoteProtocolError as error:
+            self.close()
+            if replies:
+                asker.received(replies)
+            asker.misled(error)  # a variable would hold this frame, which would hold it
+            return
+        if any(not isinstance(reply, EndResult) for reply in replies):
+            self._accepted = True
+        if session.ended:
+            self._let_go(session)
+        if replies:
+            asker.received(replies)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Tell who waits for replies."""
+        if self._cut is not None and self._cut.active():
+            self._cut.cancel()
+        self._gone(self)
+        asker, self._asker = self._asker, None
+        if asker is not None:
+            unread = self._secured and not self._heard and reason.check(ConnectionDone) is not None
+            asker.lost(reason, self._secured, unread)
+
+    def _send(self) -> None:
+        assert self.transport is not None
+        assert self._session is not None
+        self.transport.write(self._session.request_line())
+
+    def _let_go(self, session: OutgoingCall) -> None:
+        self._asker = self._session = None
+        # After what it refused harpd closes, or may do so.
+        if session.may_go_on and self._accepted:
+            if self.paused:
+                self.pause(False)
+            self._free(self)
+        else:
+            self.close()
+
+    def _abort(self) -> None:
+        transport: Any = self.transport
+        transport.abortConnection()

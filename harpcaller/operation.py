@@ -1,0 +1,161 @@
+"""What answers the requests of operators: lists, queues cancelled, hosts, pruning, reload.
+
+A table from request to function, which `harpcaller.api` takes into its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from harp import errors
+from harp.wire import dispatcher as wire
+from harp.wire import harpd
+from harp.wire.dispatcher.operation import JobFilter as WireFilter
+from harp.wire.results import EndKind
+from harpcaller import summaries
+from harpcaller.connection import Answer
+from harpcaller.connections import Connections
+from harpcaller.dispatcher import Dispatcher
+from harpcaller.hosts import HostsRegistry
+from harpcaller.jobs import JobState
+from harpcaller.queues import canonical_queue_name
+from harpcaller.refusal import RefusedError
+from harpcaller.remote import describe
+from harpcaller.retention import Retention
+from harpcaller.store import JobFilter, JobStore
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the answers are made with.
+
+    :param version: the dispatcher's.
+    :param reload: reads the configuration again; fires with what is wrong with it.
+    """
+
+    version: str
+    dispatcher: Dispatcher
+    store: JobStore
+    hosts: HostsRegistry
+    connections: Connections
+    retention: Retention
+    reload: Callable[[], Deferred[list[str]]]
+
+
+async def _server_info(parts: Parts, answer: Answer, request: wire.ServerInfo) -> None:
+    answer.finish(wire.ServerVersion(parts.version, list(wire.EXTENSIONS)))
+
+
+async def _list_jobs(parts: Parts, answer: Answer, request: wire.ListJobs) -> None:
+    asked = request.list_jobs
+    with _blamed("list_jobs"):
+        page = await parts.store.jobs(_job_filter(asked), asked.limit, asked.cursor)
+    answer.finish(wire.Jobs(list(map(summaries.job_summary, page.items)), page.cursor))
+
+
+async def _list_queues(parts: Parts, answer: Answer, request: wire.ListQueues) -> None:
+    asked = request.list_queues
+    with _blamed("list_queues"):
+        page = await parts.store.queues(asked.limit, asked.cursor)
+    answer.finish(wire.Queues(list(map(summaries.queue_summary, page.items)), page.cursor))
+
+
+async def _list_queue(parts: Parts, answer: Answer, request: wire.ListQueue) -> None:
+    asked = request.list_queue
+    with _blamed("list_queue"):
+        name = canonical_queue_name(bytes(asked.name))
+        queue = await parts.store.queue(name)
+        page = await parts.store.queue_jobs(name, asked.limit, asked.cursor)
+    summary = None if queue is None else summaries.queue_summary(queue)
+    jobs = list(map(summaries.job_summary, page.items))
+    answer.finish(wire.QueueJobs(summary, jobs, page.cursor))
+
+
+async def _cancel_queue(parts: Parts, answer: Answer, request: wire.CancelQueue) -> None:
+    with _blamed("cancel_queue"):
+        name = canonical_queue_name(bytes(request.cancel_queue.name))
+    answer.finish(wire.CancelledJobs(await parts.dispatcher.cancel_queue(name)))
+
+
+async def _list_hosts(parts: Parts, answer: Answer, request: wire.ListHosts) -> None:
+    hosts, cursor = parts.hosts.page(request.list_hosts.limit, request.list_hosts.cursor)
+    answer.finish(wire.Hosts(list(map(summaries.host_summary, hosts)), cursor))
+
+
+async def _refresh_hosts(parts: Parts, answer: Answer, request: wire.RefreshHosts) -> None:
+    options = request.refresh_hosts
+    accept_loss = not isinstance(options, bool) and options.accept_loss
+    problem = await parts.hosts.refresh(accept_loss)
+    answer.finish(wire.HostsRefreshed(parts.hosts.count(), problem))
+
+
+async def _list_procedures(parts: Parts, answer: Answer, request: wire.ListProcedures) -> None:
+    host = parts.hosts.lookup(request.list_procedures)
+    if host is None:
+        text = f"there is no host {request.list_procedures[:100]} in the hosts registry"
+        answer.refuse(errors.UNKNOWN_HOST, text)
+        return
+    described = await describe(parts.connections, host)
+    if isinstance(described, harpd.Procedures):
+        answer.finish(wire.Procedures(msgspec.Raw(described.procedures)))
+    else:
+        answer.finish(described)
+
+
+async def _prune_jobs(parts: Parts, answer: Answer, request: wire.PruneJobs) -> None:
+    answer.finish(wire.Pruned(await parts.retention.prune(request.prune_jobs.older_than)))
+
+
+async def _reload(parts: Parts, answer: Answer, request: wire.Reload) -> None:
+    mistakes = await parts.reload()
+    answer.finish(wire.Reloaded(not mistakes, mistakes))
+
+
+def _job_filter(asked: WireFilter) -> JobFilter:
+    queue = None
+    if isinstance(asked.queue, msgspec.Raw):
+        queue = canonical_queue_name(bytes(asked.queue))
+    return JobFilter(
+        states=frozenset(map(JobState, _several(asked.state))),
+        ends=frozenset(map(EndKind, _several(asked.end))),
+        host=asked.host,
+        procedure=asked.procedure,
+        queue=queue,
+        submitted_since=asked.submitted_since,
+        submitted_before=asked.submitted_before,
+    )
+
+
+def _several(value: str | Sequence[str] | None) -> Sequence[str]:
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else value
+
+
+@contextmanager
+def _blamed(key: str) -> Iterator[None]:
+    """Make a request's own fault of a queue's name or a cursor that is none."""
+    try:
+        yield
+    except ValueError as error:
+        raise RefusedError(errors.INVALID_REQUEST, f"{error} - at `$.{key}`") from error
+
+
+ANSWERS: Mapping[type[wire.Request], Callable[[Parts, Answer, Any], Coroutine[Any, Any, None]]] = {
+    wire.ServerInfo: _server_info,
+    wire.ListJobs: _list_jobs,
+    wire.ListQueues: _list_queues,
+    wire.ListQueue: _list_queue,
+    wire.CancelQueue: _cancel_queue,
+    wire.ListHosts: _list_hosts,
+    wire.RefreshHosts: _refresh_hosts,
+    wire.ListProcedures: _list_procedures,
+    wire.PruneJobs: _prune_jobs,
+    wire.Reload: _reload,
+}

@@ -1,0 +1,136 @@
+"""What can be asked about queues: all of them, one, its jobs in order, a job's position.
+
+Like everything that is read these are functions of a reader's connection (``store/reads.py``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Integer, bindparam, func, literal_column, select, union_all
+
+from harpcaller.jobs import JobState, WaitsFor
+from harpcaller.store.cursors import Cursor, Page
+from harpcaller.store.listing import SUMMARY, JobSummary, text_size
+from harpcaller.store.queues import digest_of
+from harpcaller.store.schema import LARGEST_INTEGER, in_state, jobs, queues, waits_for
+
+
+class QueueSummary(msgspec.Struct, frozen=True):
+    """A queue as it is now.
+
+    :param name: canonical JSON.
+    :param last_seq: the place of its last job in the order of submission.
+    """
+
+    name: bytes
+    concurrency: int
+    running: int
+    waiting: int
+    last_seq: int
+
+
+_cursor = Cursor(">q")
+_of_queue = jobs.c.queue_id == queues.c.id
+_count = select(func.count()).select_from(jobs)
+_QUEUES = select(
+    queues.c.id,
+    queues.c.name,
+    queues.c.concurrency,
+    _count.where(_of_queue, in_state(JobState.RUNNING)).correlate(queues).scalar_subquery(),
+    _count.where(_of_queue, in_state(JobState.WAITING)).correlate(queues).scalar_subquery(),
+    select(func.max(jobs.c.seq)).where(_of_queue).correlate(queues).scalar_subquery(),
+)
+_QUEUES_PAGE = (
+    _QUEUES.where(queues.c.id > bindparam("after"))
+    .order_by(queues.c.id)
+    .limit(bindparam("most", type_=Integer))
+)
+_by_digest = queues.c.digest == bindparam("digest")
+_QUEUE = _QUEUES.where(_by_digest)
+
+_runs = (in_state(JobState.RUNNING), jobs.c.waits_for.is_(None))
+# A queue runs in the order of submission. Each place in it has that order in the index, which
+# SQLite merges.
+_queue_id = select(queues.c.id).where(_by_digest).scalar_subquery()
+_QUEUE_JOBS = (
+    union_all(
+        *(
+            select(jobs.c.seq.label("place"), *SUMMARY).where(
+                jobs.c.queue_id == _queue_id, *place, jobs.c.seq > bindparam("after")
+            )
+            for place in (
+                _runs,
+                *((in_state(JobState.WAITING), waits_for(what)) for what in WaitsFor),
+            )
+        )
+    )
+    .order_by(literal_column("place"))
+    .limit(bindparam("most", type_=Integer))
+)
+_RUNNING_IDS = (
+    select(jobs.c.id)
+    .where(jobs.c.queue_id == _queue_id, *_runs, jobs.c.seq <= bindparam("up_to"))
+    .order_by(jobs.c.seq)
+)
+
+_others = jobs.alias("others")
+_POSITION = select(
+    select(func.count())
+    .select_from(_others)
+    .where(
+        _others.c.queue_id == jobs.c.queue_id,
+        _others.c.state == literal_column("'waiting'", jobs.c.state.type),
+        _others.c.seq < jobs.c.seq,
+    )
+    .correlate(jobs)
+    .scalar_subquery()
+).where(jobs.c.id == bindparam("job_id"), in_state(JobState.WAITING), jobs.c.queue_id.is_not(None))
+
+
+def queues_page(connection: Connection, limit: int, cursor: str | None) -> Page[QueueSummary]:
+    """Return a page of the queues, oldest first.
+
+    :raises ValueError: if the cursor is malformed.
+    """
+    with connection.execute(_QUEUES_PAGE, _after(cursor, limit)) as rows:
+        summaries = ((queue_id, QueueSummary(*fields)) for queue_id, *fields in rows)
+        entries = (((key,), summary, len(summary.name)) for key, summary in summaries)
+        return _cursor.page(entries, limit)
+
+
+def queue(connection: Connection, name: bytes) -> QueueSummary | None:
+    """Return the queue of this name, None if there is none now."""
+    row = connection.execute(_QUEUE, {"digest": digest_of(name)}).one_or_none()
+    return None if row is None else QueueSummary(*row[1:])
+
+
+def queue_jobs(
+    connection: Connection, name: bytes, limit: int, cursor: str | None
+) -> Page[JobSummary]:
+    """Return a page of a queue's living jobs, in the order in which they run.
+
+    :raises ValueError: if the cursor is malformed.
+    """
+    parameters = _after(cursor, limit) | {"digest": digest_of(name)}
+    with connection.execute(_QUEUE_JOBS, parameters) as rows:
+        summaries = ((seq, JobSummary(*fields)) for seq, *fields in rows)
+        entries = (((key,), summary, text_size(summary)) for key, summary in summaries)
+        return _cursor.page(entries, limit)
+
+
+def running_jobs(connection: Connection, name: bytes, up_to_seq: int) -> list[str]:
+    """Return the ids of a queue's jobs that run, of those submitted up to a place."""
+    parameters = {"digest": digest_of(name), "up_to": min(up_to_seq, LARGEST_INTEGER)}
+    return list(connection.execute(_RUNNING_IDS, parameters).scalars())
+
+
+def position(connection: Connection, job_id: str) -> int | None:
+    """Return how many waiting jobs of its queue come before a job; None unless it waits in one."""
+    return connection.execute(_POSITION, {"job_id": job_id}).scalar_one_or_none()
+
+
+def _after(cursor: str | None, limit: int) -> dict[str, Any]:
+    (after,) = (0,) if cursor is None else _cursor.read(cursor)
+    return {"after": after, "most": limit + 1}

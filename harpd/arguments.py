@@ -1,0 +1,201 @@
+"""Binds the arguments of a call to a procedure's parameters, and checks them against their hints.
+
+It is made when the procedures are loaded, so that nothing is left for a fork but the call's own
+arguments. `harpd.hints` knows what a type hint demands.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from harpd.hints import read_hints
+from harpd.shapes import NULL, Mismatch, OneOf, Path, Schema, Shape
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+class ArgumentError(Exception):
+    """The arguments do not fit.
+
+    :param data: what and why, for programs: "argument" is the name of the parameter, or of what
+        is none, or null; "problem" is one of "missing", "unexpected", "too_many" and "type". The
+        last comes with "path" (where the value is in the object form of the arguments, which is
+        ``$``), "expected" and "found", as Python's type hints say it.
+    """
+
+    def __init__(self, message: str, argument: str | None, problem: str, **why: str) -> None:
+        super().__init__(message)
+        name = None if argument is None else argument.encode(errors="backslashreplace").decode()
+        self.data: dict[str, str | None] = {"argument": name, "problem": problem, **why}
+
+
+class Parameters:
+    """The parameters of something that can be called.
+
+    :param context: the name of the parameter that gets the context of the call.
+    :raises TypeError, ValueError: if it can't be called, or it is not known with what.
+    :raises LookupError: with a sentence, if there is no such parameter for the context.
+    """
+
+    def __init__(self, function: Callable[..., Any], context: str | None = None) -> None:
+        self._signature = _signature(function)
+        self._context = context
+        parameters = dict(self._signature.parameters)
+        if context is not None and (
+            context not in parameters or parameters.pop(context).kind not in _KEYWORD
+        ):
+            raise LookupError(f"has no parameter {context!r} that the context can be given to")
+        hints = {name: parameter.annotation for name, parameter in parameters.items()}
+        self._shapes = read_hints(hints, _globals(function))
+        for name, parameter in parameters.items():
+            if parameter.default is None:
+                self._shapes[name] = _or_null(self._shapes[name])
+        self._rest = self._extra = None
+        for name, parameter in [*parameters.items()]:
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                self._rest = parameters.pop(name).name
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                self._extra = parameters.pop(name).name
+        self._named = parameters
+        self._positional = [n for n, each in parameters.items() if each.kind in _POSITIONAL]
+
+    def bind(
+        self, arguments: list[Any] | dict[str, Any], context: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return what to call the function with, positional and keyword arguments.
+
+        :raises ArgumentError: if the arguments do not fit.
+        """
+        if isinstance(arguments, list):
+            values = self._by_position(arguments)
+        else:
+            values = self._by_name(arguments)
+        for name, parameter in self._named.items():
+            if parameter.default is parameter.empty and name not in values:
+                raise ArgumentError(f"missing a required argument: {name!r}", name, "missing")
+        for name, value in values.items():
+            self._check(name, value)
+        if self._context is not None:
+            values[self._context] = context
+        bound = inspect.BoundArguments(self._signature, values)
+        return bound.args, bound.kwargs
+
+    def schema(self) -> Schema:
+        """Return the JSON Schema of the arguments as an object.
+
+        Beside it "positional" are the names that can be given by position, in their order, and
+        "items" is the schema of what can be given after them. Positional-only parameters are among
+        the properties, though arguments as an object can't have them. A default that JSON can't
+        carry is left out.
+        """
+        schema: Schema = {
+            "type": "object",
+            "properties": {
+                name: self._shapes[name].schema() | _default(parameter)
+                for name, parameter in self._named.items()
+            },
+            "required": [n for n, each in self._named.items() if each.default is each.empty],
+            "additionalProperties": self._extra is not None and self._shapes[self._extra].schema(),
+            "positional": self._positional,
+        }
+        if self._rest is not None:
+            schema["items"] = self._shapes[self._rest].schema()
+        return schema
+
+    def _by_position(self, arguments: list[Any]) -> dict[str, Any]:
+        values = dict(zip(self._positional, arguments, strict=False))
+        rest = arguments[len(self._positional) :]
+        if self._rest is not None:
+            values[self._rest] = rest
+        elif rest:
+            raise ArgumentError("too many positional arguments", None, "too_many")
+        return values
+
+    def _by_name(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
+        for name, value in arguments.items():
+            if name in self._named and self._named[name].kind in _KEYWORD:
+                values[name] = value
+            elif self._extra is not None and name != self._context:
+                extra[name] = value
+            else:
+                message = f"got an unexpected keyword argument {name!r}"
+                raise ArgumentError(message, name, "unexpected")
+        if self._extra is not None:
+            values[self._extra] = extra
+        return values
+
+    def _check(self, name: str, value: Any) -> None:
+        shape = self._shapes[name]
+        try:
+            if name == self._rest:
+                for index, each in enumerate(value):
+                    shape.check(each, (name, index))
+            elif name == self._extra:
+                for key, each in value.items():
+                    shape.check(each, (key,))
+            else:
+                shape.check(value, (name,))
+        except Mismatch as mismatch:
+            path = _path_text(mismatch.path)
+            why = f"expected {mismatch.expected}, found {mismatch.found}"
+            raise ArgumentError(
+                f"argument {path}: {why}",
+                str(mismatch.path[0]),
+                "type",
+                path=path,
+                expected=mismatch.expected,
+                found=mismatch.found,
+            ) from None
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    if sys.version_info >= (3, 14):  # where a hint's name that is not known would raise now
+        return inspect.signature(function, annotation_format=inspect.Format.FORWARDREF)
+    return inspect.signature(function)
+
+
+def _globals(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return what the names in a function's hints stand for."""
+    inner: Any = inspect.unwrap(function)
+    while isinstance(inner, functools.partial):
+        inner = inspect.unwrap(inner.func)
+    if not hasattr(inner, "__globals__"):  # an instance that can be called
+        inner = type(inner).__call__
+    names: dict[str, Any] = getattr(inner, "__globals__", {})
+    return names
+
+
+def _or_null(shape: Shape) -> Shape:
+    try:
+        shape.check(None)
+    except Mismatch:
+        return OneOf([shape, NULL])
+    return shape
+
+
+def _default(parameter: inspect.Parameter) -> Schema:
+    if parameter.default is parameter.empty:
+        return {}
+    try:
+        text = json.dumps(parameter.default, allow_nan=False, ensure_ascii=False)
+        text.encode()  # which a lone surrogate is refused by
+    except (TypeError, ValueError, RecursionError):
+        return {}
+    return {"default": json.loads(text)}
+
+
+def _path_text(path: Path) -> str:
+    def step(key: str | int) -> str:
+        if isinstance(key, str) and key.isidentifier():
+            return f".{key}"
+        return f"[{json.dumps(key)}]"
+
+    return "$" + "".join(map(step, path))

@@ -1,0 +1,300 @@
+"""One request's way: login, acknowledgement, lock, process, replies, end.
+
+What carries it, and what comes before and after it, is the business of `harpd.protocol`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from typing import Protocol as Interface
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from harp import errors
+from harp.errors import ErrorType, LocalProtocolError, RemoteProtocolError
+from harp.logs import shown
+from harp.session import CallState, IncomingCall
+from harp.wire import harpd, results
+from harp.wire.results import EndResult
+from harp.wire.text import encode, refuse_repeated_keys
+from harpd.auth import Login
+from harpd.call import CallProcess
+from harpd.deadline import Deadline
+from harpd.locks import Locks
+from harpd.offers import Offer, ProceduresError
+from harpd.spawner import Spawner
+from harpd.zygote_process import PlannedCall
+
+_log = Logger("harpd.call")  # of no class: what is logged would hold the conversation
+
+_CLOSING = frozenset({errors.INVALID_REQUEST, errors.SHUTDOWN})
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What all conversations share."""
+
+    reactor: Any
+    login: Login
+    spawner: Spawner
+    locks: Locks[Conversation] = field(default_factory=Locks)
+
+
+class Connection(Interface):
+    """What carries a conversation.
+
+    :param deadline: what ends the conversation; the connection has set the one of the login.
+    """
+
+    client: str
+    deadline: Deadline
+
+    def send(self, data: bytes) -> None:
+        """Send something before the end."""
+
+    def produce(self, producer: IPushProducer) -> None:
+        """Pause and resume what comes from a producer."""
+
+    def finish(self, line: bytes, keep: bool) -> None:
+        """Send the last line, and take the next request if the client wants to keep this."""
+
+
+class Conversation:
+    """One request and its replies."""
+
+    def __init__(self, parts: Parts, connection: Connection) -> None:
+        self.is_requested = False
+        self._parts = parts
+        self._connection: Connection | None = connection
+        self._client = connection.client
+        self._deadline = connection.deadline
+        self._session = IncomingCall()
+        self._keepalive = False
+        self._planned: PlannedCall | None = None
+        self._process: CallProcess | None = None
+        self._lock: str | None = None
+        self._go: Callable[[], None] | None = None
+
+    @property
+    def has_process(self) -> bool:
+        """Whether the procedure has been started and its end is not known."""
+        return self._process is not None
+
+    def take(self, line: bytes) -> None:
+        """Take the request."""
+        self.is_requested = True
+        try:
+            request = harpd.decode_request_line(line)
+        except RemoteProtocolError as error:
+            self.refuse(error.type, error.message)
+            return
+        self._session = IncomingCall(request)
+        Deferred.fromCoroutine(self._answer(line, request)).addErrback(self._failed)
+
+    async def _answer(
+        self, line: bytes, request: harpd.CallRequest | harpd.DescribeRequest
+    ) -> None:
+        auth = request.auth
+        if not await self._parts.login.check(auth.user, auth.password):
+            _log.warn(
+                "login of {user} from {client} refused", user=shown(auth.user), client=self._client
+            )
+            self.refuse(errors.AUTH_ERROR, "unknown user or wrong password")
+            return
+        if self._has_ended:
+            return  # the client left meanwhile
+        self._deadline.clear()
+        refuse_repeated_keys(line)  # which costs too much for somebody unknown
+        self._keepalive = request.keepalive
+        try:
+            catalogue = await self._parts.spawner.catalogue()
+        except ProceduresError as error:
+            self.refuse(errors.PROCEDURE_LOADING_ERROR, str(error))
+            return
+        if self._has_ended:
+            return
+        if isinstance(request, harpd.DescribeRequest):
+            descriptions = b",".join(offer.description for offer in catalogue.values())
+            self._end(harpd.Procedures(b"[%b]" % descriptions), self._keepalive)
+            return
+        offer = catalogue.get(request.procedure)
+        if offer is None:
+            name = request.procedure
+            self.refuse(errors.NO_SUCH_PROCEDURE, f"no procedure {name}", {"procedure": name})
+            return
+        self._call(request, offer)
+
+    def _call(self, request: harpd.CallRequest, offer: Offer) -> None:
+        self._planned = self._parts.spawner.plan()
+        _log.info(
+            "call {number} of {procedure} by {user} from {client}",
+            number=self._planned.number,
+            procedure=shown(request.procedure),
+            user=shown(request.auth.user),
+            client=self._client,
+        )
+        self._send(harpd.Ack(offer.streaming))
+        locks, lock = self._parts.locks, offer.lock
+        if lock is None:
+            self._start(request, offer)
+        elif offer.lock_wait == 0 and locks.is_taken(lock):
+            self._locked(lock, 0)
+        else:
+            self._lock = lock
+            if locks.join(lock, self):
+                self._start(request, offer)
+            else:
+                self._wait(request, offer)
+
+    def _wait(self, request: harpd.CallRequest, offer: Offer) -> None:
+        def go() -> None:
+            self._deadline.clear()
+            if request.report_lock:
+                self._send(harpd.Waiting(None))
+            self._start(request, offer)
+
+        assert self._lock is not None
+        self._go = go
+        if request.report_lock:
+            self._send(harpd.Waiting(self._lock))
+        if offer.lock_wait is not None:
+            self._deadline.set(offer.lock_wait, self._locked, self._lock, offer.lock_wait)
+
+    def got_lock(self) -> None:
+        """Go on: the lock that this call waited for has come to it."""
+        go, self._go = self._go, None
+        if go is not None:
+            try:
+                go()
+            except Exception:
+                self._failed(Failure())
+
+    def _start(self, request: harpd.CallRequest, offer: Offer) -> None:
+        assert self._planned is not None
+        assert self._connection is not None
+        self._process = self._planned.start(
+            request.procedure,
+            bytes(request.arguments),
+            self._context(request),
+            self,
+            self._release_lock,
+        )
+        # A client that reads slowly slows the procedure down.
+        self._connection.produce(self._process.producer)
+        if offer.timeout is not None:
+            self._deadline.set(offer.timeout, self._time_out, offer.timeout)
+
+    def _context(self, request: harpd.CallRequest) -> bytes:
+        """Return what the caller knows of the call, and over it what harpd knows."""
+        known: dict[str, msgspec.Raw] = {}
+        if request.context is not msgspec.UNSET:
+            known = msgspec.json.decode(request.context, type=dict[str, msgspec.Raw])
+        facts = {"user": request.auth.user, "client": self._client}
+        known.update((key, msgspec.Raw(encode(value))) for key, value in facts.items())
+        return encode(known)
+
+    def replies(self, replies: list[harpd.Reply]) -> None:
+        """Pass on what the process reports; see `harpd.call.Caller`."""
+        if self._has_ended:
+            return
+        *before, last = replies
+        try:
+            if isinstance(last, EndResult):
+                self._send(*before)
+                self._end(last, self._keepalive)
+            else:
+                self._send(*replies)
+        except LocalProtocolError as error:
+            # Only code that writes to the call's socket by itself comes to this.
+            text = f"the process of the call reported {error}"
+            self.refuse(errors.INVALID_MESSAGE, text)
+
+    # The ways in which it ends early.
+
+    def leave(self) -> None:
+        """End it because the client has left."""
+        if not self._has_ended:
+            self._session.state = CallState.ENDED
+            if self._process is not None:
+                assert self._planned is not None
+                _log.info("call {number}: its client has left", number=self._planned.number)
+                self._planned.kill()
+        self._let_go()
+
+    def refuse(self, type: ErrorType, message: str, data: Any = None) -> None:
+        """End it with an error, and the process if there is one."""
+        if self._has_ended:
+            return
+        _log.info(
+            "{client}, call {number}: {type}: {message}",
+            client=self._client,
+            number="not started" if self._planned is None else self._planned.number,
+            type=type.name,
+            message=shown(message),
+        )
+        if self._process is not None:
+            assert self._planned is not None
+            self._planned.kill()
+        error = results.error(type, message, *(() if data is None else (data,)))
+        self._end(error, self._keepalive and type not in _CLOSING)
+
+    def _locked(self, lock: str, waited: float) -> None:
+        text = f"lock {lock} was not free within {waited:g} s"
+        self.refuse(errors.LOCKED, text, {"lock": lock})
+
+    def _time_out(self, limit: float) -> None:
+        self.refuse(errors.TIMEOUT, f"the procedure's own limit of {limit:g} s was exceeded")
+
+    def _failed(self, failure: Failure) -> None:
+        if isinstance(failure.value, RemoteProtocolError):
+            self.refuse(failure.value.type, failure.value.message)
+        elif failure.check(OSError):
+            self.refuse(errors.SYSTEM_ERROR, failure.getErrorMessage())
+        else:
+            _log.failure("a request of {client}", failure, client=self._client)
+            self.refuse(errors.SYSTEM_ERROR, "harpd failed, see its log")
+
+    # What goes out, and what is let go.
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._session.state is CallState.ENDED
+
+    def _send(self, *replies: harpd.Reply) -> None:
+        assert self._connection is not None
+        self._connection.send(b"".join(map(self._session.send, replies)))
+
+    def _end(self, reply: EndResult | harpd.Procedures, keep: bool) -> None:
+        line = self._session.send(reply)
+        connection = self._connection
+        assert connection is not None
+        self._let_go()
+        connection.finish(line, keep)
+
+    def _let_go(self) -> None:
+        """Drop what would be a circle, which keeps what it holds until it is looked for."""
+        self._deadline.clear()
+        self._connection = self._go = None
+        process, self._process = self._process, None
+        if process is not None:
+            # It is read to its end: if it stayed paused, it would stay open for ever. Its lock
+            # comes back when it is gone.
+            process.producer.resumeProducing()
+        else:
+            if self._planned is not None:
+                self._planned.give_up()
+            self._release_lock()
+
+    def _release_lock(self) -> None:
+        if self._lock is not None:
+            lock, self._lock = self._lock, None
+            following = self._parts.locks.leave(lock, self)
+            if following is not None:
+                # A turn later: many that fail at once must not be within each other.
+                self._parts.reactor.callLater(0, following.got_lock)

@@ -1,0 +1,155 @@
+"""The daemon's start, its end in order on TERM, and what it reads again on HUP, all or nothing."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IOpenSSLServerConnectionCreator
+from twisted.internet.ssl import CertificateOptions
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from harp.settings import ConfigError
+from harpd.auth import Login
+from harpd.config import Config
+from harpd.conversation import Parts
+from harpd.offers import ProceduresError
+from harpd.protocol import HarpdFactory
+from harpd.spawner import Spawner
+from harpd.zygote import Settings
+from harpd.zygote_command import zygote_settings
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class ServerTls:
+    """Makes the server's end of each TLS connection, with the certificate of the moment."""
+
+    def __init__(self, options: CertificateOptions) -> None:
+        self.options = options
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """Return the connection; those that there are keep the certificate they began with."""
+        return SSL.Connection(self.options.getContext(), None)
+
+
+class Daemon(Service):
+    """The parts of harpd, joined.
+
+    :param procedures: the procedures file.
+    :param read: reads the configuration again; raises `ConfigError`.
+    """
+
+    _log = Logger("harpd")
+
+    def __init__(
+        self, reactor: Any, config: Config, procedures: str, read: Callable[[], Config]
+    ) -> None:
+        self._reactor = reactor
+        self._config = config
+        self._procedures = procedures
+        self._read = read
+        self._tls = ServerTls(config.tls)
+        self._login = Login(reactor, config.authenticator)
+        self._spawner = Spawner(reactor, self._settings(config))
+        self._factory = HarpdFactory(Parts(reactor, self._login, self._spawner))
+        self._port: IListeningPort | None = None
+        self._reloading: Deferred[None] | None = None
+        self._is_asked_again = False
+        self._before_us: Any = None
+
+    def privilegedStartService(self) -> None:
+        """Start the zygote and bind the port while the daemon is privileged."""
+        self._spawner.start()
+        self._port = self._listen(self._config)
+
+    def startService(self) -> None:
+        """Say when calls can be taken."""
+        super().startService()  # type: ignore[no-untyped-call]
+        if self._port is None:
+            self.privilegedStartService()
+        self._before_us = signal.signal(signal.SIGHUP, self._hung_up)
+        self._spawner.catalogue().addCallbacks(
+            lambda catalogue: self._log.info("harpd is ready"), lambda failure: None
+        )
+
+    def stopService(self) -> Deferred[None]:
+        """Refuse new calls, give running ones their grace, and end."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        signal.signal(signal.SIGHUP, self._before_us)
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        # The port stays open: who comes now is to learn why he is refused.
+        await self._factory.shut_down(self._config.shutdown_grace)
+        if self._port is not None:
+            await maybeDeferred(self._port.stopListening)
+        await maybeDeferred(self._spawner.stop)
+
+    def _listen(self, config: Config) -> IListeningPort:
+        port: IListeningPort = self._reactor.listenSSL(
+            config.port, self._factory, self._tls, interface=config.address
+        )
+        return port
+
+    def _settings(self, config: Config) -> Settings:
+        return zygote_settings(self._procedures, config.path, config.kill_grace, config.defaults)
+
+    def _hung_up(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(self.reload)
+
+    def reload(self) -> None:
+        """Read both files again, now or when the reading has ended that is going on."""
+        if self._reloading is not None:
+            self._is_asked_again = True
+            return
+        self._reloading = Deferred.fromCoroutine(self._reload())
+        self._reloading.addErrback(lambda failure: self._log.failure("reloading failed", failure))
+        self._reloading.addCallback(self._reloaded)
+
+    def _reloaded(self, _: object) -> None:
+        self._reloading = None
+        if self._is_asked_again:
+            self._is_asked_again = False
+            if self.running:
+                self.reload()
+
+    async def _reload(self) -> None:
+        self._log.info("reading configuration and procedures again")
+        try:
+            config = self._read()
+            settings = self._settings(config)
+            zygote = await self._spawner.prepare(settings)
+        except (ConfigError, ProceduresError) as error:
+            self._refuse(error.mistakes)
+            return
+        if not self.running:
+            zygote.close()
+            return
+        old = None
+        if (config.address, config.port) != (self._config.address, self._config.port):
+            try:
+                port = self._listen(config)
+            except CannotListenError as error:
+                zygote.close()
+                self._refuse([str(error)])
+                return
+            old, self._port = self._port, port
+        self._config = config
+        self._tls.options = config.tls
+        self._login.use(config.authenticator)
+        self._spawner.adopt(zygote, settings)
+        self._log.info("harpd runs with what was read")
+        if old is not None:
+            await maybeDeferred(old.stopListening)
+
+    def _refuse(self, mistakes: list[str]) -> None:
+        for mistake in mistakes:
+            self._log.error("{mistake}", mistake=mistake)
+        self._log.error("nothing of it is used, all stays as it was")

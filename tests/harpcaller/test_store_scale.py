@@ -1,0 +1,262 @@
+"""Tests of what the store's statements cost when there are very many jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection, event, insert
+from twisted.trial.unittest import SynchronousTestCase
+
+from harpcaller.jobs import Capacity, Dedup, JobState, NewJob, QueueSpec, WaitsFor
+from harpcaller.store import JobFilter, changes, listing, queue_lists, reads
+from harpcaller.store.cursors import Cursor
+from harpcaller.store.database import Database, transaction
+from harpcaller.store.pruning import prune_jobs, prune_streams
+from harpcaller.store.queues import digest_of
+from harpcaller.store.repeats import prune_keys
+from harpcaller.store.schema import jobs, queues
+from tests.harpcaller.stores import ONE_AT_A_TIME, RESULT, new_job, submitted
+
+TWO_PER_HOST = Capacity(4, 2)
+FEW, MANY = 10, 20_000
+
+
+def rows(count: int, **changed: Any) -> list[dict[str, Any]]:
+    """Return the rows of so many jobs that wait."""
+    new = new_job()
+    same = {
+        "host": new.host,
+        "procedure": new.procedure,
+        "arguments": new.arguments,
+        "info": new.info,
+        "timeout": new.timeout,
+        "max_exec_time": new.max_exec_time,
+        "state": JobState.WAITING,
+        "submitted": 1.0,
+    }
+    return [same | changed | {"id": f"many-{number}"} for number in range(count)]
+
+
+class ScaleTestCase(SynchronousTestCase):
+    """A test with an open database, whose work is counted."""
+
+    def setUp(self) -> None:
+        """Note every statement that is executed."""
+        self.statements: dict[str, Any] = {}
+        self.connection = self.opened()
+
+        def note(_: Connection, __: Any, text: str, parameters: Any, *___: Any) -> None:
+            if text.startswith(("SELECT", "INSERT", "UPDATE", "DELETE")):
+                self.statements[text] = parameters[0] if parameters and ___[1] else parameters
+
+        event.listen(self.connection.engine, "before_cursor_execute", note)
+
+    def opened(self) -> Connection:
+        """Return the writer's connection to a new database."""
+        connection = Database(f"sqlite:///{self.mktemp()}").open_writer()
+        self.addCleanup(connection.close)
+        return connection
+
+    def plans(self) -> str:
+        """Return how SQLite executes the statements noted so far, one step a line."""
+        steps = []
+        for statement, parameters in self.statements.items():
+            plan = self.connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            steps += [f"{row.detail}  <- {' '.join(statement.split())}" for row in plan]
+        return "\n".join(steps)
+
+
+@contextmanager
+def counted(connection: Connection) -> Iterator[list[int]]:
+    """Count the steps of SQLite's machine, as the only number of the list."""
+    driver: Any = connection.connection.driver_connection
+    steps = [0]
+
+    def step() -> int:
+        steps[0] += 1
+        return 0
+
+    driver.set_progress_handler(step, 1)
+    try:
+        yield steps
+    finally:
+        driver.set_progress_handler(None, 0)
+
+
+class PlanTests(ScaleTestCase):
+    """How SQLite goes about it."""
+
+    def test_no_scans(self) -> None:
+        """No statement of a job's life looks at more rows than it needs, nor sorts any."""
+        connection = self.connection
+        with transaction(connection):
+            jobs = [submitted(connection, TWO_PER_HOST, new_job(ONE_AT_A_TIME)) for _ in range(5)]
+            jobs += [submitted(connection, TWO_PER_HOST, new_job()) for _ in range(5)]
+            packet = [{"job_id": jobs[0].id, "number": 0, "data": b"1", "recorded": 1.0}]
+            connection.execute(changes.INSERT_PACKET, packet)
+            reads.page(connection, jobs[0].id, 0, 10, 10)
+            reads.packet_count(connection, jobs[0].id)
+            changes.end(connection, TWO_PER_HOST, jobs[0].id, RESULT, None, 2.0, True)
+            for job in jobs:
+                changes.cancel(connection, TWO_PER_HOST, job.id, 2.0, True)
+        plans = self.plans()
+        self.assertGreaterEqual(len(self.statements), 16)
+        self.assertIn("ix_jobs_of_queue (queue_id=? AND state=? AND waits_for=?)", plans)
+        self.assertIn("COVERING INDEX ix_jobs_running (state=?)", plans)
+        self.assertNotIn("SCAN", plans.replace("SCAN CONSTANT ROW", ""))
+        self.assertNotIn("TEMP B-TREE", plans)
+
+    def test_portions(self) -> None:
+        """What is done in portions finds each of them by an index."""
+        with transaction(self.connection):
+            job = submitted(self.connection, TWO_PER_HOST, new_job(dedup=Dedup(b"{}", 1.0)))
+            packet = [{"job_id": job.id, "number": 0, "data": b"1", "recorded": 1.0}]
+            self.connection.execute(changes.INSERT_PACKET, packet)
+            changes.end(self.connection, TWO_PER_HOST, job.id, RESULT, None, 2.0, True)
+            prune_streams(self.connection, 3.0, 5)
+            prune_jobs(self.connection, 3.0, 5)
+            prune_keys(self.connection, 3.0, 5)
+            changes.cancel_waiting(self.connection, TWO_PER_HOST, b"{}", 5, 5, 1.0)
+        plans = self.plans()
+        for name in ("ix_jobs_dedup", "ix_jobs_ended", "ix_jobs_stream_ended", "ix_keys_submitted"):
+            self.assertIn(name, plans)
+        self.assertNotIn("SCAN", plans.replace("SCAN CONSTANT ROW", ""))
+        self.assertNotIn("TEMP B-TREE", plans)
+
+    def test_recovery_follows_the_living(self) -> None:
+        """Recovery looks at jobs that live and queues that are, not at all that ever was."""
+        with transaction(self.connection):
+            submitted(self.connection, TWO_PER_HOST, new_job(ONE_AT_A_TIME))
+            self.statements.clear()
+            changes.recover(self.connection, TWO_PER_HOST, 2.0)
+            changes.recover(self.connection, Capacity(), 2.0)
+        scans = {line.split("  <-")[0] for line in self.plans().splitlines() if "SCAN" in line}
+        self.assertEqual(scans, {"SCAN queues", "SCAN CONSTANT ROW"})
+
+
+class ListPlanTests(ScaleTestCase):
+    """How SQLite goes about the lists."""
+
+    def plan(self, read: Callable[[Connection], object]) -> str:
+        """Return how SQLite executes what is read."""
+        self.statements.clear()
+        read(self.connection)
+        return self.plans()
+
+    def test_common_filters(self) -> None:
+        """Each common filter has an index with the order of the list, from the cursor on."""
+        cursor = Cursor(">dq").write(5.0, 5)
+        ended = frozenset({JobState.ENDED})
+        for wanted, name, key in (
+            (JobFilter(), "ix_jobs_submitted", ""),
+            (JobFilter(submitted_since=2.0), "ix_jobs_submitted", "submitted>? AND "),
+            (JobFilter(ended, submitted_before=2.0), "ix_jobs_submitted", ""),
+            (JobFilter(host="web01"), "ix_jobs_of_host", "host=? AND "),
+            (JobFilter(ended, host="web01"), "ix_jobs_of_host", "host=? AND "),
+            (JobFilter(queue=b"{}"), "ix_jobs_of_queue_name", "queue=? AND "),
+            (JobFilter(host="web01", queue=b"{}"), "ix_jobs_of_queue_name", "queue=? AND "),
+            (JobFilter(frozenset({JobState.WAITING})), "ix_jobs_waiting", ""),
+        ):
+            plan = self.plan(partial(listing.jobs_page, wanted=wanted, limit=5, cursor=None))
+            plan += self.plan(partial(listing.jobs_page, wanted=wanted, limit=5, cursor=cursor))
+            self.assertIn(f"INDEX {name} ({key}submitted<?)", plan)
+            self.assertNotIn("TEMP B-TREE", plan)
+        running = JobFilter(frozenset({JobState.RUNNING}))
+        plan = self.plan(partial(listing.jobs_page, wanted=running, limit=5, cursor=cursor))
+        self.assertIn("INDEX ix_jobs_running (state=?)", plan)
+
+    def test_queues(self) -> None:
+        """A queue's jobs are merged from its index; nothing else is looked at or sorted."""
+        for read in (
+            partial(queue_lists.queues_page, limit=5, cursor=None),
+            partial(queue_lists.queue, name=b"{}"),
+            partial(queue_lists.queue_jobs, name=b"{}", limit=5, cursor=None),
+            partial(queue_lists.running_jobs, name=b"{}", up_to_seq=5),
+            partial(queue_lists.position, job_id="x"),
+        ):
+            plan = self.plan(read)
+            self.assertIn("ix_jobs_of_queue (queue_id=?", plan)
+            self.assertNotIn("TEMP B-TREE", plan)
+            self.assertNotIn("SCAN jobs", plan)
+
+
+class CostTests(ScaleTestCase):
+    """What one step costs does not follow the number of those that wait."""
+
+    def same_cost(self, fill: Callable[[Connection, int], None], new: Callable[[], NewJob]) -> None:
+        """Submit, cancel and end jobs where few wait and where many wait."""
+        costs = [self.cost(fill, new, count) for count in (FEW, MANY)]
+        self.assertLess(costs[1], costs[0] * 1.2, costs)
+
+    def cost(
+        self, fill: Callable[[Connection, int], None], new: Callable[[], NewJob], count: int
+    ) -> int:
+        """Return the steps of some jobs' lives among so many that wait."""
+        connection, capacity = self.opened(), TWO_PER_HOST
+        with transaction(connection):
+            running = [
+                submitted(connection, capacity, new_job(spec, host=host))
+                for spec, host in (
+                    (ONE_AT_A_TIME, "web01"),
+                    (None, "web01"),
+                    (None, "db01"),
+                    (None, "db01"),
+                )
+            ]
+            assert all(job.state is JobState.RUNNING for job in running)
+            fill(connection, count)
+            with counted(connection) as steps:
+                job = submitted(connection, capacity, new())
+                assert job.state is JobState.WAITING
+                changes.cancel(connection, capacity, job.id, 2.0, True)
+                changes.cancel(connection, capacity, f"many-{count // 2}", 2.0, True)
+                for each in running:
+                    changes.end(connection, capacity, each.id, RESULT, None, 2.0, True)
+        return steps[0]
+
+    def test_one_long_queue(self) -> None:
+        """Very many may wait in one queue."""
+
+        def fill(connection: Connection, count: int) -> None:
+            many = rows(count, queue=ONE_AT_A_TIME.name, queue_id=1, waits_for=WaitsFor.QUEUE)
+            connection.execute(insert(jobs), many)
+
+        self.same_cost(fill, lambda: new_job(ONE_AT_A_TIME))
+
+    def test_many_queues(self) -> None:
+        """Very many queues may have a job each, of which all wait for the dispatcher."""
+
+        def fill(connection: Connection, count: int) -> None:
+            names = [b'{"many":%d}' % number for number in range(count)]
+            connection.execute(
+                insert(queues),
+                [{"digest": digest_of(name), "name": name, "concurrency": 1} for name in names],
+            )
+            many = rows(count, waits_for=WaitsFor.DISPATCHER)
+            for number, (row, name) in enumerate(zip(many, names, strict=True), 2):
+                row |= {"queue": name, "queue_id": number, "host": f"many-{number}"}
+            connection.execute(insert(jobs), many)
+
+        self.same_cost(fill, lambda: new_job(QueueSpec(b'{"many":5}', 1)))
+
+    def test_one_busy_host(self) -> None:
+        """Very many jobs may wait for one host."""
+
+        def fill(connection: Connection, count: int) -> None:
+            connection.execute(insert(jobs), rows(count, waits_for=WaitsFor.HOST))
+
+        self.same_cost(fill, new_job)
+
+    def test_busy_dispatcher(self) -> None:
+        """Very many jobs may wait for the dispatcher, behind each other and before others."""
+
+        def fill(connection: Connection, count: int) -> None:
+            many = rows(count, waits_for=WaitsFor.DISPATCHER)
+            for number, row in enumerate(many):
+                row["host"] = f"many-{number}"
+            connection.execute(insert(jobs), many)
+
+        self.same_cost(fill, lambda: new_job(host="other"))
