@@ -37,10 +37,10 @@ VICTIMS = (
     ["harpd", "guard"],
     ["harpd", "zygote"],
 )
-"""What is killed at once. Of guard and zygote one is left: with both gone nobody ends a call that
+"""What is killed at once, each of them once before any comes again. Of guard and zygote one is left: with both gone nobody ends a call that
 has made itself deaf to TERM."""
 
-BETWEEN = (0.3, 1.5)
+BETWEEN = (0.2, 1.0)
 """Seconds from all being up to the next kill."""
 
 END_LIMIT = 60.0
@@ -78,12 +78,15 @@ def run(deployment: Deployment, seconds: float, kills: int, seed: int) -> Report
     marks = Path(tempfile.mkdtemp(prefix="marks-", dir=deployment.folder))
     load = Load(deployment.port, marks, str(seed))
     outages: list[verdict.Outage] = []
+    due: list[list[str]] = []
     load.start()
     try:
         until = time.monotonic() + seconds
         while time.monotonic() < until or len(outages) < kills:
             time.sleep(choice.uniform(*BETWEEN))  # a moment by chance; nothing is waited for
-            outages.append(_kill(deployment, choice.choice(VICTIMS), choice))
+            if not due:
+                due = choice.sample(VICTIMS, len(VICTIMS))
+            outages.append(_kill(deployment, due.pop(), choice))
     finally:
         load.stop()
     ends = verdict.ends(load.submissions, END_LIMIT)
