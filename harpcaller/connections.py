@@ -92,7 +92,10 @@ def _tcp_endpoint(reactor: Any, host: Host) -> IStreamClientEndpoint:
 
 
 class Connections:
-    """All connections with harpds."""
+    """All connections with harpds.
+
+    One serves only a host that is equal to the one that it was made for, credentials included.
+    """
 
     def __init__(self, reactor: Any, endpoint: Endpoint) -> None:
         self.reactor = reactor
@@ -116,20 +119,15 @@ class Connections:
     def use(self, endpoint: Endpoint) -> None:
         """Reach hosts in another way from now on, and keep no connection made in the old one."""
         self._endpoint = endpoint
-        self._generation += 1
-        self._old.clear()
         self.close()
 
-    def retain(self, is_current: Callable[[Host], bool]) -> None:
-        """Close the free connections with hosts that are not as they were."""
-        for host in [host for host in self._free if not is_current(host)]:
-            for connection, _ in list(self._free[host]):
+    def close(self) -> None:
+        """Keep no connection: neither those that are free nor those in use when they become so."""
+        self._generation += 1
+        for host, kept in list(self._free.items()):
+            for connection, _ in list(kept):
                 self._forget(host, connection)
                 connection.close()
-
-    def close(self) -> None:
-        """Keep no connection."""
-        self.retain(lambda host: False)
 
     # What an attempt needs.
 
@@ -250,8 +248,6 @@ class Attempt:
         self._connection = None
         if before:
             self._pass_on(before)
-        if self._over:
-            return  # the receiver cancelled it meanwhile
         plain = _of_version_1(self._request)
         refused = not self._accepted and _is_invalid_request(last)
         if refused and plain != self._request:
@@ -291,9 +287,6 @@ class Attempt:
 
     def _send(self, connection: HarpdConnection) -> None:
         self._connecting = None
-        if self._over:
-            connection.close()
-            return
         self._connection = connection
         connection.ask(self._request, self)
 

@@ -53,6 +53,21 @@ class GetterTests(SettingsTestCase):
             self.assertIn("a, line 2: must be a text", mistake)
         self.assertEqual(self.mistakes("b: x\n", *get), ["a, line 1: is missing"])
 
+    def test_names(self) -> None:
+        """A name or number, or a list of them, or nothing."""
+        get = [lambda s: s.names("a", "a name"), lambda s: s.names("b", "a name")]
+        for value, expected in (("x", "x"), ("5", 5), ("[x, 5]", ["x", 5])):
+            self.assertEqual(self.values(f"a: {value}\n", *get), [expected, None])
+        for value in ("", "''", "[]", "true", "[x, '']", "1.5", "{x: y}"):
+            (mistake,) = self.mistakes(f"a: {value}\n", get[0])
+            self.assertIn("a, line 1: must be a name, not ", mistake)
+
+    def test_folder(self) -> None:
+        """Relative paths start at the folder of the file."""
+        file = self.file("")
+        with read(file) as section:
+            self.assertEqual(section.folder, file.absolute().parent)
+
     def test_optional_text(self) -> None:
         """A text that may be left out, not emptied."""
         get = [lambda s: s.optional_text("a"), lambda s: s.optional_text("b")]

@@ -1,0 +1,282 @@
+"""What the simulation knows of every call, and the promises that are held against it.
+
+The truth of a job is its row; what harpds and clients are told is compared with it at once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from harp.wire import dispatcher as wire
+from harp.wire import harpd
+from harp.wire.results import EndKind, EndResult
+from tests.simulation.violation import Violation
+
+if TYPE_CHECKING:
+    from tests.simulation.harpds import Harpd
+
+_OF_HARPD = {EndKind.RESULT.value, EndKind.EXCEPTION.value}
+
+
+@dataclass
+class Story:
+    """One call, however often it is submitted.
+
+    :ivar token: its number, which is its first argument.
+    :ivar queue: the canonical name of its queue.
+    :ivar after: the place in the order of submission that it must be behind.
+    :ivar starts: how often it was started by a harpd.
+    :ivar sent: the packets that harpd sent.
+    :ivar end: the end result that harpd sent.
+    """
+
+    token: int
+    call: wire.Call
+    queue: bytes | None
+    after: int
+    job_id: str | None = None
+    duplicate: bool = False
+    starts: int = 0
+    sent: list[bytes] = field(default_factory=list)
+    end: EndResult | None = None
+
+
+class Row(NamedTuple):
+    """A job as it is on disk."""
+
+    seq: int
+    id: str
+    state: str
+    submitted: float
+    started: float | None
+    ended: float | None
+    end_kind: str | None
+    end_value: bytes | None
+    arguments: bytes
+    queue: bytes | None
+    waits_for: str | None
+    host: str
+    timeout: float
+    max_exec_time: float
+
+    @property
+    def end(self) -> EndResult | None:
+        """How it ended."""
+        if self.end_kind is None or self.end_value is None:
+            return None
+        return EndResult(EndKind(self.end_kind), bytes(self.end_value))
+
+
+_ROWS = f"SELECT {', '.join(Row._fields)} FROM jobs"
+_OF_JOB = "(SELECT seq FROM jobs WHERE id = ?)"
+
+
+class Book:
+    """All that is known.
+
+    :param raw: the disk.
+    :param now: returns unix seconds.
+    :ivar acknowledged: the ids that clients have got, in their order.
+    :ivar disk_has_failed: whether something could not be recorded.
+    """
+
+    def __init__(self, raw: sqlite3.Connection, now: Callable[[], float]) -> None:
+        self._raw = raw
+        self.now = now
+        self.harpds: list[Harpd] = []
+        self.stories: list[Story] = []
+        self.acknowledged: list[str] = []
+        self.disk_has_failed = False
+        self._known: set[str] = set()
+        self._youngest = 0
+        self._last_started: dict[bytes, int] = {}
+
+    # What is on disk.
+
+    def rows(self, condition: str = "", *parameters: Any) -> list[Row]:
+        """Return jobs in the order of submission."""
+        cursor = self._raw.execute(f"{_ROWS} {condition} ORDER BY seq", parameters)
+        return [Row(*values) for values in cursor]
+
+    def row(self, job_id: str) -> Row:
+        """Return a job that must be there."""
+        found = self._raw.execute(f"{_ROWS} WHERE id = ?", (job_id,)).fetchone()
+        if found is None:
+            raise Violation(f"job {job_id} is lost")
+        return Row(*found)
+
+    def row_of(self, story: Story) -> Row:
+        """Return the one job that a call was made into."""
+        rows = self.rows("WHERE arguments = ?", bytes(story.call.arguments))
+        if len(rows) != 1:
+            raise Violation(f"call {story.token} has {len(rows)} jobs")
+        return rows[0]
+
+    def packets(self, job_id: str) -> list[bytes]:
+        """Return what is recorded of a job's packets, whose numbers must be without a gap."""
+        found = self._raw.execute(
+            f"SELECT number, data FROM packets WHERE job = {_OF_JOB} ORDER BY number", (job_id,)
+        ).fetchall()
+        if [number for number, _ in found] != list(range(len(found))):
+            raise Violation(f"the packets of {job_id} are numbered {[n for n, _ in found]}")
+        return [bytes(data) for _, data in found]
+
+    def packet(self, job_id: str, number: int) -> bytes | None:
+        """Return one packet, if it is recorded."""
+        found = self._raw.execute(
+            f"SELECT data FROM packets WHERE job = {_OF_JOB} AND number = ?", (job_id, number)
+        ).fetchone()
+        return None if found is None else bytes(found[0])
+
+    def packet_count(self, job_id: str) -> int:
+        """Return how many packets of a job are recorded."""
+        found = self._raw.execute(f"SELECT count(*) FROM packets WHERE job = {_OF_JOB}", (job_id,))
+        count: int = found.fetchone()[0]
+        return count
+
+    def story(self, row: Row) -> Story:
+        """Return the call that a job was made of."""
+        return self.stories[msgspec.json.decode(row.arguments)[0]]
+
+    # What clients do and are told.
+
+    def intend(self, call: wire.Call, queue: bytes | None) -> Story:
+        """Note a call that is about to be submitted."""
+        story = Story(len(self.stories), call, queue, self._youngest)
+        story.call = msgspec.structs.replace(call, arguments=msgspec.Raw(b"[%d]" % story.token))
+        self.stories.append(story)
+        return story
+
+    def was_acknowledged(self, story: Story, reply: wire.JobId) -> None:
+        """Check the answer to a call."""
+        row = self.row(reply.job_id)
+        owner = self.story(row)
+        if story.job_id not in {None, reply.job_id}:
+            raise Violation(f"call {story.token} has got {story.job_id}, then {reply.job_id}")
+        if owner is not story:
+            self._check_duplicate(story, owner, row, reply)
+        elif not story.duplicate and row.seq <= story.after:
+            raise Violation(f"job {row.id} came after the {story.after}th, yet it is {row.seq}th")
+        story.job_id = reply.job_id
+        if reply.job_id not in self._known:
+            self._known.add(reply.job_id)
+            self.acknowledged.append(reply.job_id)
+        self._youngest = max(self._youngest, row.seq)
+
+    def _check_duplicate(self, story: Story, owner: Story, row: Row, reply: wire.JobId) -> None:
+        dedup, earlier = story.call.dedup, owner.call.dedup
+        if dedup is None or earlier is None or dedup.key != earlier.key:
+            raise Violation(f"call {story.token} has got the job {row.id} of call {owner.token}")
+        if not reply.duplicate and story.call.idempotency_key is None:
+            raise Violation(f"call {story.token} is not told that {row.id} is not its own")
+        if story.starts:
+            raise Violation(f"call {story.token} was started, and is called a duplicate")
+        story.duplicate = True
+
+    def was_told_packet(self, job_id: str, packet: wire.NumberedPacket) -> None:
+        """Check a packet that a client got."""
+        if self.packet(job_id, packet.packet) != packet.data:
+            raise Violation(f"packet {packet.packet} of {job_id} is not what is recorded")
+
+    def was_told_end(self, job_id: str, end: EndResult) -> None:
+        """Check an end result that a client got."""
+        row = self.row(job_id)
+        plain = EndResult(end.kind, end.value)
+        if row.end != plain:
+            raise Violation(f"{job_id} ended with {row.end}, a client is told {plain}")
+        if end.detail is not None and not end.detail.may_have_run and self.story(row).starts:
+            raise Violation(f"{job_id} may not have run, says {plain}, yet it was started")
+
+    # What harpds see.
+
+    def called(self, request: harpd.CallRequest, host: str) -> Story:
+        """Check a request that a harpd got."""
+        story = self.stories[msgspec.json.decode(bytes(request.arguments))[0]]
+        row = self.row_of(story)
+        if row.started is None or row.host != host or story.duplicate:
+            raise Violation(f"{host} is called for {row}")
+        if request.context is not msgspec.UNSET:
+            context = msgspec.json.decode(bytes(request.context))
+            if context["job_id"] != row.id:
+                raise Violation(f"{host} is told {context} for {row}")
+        return story
+
+    def started(self, story: Story, of_queue: int) -> None:
+        """Check a start; ``of_queue`` calls of its queue run now, as harpds see it."""
+        story.starts += 1
+        if story.starts > 1:
+            raise Violation(f"call {story.token} is started {story.starts} times")
+        if story.queue is None:
+            return
+        row = self.row_of(story)
+        found = self._raw.execute(
+            "SELECT concurrency FROM queues WHERE name = ?", (story.queue,)
+        ).fetchone()
+        if found is None or row.state != "running":
+            return
+        if of_queue > found[0]:
+            raise Violation(f"{of_queue} calls of queue {story.queue!r} run, of {found[0]}")
+        if found[0] == 1:
+            if self._last_started.get(story.queue, 0) > row.seq:
+                raise Violation(f"{row.id} of queue {story.queue!r} is started out of order")
+            self._last_started[story.queue] = row.seq
+
+    # What must hold at rest.
+
+    def check_kept(self) -> None:
+        """Check that no acknowledged job is lost."""
+        for job_id in self.acknowledged:
+            self.row(job_id)
+
+    def check_ended(self) -> None:
+        """Check all jobs when all of them must have ended."""
+        self.check_kept()
+        rows = self.rows()
+        for row in rows:
+            if row.end is None:
+                raise Violation(f"at rest job {row.id} is {row.state} ({row.waits_for})")
+            self._check_end(row)
+        self._check_dedup(rows)
+
+    def _check_end(self, row: Row) -> None:
+        story = self.story(row)
+        if not self.disk_has_failed:
+            self._check_packets(row, story)
+        if row.end_kind in _OF_HARPD and row.end != story.end:
+            raise Violation(f"harpd sent {story.end} for {row.id}, recorded is {row.end}")
+        if story.starts and row.started is None:
+            raise Violation(f"{row.id} was started and is said not to have been")
+        if row.end is not None and row.end.kind is EndKind.ERROR:
+            self._check_limit(row, row.end)
+
+    def _check_packets(self, row: Row, story: Story) -> None:
+        packets = self.packets(row.id)
+        if packets != story.sent[: len(packets)]:
+            raise Violation(f"{row.id} has packets that harpd did not send so")
+        if row.end == story.end and packets != story.sent:
+            raise Violation(f"{row.id} has {len(packets)} packets, harpd sent {len(story.sent)}")
+
+    def _check_limit(self, row: Row, end: EndResult) -> None:
+        message = msgspec.json.decode(end.value)["message"]
+        limits = {"timeout:": row.timeout, "max_exec_time:": row.max_exec_time}
+        limit = next((limits[word] for word in limits if message.startswith(word)), None)
+        if limit is None:
+            return
+        assert row.ended is not None and row.started is not None
+        if row.ended - row.started < limit - 1e-6:
+            raise Violation(f"{row.id} ran {row.ended - row.started} s and ended with {message!r}")
+
+    def _check_dedup(self, rows: list[Row]) -> None:
+        seen: dict[bytes, float] = {}
+        for row in rows:
+            dedup = self.story(row).call.dedup
+            if dedup is not None:
+                key = bytes(dedup.key)
+                if key in seen and row.submitted - seen[key] < dedup.within - 1e-6:
+                    raise Violation(f"{row.id} was submitted in spite of its dedup")
+                seen[key] = row.submitted

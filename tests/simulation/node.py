@@ -1,0 +1,166 @@
+"""One life of the dispatcher in the simulation: the real parts, joined as ``harpcaller.service`` does.
+
+What it logs as a failure is kept, since nothing here may fail but the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import patch
+from uuid import UUID
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+import harp.flow
+from harpcaller import api, remote, streams, submission
+from harpcaller.announcements import Announcements
+from harpcaller.api import Api, Parts
+from harpcaller.connection import ClientFactory
+from harpcaller.connections import Connections
+from harpcaller.dispatcher import Dispatcher
+from harpcaller.hosts import Host, HostsRegistry
+from harpcaller.jobs import Capacity
+from harpcaller.retention import Retention
+from harpcaller.submission import Limits
+from tests.simulation.network import HarpdEndpoint, Network
+from tests.simulation.store import Disk, PatientStore
+
+LIMITS = Limits(default_timeout=20.0, max_exec_time=90.0)
+
+
+class Log:
+    """Keeps failures and drops the rest: formatting it would take most of the time."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+
+    def debug(self, *args: Any, **kwargs: Any) -> None:
+        """Drop it."""
+
+    info = warn = debug
+
+    def failure(self, text: str, failure: Failure | None = None, **fields: Any) -> None:
+        """Keep it."""
+        trace = (failure or Failure()).getTraceback()
+        self.failures.append(f"{text.format(**fields)}\n{trace}")
+
+
+class Hosts:
+    """A registry whose hosts come and go."""
+
+    def __init__(self, hosts: list[Host]) -> None:
+        self.known = {host.name: host for host in hosts}
+
+    def lookup(self, name: str) -> Host | None:
+        return self.known.get(name)
+
+
+class Node:
+    """A dispatcher, from its start to its death.
+
+    :ivar is_ready: whether what was left from the life before is in order.
+    :ivar is_stopping: whether it was told to stop.
+    :ivar is_gone: whether it has ended by itself, because it could not start or has stopped.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        now: Callable[[], float],
+        disk: Disk,
+        network: Network,
+        hosts: Hosts,
+        capacity: Capacity,
+    ) -> None:
+        self.is_ready = self.is_stopping = self.is_gone = False
+        self.store = PatientStore(disk, capacity)
+        announcements = Announcements()
+        self._network = network
+        self.connections = Connections(clock, self.endpoint)
+        registry = cast(HostsRegistry, hosts)
+        self.dispatcher = Dispatcher(
+            clock, now, self.store, registry, self.connections, announcements, LIMITS
+        )
+        parts = Parts(
+            version="1",
+            dispatcher=self.dispatcher,
+            store=self.store,
+            hosts=registry,
+            connections=self.connections,
+            retention=cast(Retention, None),  # nobody asks to prune or to reload
+            reload=cast(Any, None),
+            announcements=announcements,
+            ready=self._when_ready,
+        )
+        self.factory = ClientFactory(clock, Api(parts).respond)
+        self._waiting: list[Deferred[None]] = []
+
+    def endpoint(self, host: Host) -> HarpdEndpoint:
+        """Return where a host is reached."""
+        return HarpdEndpoint(self._network, host)
+
+    def start(self) -> None:
+        """Put the last life's jobs in order, then answer."""
+        starting: Deferred[None] = Deferred.fromCoroutine(self.dispatcher.recover())
+        starting.addCallbacks(self._started, lambda failure: self._gone())
+
+    def stop(self, grace: float) -> None:
+        """End in good order."""
+        self.is_stopping = True
+        stopping: Deferred[None] = Deferred.fromCoroutine(self.dispatcher.stop(grace))
+        stopping.addCallback(lambda _: self._stopped())
+
+    def _started(self, _: None) -> None:
+        self.is_ready = True
+        waiting, self._waiting = self._waiting, []
+        for deferred in waiting:
+            deferred.callback(None)
+
+    def _stopped(self) -> None:
+        self.store.shut()
+        self._gone()
+
+    def _gone(self) -> None:
+        self.is_gone = True
+
+    def _when_ready(self) -> Deferred[None]:
+        ready: Deferred[None] = Deferred(self._waiting.remove)
+        if self.is_ready:
+            ready.callback(None)
+        else:
+            self._waiting.append(ready)
+        return ready
+
+
+@contextmanager
+def product_under_a_seed(new_id: Callable[[], UUID], log: Log) -> Iterator[None]:
+    """Take chance out of the product for a while, and make its limits so small that they matter."""
+    serials = count()
+
+    def serial(watcher: Any) -> int:
+        # Who watches a job is in a set, whose order follows from hashes.
+        if "serial" not in vars(watcher):
+            watcher.serial = next(serials)
+        found: int = watcher.serial
+        return found
+
+    with ExitStack() as changes:
+        for owner, name, value in (
+            (submission, "uuid", SimpleNamespace(uuid4=new_id)),
+            (streams.PacketStream, "__hash__", serial),
+            (api._EndWatcher, "__hash__", serial),
+            (Dispatcher, "_log", log),
+            (Api, "_log", log),
+            (streams, "PAGE_PACKETS", 3),
+            (streams, "PAGE_BYTES", 400),
+            (remote, "MAX_UNRECORDED", 400),
+            (harp.flow, "SLICE", 300),
+        ):
+            changes.enter_context(patch.object(owner, name, value))
+        yield
