@@ -698,6 +698,13 @@ class FailureTests(OrderTestCase):
         self.assertTrue(harpd.lost)
         self.assertEqual(self.watcher.told, [])
 
+    def test_packets_that_came_with_the_end(self) -> None:
+        """A job is no success while a packet of it is missing, be it the last."""
+        self.running().reply(Packet(b"1"), RESULT)
+        self.assertEqual(self.store.asked("end"), [])
+        self.store.answer("append", self.FAILURE)
+        self.assertEqual(json.loads(self.store.asked("end")[0]["result"].value)["type"], "os_error")
+
     def test_end(self) -> None:
         """An end that can't be recorded is recorded when it can, and then announced."""
         self.running().reply(RESULT)

@@ -51,6 +51,7 @@ class ConversationTestCase(NetworkTestCase):
     """A test with a conversation, whose packets are recorded when the test wants.
 
     :ivar origins: where the failure arose of each end that was told.
+    :ivar records_at_once: whether packets are recorded without being asked for.
     """
 
     def setUp(self) -> None:
@@ -59,6 +60,7 @@ class ConversationTestCase(NetworkTestCase):
         self.told: list[list[bytes] | EndResult] = []
         self.origins: list[Origin | None] = []
         self.recordings: list[Deferred[None]] = []
+        self.records_at_once = True
         self.conversation = Conversation(self.network, JOB, self.record, self.ended)
 
     def ended(self, end: EndResult, origin: Origin | None) -> None:
@@ -68,6 +70,8 @@ class ConversationTestCase(NetworkTestCase):
     def record(self, packets: list[bytes]) -> Deferred[None]:
         self.told.append(packets)
         self.recordings.append(Deferred())
+        if self.records_at_once:
+            self.recordings[-1].callback(None)
         return self.recordings[-1]
 
     def recorded(self) -> None:
@@ -227,6 +231,41 @@ class FlowTests(ConversationTestCase):
     """harpd is read from as fast as packets are recorded."""
 
     BIG = Packet(b'"%s"' % (b"x" * (MAX_UNRECORDED // 2)))
+
+    def setUp(self) -> None:
+        """Let the test record."""
+        super().setUp()
+        self.records_at_once = False
+
+    def test_end_before_all_is_recorded(self) -> None:
+        """The end is told when every packet before it is on disk, however long that takes."""
+        harpd = self.streaming()
+        harpd.reply(Packet(b"1"))
+        harpd.reply(Packet(b"2"), RESULT)
+        self.network.advance(JOB.max_exec_time)  # harpd was in time
+        self.recorded()
+        self.assertEqual(self.told, [[b"1"], [b"2"]])
+        self.recorded()
+        self.assertEqual(self.told[2:], [RESULT])
+
+    def test_end_of_what_is_not_recorded(self) -> None:
+        """A result is not told of a job one of whose packets could not be recorded."""
+        harpd = self.streaming()
+        harpd.reply(Packet(b"1"))
+        harpd.reply(Packet(b"2"), RESULT)
+        self.recordings.pop(0).errback(StoreError("disk full"))
+        self.recorded()
+        self.connections.close()
+        harpd.flush()
+        self.assert_ended(Origin.DISPATCHER, "os_error")
+
+    def test_stopped_before_all_is_recorded(self) -> None:
+        """Where the job was cancelled meanwhile the end is not told."""
+        harpd = self.streaming()
+        harpd.reply(Packet(b"1"), RESULT)
+        self.conversation.stop()
+        self.recorded()
+        self.assertEqual(self.told, [[b"1"]])
 
     def test_pause_and_resume(self) -> None:
         """Above the limit harpd is not read from; when enough is recorded it is again."""

@@ -423,9 +423,6 @@ class World:
         name = self.random.choice(list(self.harpds))
         if self.hosts.known.pop(name, None) is None:
             self.hosts.known[name] = self.harpds[name].host
-        if self.node is not None:
-            known = self.hosts.known
-            self.node.connections.retain(lambda host: known.get(host.name) == host)
 
     def _trust_anew(self) -> None:
         if self.node is not None:
