@@ -73,7 +73,9 @@ class Conversation:
             report_lock=True,
         )
         attempt = connections.ask(host, request, self)
-        if not self._over:
+        if self._over:
+            attempt.cancel()
+        else:
             self._attempt = attempt
 
     def stop(self) -> None:

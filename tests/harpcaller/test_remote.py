@@ -8,24 +8,28 @@ import json
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import trustme
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectBindError, ConnectionRefusedError
 from twisted.internet.interfaces import (
     IAddress,
     IHostnameResolver,
     IHostResolution,
+    IProtocol,
+    IProtocolFactory,
     IResolutionReceiver,
+    IStreamClientEndpoint,
 )
+from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from harp.errors import Origin
-from harp.session import OutgoingCall
-from harp.wire.harpd import Ack, Packet, Procedures, Waiting
+from harp.session import IncomingCall, OutgoingCall
+from harp.wire.harpd import Ack, Packet, Procedures, Reply, Waiting
 from harp.wire.lines import ENVELOPE_ROOM, MAX_REPLY
 from harp.wire.results import EndKind, EndResult
 from harpcaller.harpd_connection import CLOSE_DEADLINE
@@ -596,6 +600,72 @@ class StopTests(ConversationTestCase):
         self.assertTrue(harpd.lost)
         self.assertEqual(self.told, [RESULT])
         self.assert_nothing_left()
+
+
+class AtOnceTests(ConversationTestCase):
+    """When all happens before `Conversation.start` has returned."""
+
+    def instant(self, *replies: Reply) -> StringTransport:
+        """Have every connection come about at once, and every request answered at once."""
+        session = IncomingCall()
+        said = b"".join(map(session.send, replies))
+        transport = Instant(lambda: connection.dataReceived(said))
+        connection: Any = None
+
+        @implementer(IStreamClientEndpoint)
+        class Endpoint:
+            def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+                nonlocal connection
+                connection = protocolFactory.buildProtocol(
+                    IPv4Address("TCP", HOST.address, HOST.port)
+                )
+                connection.makeConnection(transport)
+                connection.handshakeCompleted()
+                return succeed(connection)
+
+        self.connections.use(lambda host: Endpoint())
+        return transport
+
+    def test_result(self) -> None:
+        """The job ends, and its connection is kept."""
+        transport = self.instant(Ack(True), Packet(b"1"), RESULT)
+        self.start()
+        self.assertEqual(self.told, [[b"1"], RESULT])
+        self.assertFalse(transport.disconnecting)
+        self.assertIsNotNone(self.connections.take(HOST))
+        self.assert_nothing_left()
+
+    def test_packets_are_not_recorded(self) -> None:
+        """A job whose packets can't be recorded ends once, with what came behind or without."""
+        for last in ((), (RESULT,)):
+            self.setUp()
+            self.conversation = Conversation(
+                self.network, JOB, lambda packets: fail(StoreError("disk full")), self.ended
+            )
+            transport = self.instant(Ack(True), Packet(b"1"), *last)
+            self.start()
+            (end,) = self.told
+            assert isinstance(end, EndResult)
+            self.assertEqual(json.loads(end.value)["type"], "os_error")
+            self.assertEqual(transport.disconnecting, not last)
+
+
+class Instant(StringTransport):
+    """A transport on which there is an answer as soon as anything is written."""
+
+    def __init__(self, answer: Callable[[], None]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._answer = answer
+
+    def write(self, data: bytes) -> None:
+        super().write(data)  # type: ignore[no-untyped-call]
+        self._answer()
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Do nothing."""
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        """Do nothing."""
 
 
 class DescribeTests(NetworkTestCase):
