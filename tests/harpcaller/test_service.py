@@ -190,7 +190,7 @@ class ServiceTests(ServiceTestCase):
         waiting = await self.in_store(lambda store: Deferred.fromCoroutine(submit(store)))
         self.deployment.close_hosts(self)
         made = self.started()
-        await self.ask(b"nonsense")
+        await self.until((self.deployment.folder / "gate.asked").exists)
         await made.stopService()
         job = await self.in_store(lambda store: store.job(waiting))
         self.assertEqual((job.state, job.end), (JobState.WAITING, None))
