@@ -252,6 +252,33 @@ class ReloadTests(JoinedTestCase):
         client.transport.abortConnection()  # type: ignore[union-attr]
         await eventually(lambda: not alive(old), "the end of the old zygote")
 
+    async def test_left_behind_while_retired(self) -> None:
+        """What was told to end with a call is killed when its time is up, as in any zygote."""
+        daemon = await self.start("""
+            @streaming_procedure
+            def stream():
+                ready, told = os.pipe()
+                ignoring = os.fork()
+                if ignoring == 0:
+                    os.setsid()
+                    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                    os.write(told, b"x")
+                    while True:
+                        signal.pause()
+                os.read(ready, 1)
+                signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+                yield ignoring
+                while True:
+                    signal.pause()
+        """)
+        client = await self.connect(request("stream"))
+        await eventually(lambda: client.received.count(b"\n") == 2, "the packet")
+        pid = json.loads(client.received.splitlines()[1])["stream"]
+        self.change()
+        await self.reload(daemon)
+        client.transport.abortConnection()  # type: ignore[union-attr]
+        await eventually(lambda: not alive(pid), "its end")
+
     async def test_procedures_with_mistakes(self) -> None:
         """Procedures that can't be loaded change nothing, users neither."""
         daemon = await self.first()
@@ -321,9 +348,9 @@ class ReloadTests(JoinedTestCase):
         daemon = await self.first()
         self.change(2)
         daemon.reload()
-        self.change(3)
+        self.change(3, authenticator=PasswordTable({}, {"panel": "third"}))
         await self.reload(daemon)
-        self.assertEqual(await self.answer(request()), ACK + b'{"result":3}\n')
+        self.assertEqual(await self.answer(request(password="third")), ACK + b'{"result":3}\n')
 
     async def test_stopped_meanwhile(self) -> None:
         """A daemon that is stopped while it reads leaves nothing either."""

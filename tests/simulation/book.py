@@ -280,5 +280,3 @@ class Book:
                 if key in seen and row.submitted - seen[key] < dedup.within - 1e-6:
                     raise Violation(f"{row.id} was submitted in spite of its dedup")
                 seen[key] = row.submitted
-
-
