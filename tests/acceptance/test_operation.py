@@ -176,7 +176,7 @@ class ReloadTests(OperationTestCase):
                 | {"hosts_file": str(hosts)}
             )
             self.reload(self.deployment.harpcaller, b"is in force")
-            self.assertEqual(failure(self.rpc.host("new").stay()), "timeout")
+            self.assertEqual(failure(self.rpc.host("new").sleep(PATIENCE)), "timeout")
 
             self.write_hosts(hosts, HOST)
             self.assertTrue(self.rpc.reload()["reloaded"])
