@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import ensureDeferred, maybeDeferred
+from twisted.internet.error import ConnectionDone
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from harp.settings import ConfigError
@@ -53,6 +54,15 @@ class JoinedTests(JoinedTestCase):
         client.transport.write(request(arguments=[2]))
         await client.ended
         self.assertTrue(client.received.endswith(ACK + b'{"result":"xx"}\n'))
+
+    async def test_kept_connection_at_the_end(self) -> None:
+        """A daemon that stops ends a kept connection in good order: no request is being read."""
+        service = await self.start(GOOD)
+        client = await self.connect(request(keepalive=True))
+        await eventually(lambda: client.received.endswith(b'{"result":[]}\n'), "the result")
+        await maybeDeferred(service.stopService)
+        await client.ended
+        self.assertIsInstance(client.reason.value, ConnectionDone)
 
     async def test_describe(self) -> None:
         """What the procedures file tells is told, over the kept connection too."""
