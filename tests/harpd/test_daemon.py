@@ -417,7 +417,13 @@ class LockTests(JoinedTestCase):
             await client.ended
             self.assertEqual(client.received, ACK + b'{"result":null}\n')
         locks = self.daemon._factory._parts.locks
-        await eventually(lambda: not locks.is_taken("door"), "the end of the last process")
+        self.assertFalse(locks.is_taken("door"))
+
+    async def test_one_after_the_other(self) -> None:
+        """A caller that waits for the end of its call never meets its own lock."""
+        await self.start("@procedure(lock='door', lock_wait=0)\ndef plain(): return 1")
+        for _ in range(20):
+            self.assertEqual(await self.answer(request()), ACK + b'{"result":1}\n')
 
     async def test_zygote_dies(self) -> None:
         """A lock is free when the processes of its call are gone, not when its end is known."""
