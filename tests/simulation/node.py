@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
+from random import Random
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import patch
@@ -66,6 +67,7 @@ class Node:
 
     :ivar is_ready: whether what was left from the life before is in order.
     :ivar is_stopping: whether it was told to stop.
+    :ivar stopped_at: when it was, in unix seconds.
     :ivar is_gone: whether it has ended by itself, because it could not start or has stopped.
     """
 
@@ -79,6 +81,8 @@ class Node:
         capacity: Capacity,
     ) -> None:
         self.is_ready = self.is_stopping = self.is_gone = False
+        self.stopped_at: float | None = None
+        self._now = now
         self.store = PatientStore(disk, capacity)
         announcements = Announcements()
         self._network = network
@@ -110,11 +114,12 @@ class Node:
         starting: Deferred[None] = Deferred.fromCoroutine(self.dispatcher.recover())
         starting.addCallbacks(self._started, lambda failure: self._gone())
 
-    def stop(self, grace: float) -> None:
+    def stop(self, grace: float, random: Random) -> None:
         """End in good order."""
         self.is_stopping = True
+        self.stopped_at = self._now()
         stopping: Deferred[None] = Deferred.fromCoroutine(self.dispatcher.stop(grace))
-        stopping.addCallback(lambda _: self._stopped())
+        stopping.addCallback(lambda _: self._stopped(random))
 
     def _started(self, _: None) -> None:
         self.is_ready = True
@@ -122,8 +127,8 @@ class Node:
         for deferred in waiting:
             deferred.callback(None)
 
-    def _stopped(self) -> None:
-        self.store.shut()
+    def _stopped(self, random: Random) -> None:
+        self.store.shut(random)
         self._gone()
 
     def _gone(self) -> None:

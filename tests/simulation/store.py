@@ -6,9 +6,9 @@ A process that is killed loses what it has not committed, and the answers that h
 from __future__ import annotations
 
 import sqlite3
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cache
+from random import Random
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, NullPool, create_engine
@@ -58,6 +58,11 @@ def blank_disk() -> Disk:
     return disk
 
 
+class _Outcome(NamedTuple):
+    answers: Sequence[Deferred[Any]]
+    outcomes: Sequence[object]
+
+
 class PatientWriter(Writer):
     """Writes when it is told to, instead of in a thread."""
 
@@ -75,7 +80,11 @@ class PatientWriter(Writer):
 
 
 class PatientStore(JobStore):
-    """A store for one life of the dispatcher: the methods are the real ones, the threads are not."""
+    """A store for one life of the dispatcher: the methods are the real ones, the threads are not.
+
+    Between what a thread does and what the reactor hears of it others may do and tell something, as
+    with threads.
+    """
 
     _writer: PatientWriter
 
@@ -86,8 +95,9 @@ class PatientStore(JobStore):
         self._writer = PatientWriter()
         self._is_open = True
         self._asked: list[tuple[Deferred[Any], Callable[[], Any]]] = []
-        # Both kinds of threads answer through the one queue of the reactor.
-        self._answers: deque[tuple[Sequence[Deferred[Any]], Sequence[object]]] = deque()
+        # What the threads have done and not told: the writer at most one thing, each reader one.
+        self._committed: _Outcome | None = None
+        self._found: list[_Outcome] = []
 
     @property
     def waiting(self) -> int:
@@ -95,47 +105,59 @@ class PatientStore(JobStore):
         return self._writer.waiting
 
     @property
-    def is_written(self) -> bool:
-        """Whether no change waits for its commit."""
-        return not self._writer.waiting
+    def is_idle(self) -> bool:
+        """Whether nothing is asked for and everything is answered."""
+        return not (self.waiting or self._committed or self._asked or self._found)
+
+    @property
+    def may_commit(self) -> bool:
+        """Whether the writer has something to do and has told of what it did before."""
+        return self._committed is None and self.waiting > 0
 
     def commit(self, count: int, disk_is_full: bool = False) -> None:
         """Commit the first changes that wait, as one group."""
-        group = self._writer.take(min(count, self._writer.waiting))
+        group = self._writer.take(min(count, self.waiting))
         if disk_is_full:
             outcomes: list[object] = [Failure(StoreError("disk is full")) for _ in group]
         else:
             outcomes = _commit(self._disk.writer, group)
-        self._answers.append(([write.answer for write in group], outcomes))
+        self._committed = _Outcome([write.answer for write in group], outcomes)
 
     @property
-    def reads(self) -> int:
-        """How many reads the threads are about to do."""
-        return min(READERS, len(self._asked))
+    def may_read(self) -> bool:
+        """Whether there is something to read, and a thread for it."""
+        return bool(self._asked) and len(self._found) < READERS
 
-    def read(self, index: int) -> None:
-        """Do one of the reads."""
-        answer, function = self._asked.pop(index)
+    def read(self) -> None:
+        """Do the oldest of the reads; any other may be answered before it."""
+        answer, function = self._asked.pop(0)
         try:
             outcome = function()
         except Exception:
             outcome = Failure()
-        self._answers.append(([answer], [outcome]))
+        self._found.append(_Outcome([answer], [outcome]))
 
-    def answer(self) -> bool:
-        """Give the reactor the oldest answer; tell whether there was one."""
-        if not self._answers:
+    def answer(self, random: Random) -> bool:
+        """Have one of the threads tell the reactor what it did; tell whether there was any."""
+        outcome = self._committed
+        if self._found and (outcome is None or random.random() < 0.5):
+            outcome = self._found.pop(int(random.random() * len(self._found)))
+        elif outcome is not None:
+            self._committed = None
+        else:
             return False
-        _fire(*self._answers.popleft())
+        _fire(*outcome)
         return True
 
-    def shut(self) -> None:
+    def shut(self, random: Random) -> None:
         """Take nothing more and finish what was asked for, as `close` does."""
         self._is_open = False
-        while self._writer.waiting or self._answers:
-            if self._writer.waiting:
-                self.commit(self._writer.waiting)
-            self.answer()
+        while not self.is_idle:
+            if self.may_commit:
+                self.commit(self.waiting)
+            if self.may_read:
+                self.read()
+            self.answer(random)
 
     def _read(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
         answer: Deferred[Any] = Deferred()
