@@ -174,6 +174,7 @@ class Deployment:
                 "module": "harpd.auth.passfile",
                 "file": str(self.folder / "passwords"),
             },
+            "shutdown_grace": 0.5,  # nobody waits for the calls of a demo or a test
         }
 
     def _harpcaller_config(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Which keys there are is said by the ``config`` module of each daemon; this one k
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,7 +61,8 @@ class Section:
         return f"{self._path}.{key}" if self._path else key
 
     def mistake(self, key: str, what: str) -> None:
-        """Note what is wrong with the value of a key."""
+        """Note what is wrong with a key, which then need not be asked for."""
+        self._asked.add(key)
         line = _line(self._nodes[key]) if key in self._nodes else self._line
         self._note(f"{self.name(key)}, line {line}: {what}")
 
@@ -202,11 +204,11 @@ def read(file: Path) -> Iterator[Section]:
     :raises ConfigError: if the file can't be read; after the body, if there was any mistake.
     """
     try:
-        node = yaml.compose(file.read_text("utf-8"), Loader=yaml.SafeLoader)
+        node = _compose(file.read_bytes())
     except OSError as error:
         raise ConfigError([f"{file}: can't be read: {error.strerror}"]) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{file}: is not YAML: {' '.join(str(error).split())}"]) from error
+    except _NotYamlError as error:
+        raise ConfigError([f"{file}: {error}"]) from None  # the cause shows the file's text
     if node is not None and not isinstance(node, yaml.MappingNode):
         raise ConfigError([f"{file}: must be a mapping of keys to values"])
     mistakes: list[str] = []
@@ -215,6 +217,43 @@ def read(file: Path) -> Iterator[Section]:
     root.report_unknown()
     if mistakes:
         raise ConfigError(mistakes)
+
+
+class _NotYamlError(Exception):
+    """Says where and why, without any text of the file, which may be a password."""
+
+
+def _compose(data: bytes) -> yaml.Node | None:
+    try:
+        text = data.decode()
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except UnicodeDecodeError as error:
+        raise _NotYamlError(f"{_position(data[: error.start])}: is not UTF-8") from None
+    except yaml.reader.ReaderError as error:
+        what = f"may not have the character #x{error.character:02x}"
+        raise _NotYamlError(f"{_position(text[: error.position].encode())}: {what}") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        what = _QUOTED.sub(_unless_text, " ".join(filter(None, (error.context, error.problem))))
+        raise _NotYamlError(f"{place}is not YAML: {what}") from None
+    except RecursionError:
+        raise _NotYamlError("is nested too deep") from None
+
+
+_QUOTED = re.compile("'[^']*'")
+
+
+def _unless_text(quoted: re.Match[str]) -> str:
+    """Return what the parser quoted, if it is punctuation or the name of a token."""
+    is_text = re.search(r"\w", quoted[0]) and not quoted[0].startswith(("'<", "'\\"))
+    return "'…'" if is_text else quoted[0]
+
+
+def _position(before: bytes) -> str:
+    """Return where in the file a place is, from all that comes before it."""
+    *lines, last = before.split(b"\n")
+    return f"line {len(lines) + 1}, column {len(last.decode()) + 1}"
 
 
 def _is_name(value: object) -> bool:

@@ -160,9 +160,9 @@ def _stream(parts: Parts, answer: Answer, job_id: str, detail: bool) -> PacketSt
 
 def _watch(parts: Parts, answer: Answer, job_id: str, watcher: Watcher) -> None:
     if not answer.is_over:
-        answer.waits = True
         parts.announcements.watch(job_id, watcher)
         answer.when_over(lambda: parts.announcements.unwatch(job_id, watcher))
+        answer.wait()
 
 
 class _EndWatcher:

@@ -96,7 +96,9 @@ def _listen(keys: settings.Section) -> tuple[str, ...]:
     descriptions = keys.texts("listen", [DEFAULT_LISTEN])
     if not descriptions:
         keys.mistake("listen", "must have at least one address")
-    for description in descriptions:
+    for number, description in enumerate(descriptions):
+        if description in descriptions[:number]:
+            keys.mistake("listen", f"{description!r} stands twice")
         try:
             listen.check(description)
         except ValueError as error:
@@ -151,9 +153,9 @@ def _hosts(keys: settings.Section, folder: Path) -> HostsSource | None:
     for key in script_keys:
         if key in keys:
             keys.mistake(key, "is of no use beside hosts_file: give one of them")
-            keys.text(key)
+    text = keys.text("hosts_file")
     try:
-        return HostsFile.read(folder / keys.text("hosts_file"))
+        return HostsFile.read(folder / text) if text else None
     except settings.ConfigError as error:
         keys.mistake("hosts_file", "; ".join(error.mistakes))
         return None

@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from harp import errors
 from harp.errors import ErrorType, RemoteProtocolError
-from harp.flow import register_producer, write_last
+from harp.flow import SLICE, register_producer, write_last
 from harp.wire import dispatcher as wire
 from harp.wire import results
 from harp.wire.lines import MAX_REQUEST, LineReader, LineTooLongError
@@ -50,7 +50,6 @@ class Answer:
         self.request = request
         self.caller = caller
         self.waits = False
-        """Whether the answer may be long in coming, so that a client that says no more has left."""
         self._connection: RequestConnection | None = connection
         self._cleanup: Callable[[], None] | None = None
 
@@ -58,6 +57,12 @@ class Answer:
     def is_over(self) -> bool:
         """Whether nothing more can be sent."""
         return self._connection is None
+
+    def wait(self) -> None:
+        """Learn that the answer may be long in coming: a client that says no more has then left."""
+        self.waits = True
+        if self._connection is not None:
+            self._connection.look_for_client()
 
     def when_over(self, cleanup: Callable[[], None]) -> None:
         """Have something done when nothing more can be sent."""
@@ -71,7 +76,9 @@ class Answer:
     def pace(self, producer: IPushProducer) -> None:
         """Have the client's pace pause and resume what is written."""
         if self._connection is not None:
-            register_producer(self._connection.transport, producer)
+            transport: Any = self._connection.transport
+            transport.unregisterProducer()
+            register_producer(transport, producer)
 
     def finish(self, reply: wire.Reply) -> None:
         """Send the last reply."""
@@ -115,6 +122,7 @@ class RequestConnection(Protocol):
         self._reader = LineReader(MAX_REQUEST)
         self._answer: Answer | None = None
         self._goes_on = True
+        self._has_ended = False
         self._deadline: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
@@ -156,12 +164,19 @@ class RequestConnection(Protocol):
     def readConnectionLost(self) -> None:
         """Close, unless a client that only ended its own direction is about to be answered."""
         self._goes_on = False
-        if self._answer is None or self._answer.waits or self._answer.is_over:
-            transport: Any = self.transport
-            transport.loseConnection()
+        self._has_ended = True
+        self.look_for_client()
 
     def writeConnectionLost(self) -> None:
         """Nothing to do: it was closed by us."""
+
+    def look_for_client(self) -> None:
+        """Close if the client has ended its direction and is not about to be answered."""
+        answer = self._answer
+        transport: Any = self.transport
+        if self._has_ended and (answer is None or (answer.waits and not answer.is_over)):
+            self._arm(CLOSE_DEADLINE)
+            transport.loseConnection()
 
     def write(self, replies: Sequence[wire.Reply]) -> None:
         """Send replies."""
@@ -178,12 +193,11 @@ class RequestConnection(Protocol):
         transport.abortConnection()
 
     def _after_answer(self) -> None:
-        transport: Any = self.transport
         self._answer = None
         if self._goes_on:
             self._arm(IDLE_LIMIT, self._hang_up)
         else:
-            transport.loseConnection()
+            self._close()
 
     def _refuse_line(self, type: ErrorType, message: str) -> None:
         """Send an error to a client that may still be sending.
@@ -200,14 +214,21 @@ class RequestConnection(Protocol):
 
     def _answer_last(self, reply: wire.Reply, deadline: float, close: Callable[[], None]) -> None:
         transport: Any = self.transport
+        line = wire.encode_reply(reply)
         transport.unregisterProducer()
-        write_last(transport, wire.encode_reply(reply), lambda: self._arm(deadline), close)
+        if self._goes_on and len(line) <= SLICE:  # longer ones wait for the client themselves
+            transport.registerProducer(_Requests(transport), True)
+        write_last(transport, line, lambda: self._arm(deadline), close)
 
     def _hang_up(self) -> None:
         """Close in good order, so that a client can tell that no request was lost."""
-        transport: Any = self.transport
         self._goes_on = False
         self._arm(LINGER)
+        self._close()
+
+    def _close(self) -> None:
+        transport: Any = self.transport
+        transport.unregisterProducer()  # one that is paused would keep the connection open
         transport.loseConnection()
 
     def _arm(self, delay: float, function: Callable[[], None] | None = None) -> None:
@@ -217,6 +238,23 @@ class RequestConnection(Protocol):
     def _disarm(self) -> None:
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
+
+
+@implementer(IPushProducer)
+class _Requests:
+    """What a client asks for is read no faster than it takes the answers, which else pile up."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    def pauseProducing(self) -> None:
+        self._transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        pass
 
 
 class ClientFactory(Factory):

@@ -92,7 +92,10 @@ def _tcp_endpoint(reactor: Any, host: Host) -> IStreamClientEndpoint:
 
 
 class Connections:
-    """All connections with harpds."""
+    """All connections with harpds.
+
+    One serves only a host that is equal to the one that it was made for, credentials included.
+    """
 
     def __init__(self, reactor: Any, endpoint: Endpoint) -> None:
         self.reactor = reactor
@@ -116,20 +119,16 @@ class Connections:
     def use(self, endpoint: Endpoint) -> None:
         """Reach hosts in another way from now on, and keep no connection made in the old one."""
         self._endpoint = endpoint
-        self._generation += 1
         self._old.clear()
         self.close()
 
-    def retain(self, is_current: Callable[[Host], bool]) -> None:
-        """Close the free connections with hosts that are not as they were."""
-        for host in [host for host in self._free if not is_current(host)]:
-            for connection, _ in list(self._free[host]):
+    def close(self) -> None:
+        """Keep no connection: neither those that are free nor those in use when they become so."""
+        self._generation += 1
+        for host, kept in list(self._free.items()):
+            for connection, _ in list(kept):
                 self._forget(host, connection)
                 connection.close()
-
-    def close(self) -> None:
-        """Keep no connection."""
-        self.retain(lambda host: False)
 
     # What an attempt needs.
 
@@ -234,8 +233,9 @@ class Attempt:
     def cancel(self) -> None:
         """End the request without a word; harpd then ends the call."""
         self._over = True
-        if self._connection is not None:
-            self._connection.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
         elif self._connecting is not None:
             self._connecting.cancel()
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 
 from harp import errors
 from harp.errors import Origin
@@ -26,8 +26,18 @@ from harpcaller.jobs import Capacity, Job, JobState
 from harpcaller.logs import logger
 from harpcaller.refusal import RefusedError
 from harpcaller.remote import Conversation
-from harpcaller.store import Cancellation, Ending, JobStore, Repeat, Submission
+from harpcaller.store import (
+    Cancellation,
+    Ending,
+    JobStore,
+    QueueCancellation,
+    Recovery,
+    Repeat,
+    Submission,
+)
 from harpcaller.submission import Limits, new_job
+
+T = TypeVar("T")
 
 RECORD_AGAIN = 1.0
 """Seconds until an end that could not be recorded is recorded again: a full disk gets emptied."""
@@ -69,7 +79,7 @@ class Dispatcher:
         self._is_stopping = False
         self._grace_is_over = False
         self._idle: Deferred[None] | None = None
-        self._recording: set[Deferred[None]] = set()
+        self._under_way: set[Deferred[Any]] = set()
 
     def submit(self, call: wire.Call, caller: str) -> Deferred[tuple[str, bool]]:
         """Record a job and start it if it need not wait.
@@ -80,10 +90,10 @@ class Dispatcher:
         :raises RefusedError: ``invalid_request``, if a name is no sound JSON or harpd would not
             take so long a request; ``shutdown``, if nothing new is begun any more.
         """
-        if self._is_stopping:
-            raise RefusedError(errors.SHUTDOWN, "the dispatcher is being stopped")
+        self._refuse_when_stopping()
         new = new_job(call, caller, self.limits)
-        return self._store.submit(new, self._now()).addCallback(self._submitted)
+        submission = self._store.submit(new, self._now())
+        return self._followed(submission.addCallback(self._submitted))
 
     def cancel(self, job_id: str) -> Deferred[bool | None]:
         """Cancel a job that waits or runs.
@@ -91,42 +101,37 @@ class Dispatcher:
         :return: fires with whether there was anything to cancel; None if there is no such job.
         """
         cancellation = self._store.cancel(job_id, self._now(), release=not self._is_stopping)
-        return cancellation.addCallback(self._cancelled)
+        return self._followed(cancellation.addCallback(self._cancelled))
 
     async def cancel_queue(self, name: bytes) -> int:
         """Cancel all jobs of a queue that wait or run now; later ones are left alone.
 
         :param name: canonical JSON.
         :return: how many there were.
+        :raises RefusedError: ``shutdown``, when the dispatcher is being stopped: what is cancelled
+            here lets others start.
         """
         queue = await self._store.queue(name)
         if queue is None:
             return 0
         count, portion = 0, PORTION
         while portion == PORTION:
-            cancelled = await self._store.cancel_waiting(name, queue.last_seq, PORTION, self._now())
-            portion = len(cancelled.jobs)
+            self._refuse_when_stopping()
+            cancellation = self._store.cancel_waiting(name, queue.last_seq, PORTION, self._now())
+            portion = await self._followed(cancellation.addCallback(self._queue_cancelled))
             count += portion
-            for job in cancelled.jobs:
-                self._is_over(job, [])
-            self._start_all(cancelled.released)
         for job_id in await self._store.running_jobs(name, queue.last_seq):
             count += bool(await self.cancel(job_id))
         return count
 
     async def recover(self) -> None:
         """Close what was running when the dispatcher was stopped, and let the others go on."""
-        recovery = await self._store.recover(self._now())
-        if recovery.closed:
-            self._log.warn(
-                "{count} jobs were running when the dispatcher stopped; they have no result",
-                count=len(recovery.closed),
-            )
-        self._start_all(recovery.released)
+        await self._followed(self._store.recover(self._now()).addCallback(self._recovered))
 
     async def set_capacity(self, capacity: Capacity) -> None:
         """Let so many run at once from now on; what runs beyond that is left alone."""
-        self._start_all(await self._store.set_capacity(capacity, self._now()))
+        released = self._store.set_capacity(capacity, self._now())
+        await self._followed(released.addCallback(self._start_all))
 
     def lock_of(self, job_id: str) -> str | None:
         """Return the lock that a running job waits for on its host, None if it does not."""
@@ -141,18 +146,35 @@ class Dispatcher:
         :param grace: for how long what runs may go on, in seconds.
         """
         self._is_stopping = True
-        if self._running:
+        if self._running or self._under_way:
             self._log.info("waiting for {count} running jobs", count=len(self._running))
             self._idle = Deferred()
-            timer = self._reactor.callLater(grace, self._idle.callback, None)
+            timer = self._reactor.callLater(grace, self._end_grace)
             await self._idle
             if timer.active():
                 timer.cancel()
         self._grace_is_over = True
+
+    def _end_grace(self) -> None:
+        self._grace_is_over = True
         for conversation in list(self._running.values()):
             conversation.fail(_STOPPED, Origin.DISPATCHER)
-        while self._recording:
-            await DeferredList(list(self._recording))
+
+    def _refuse_when_stopping(self) -> None:
+        if self._is_stopping:
+            raise RefusedError(errors.SHUTDOWN, "the dispatcher is being stopped")
+
+    def _followed(self, change: Deferred[T]) -> Deferred[T]:
+        """Have `stop` wait for a change of the store and for what follows from it."""
+        self._under_way.add(change)
+        return change.addBoth(self._done, change)
+
+    def _done(self, outcome: T, change: Deferred[T]) -> T:
+        self._under_way.discard(change)
+        if self._idle is not None and not (self._running or self._under_way):
+            idle, self._idle = self._idle, None
+            idle.callback(None)
+        return outcome
 
     def _submitted(self, submission: Submission) -> tuple[str, bool]:
         job = submission.job
@@ -189,13 +211,12 @@ class Dispatcher:
         conversation.start(host, self._connections)
 
     def _ended(self, job: Job, result: EndResult, origin: Origin | None) -> None:
-        self._leave(job.id)
+        self._running.pop(job.id, None)
         recording = Deferred.fromCoroutine(self._record_end(job, result, origin))
-        self._recording.add(recording)
         recording.addErrback(
             lambda failure: self._log.failure("the end of job {id}", failure, id=job.id)
         )
-        recording.addBoth(lambda _: self._recording.discard(recording))
+        self._followed(recording)
 
     def _cancelled(self, cancellation: Cancellation) -> bool | None:
         job = cancellation.job
@@ -203,17 +224,26 @@ class Dispatcher:
             return None
         if cancellation.before is JobState.ENDED:
             return False
-        conversation = self._leave(job.id)
+        conversation = self._running.pop(job.id, None)
         if conversation is not None:
             conversation.stop()
-        self._is_over(job, cancellation.released)
+        self._is_over(job)
+        self._start_all(cancellation.released)
         return True
 
-    def _leave(self, job_id: str) -> Conversation | None:
-        conversation = self._running.pop(job_id, None)
-        if not self._running and self._idle is not None and not self._idle.called:
-            self._idle.callback(None)
-        return conversation
+    def _queue_cancelled(self, cancellation: QueueCancellation) -> int:
+        for job in cancellation.jobs:
+            self._is_over(job)
+        self._start_all(cancellation.released)
+        return len(cancellation.jobs)
+
+    def _recovered(self, recovery: Recovery) -> None:
+        if recovery.closed:
+            self._log.warn(
+                "{count} jobs were running when the dispatcher stopped; they have no result",
+                count=len(recovery.closed),
+            )
+        self._start_all(recovery.released)
 
     async def _record_end(self, job: Job, result: EndResult, origin: Origin | None) -> None:
         ending: Ending | None = None
@@ -231,13 +261,13 @@ class Dispatcher:
                 self._reactor.callLater(RECORD_AGAIN, again.callback, None)
                 await again
         if ending.job is not None:  # else it was cancelled meanwhile
-            self._is_over(ending.job, ending.released)
+            self._is_over(ending.job)
+            self._start_all(ending.released)
 
-    def _is_over(self, job: Job, released: list[Job]) -> None:
+    def _is_over(self, job: Job) -> None:
         assert job.end is not None
         self._log.info("job {id} ended: {how}", id=job.id, how=_told(job.end))
         self._announcements.ended(job)
-        self._start_all(released)
 
 
 def _told(end: EndResult) -> str:

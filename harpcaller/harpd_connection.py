@@ -19,6 +19,7 @@ from zope.interface import implementer
 from harp.errors import RemoteProtocolError
 from harp.session import OutgoingCall
 from harp.wire import harpd
+from harp.wire.results import EndResult
 
 CLOSE_DEADLINE = 10.0
 """Seconds for harpd to end TLS, after which the connection is cut."""
@@ -47,7 +48,7 @@ class HarpdConnection(Protocol):
     """The client's end.
 
     :param free: called when the last reply has come and the connection may carry another request.
-    :param gone: called when it is closed.
+    :param gone: called when it can carry no other request any more, perhaps twice.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class HarpdConnection(Protocol):
         self._session: OutgoingCall | None = None
         self._asker: Asker | None = None
         self._heard = False
+        self._accepted = False
         self._secured = False
         self._cut: IDelayedCall | None = None
         self.paused = False
@@ -70,12 +72,14 @@ class HarpdConnection(Protocol):
         """Send a request as soon as TLS stands; the connection must not be carrying another."""
         self._session = OutgoingCall(request)
         self._asker = asker
-        self._heard = False
+        self._heard = self._accepted = False
         if self._secured:
             self._send()
 
     def pause(self, paused: bool) -> None:
-        """Stop reading, or go on."""
+        """Stop reading, or go on; one that is being closed is read from to its end."""
+        if self._cut is not None:
+            return
         transport: Any = self.transport
         self.paused = paused
         if paused:
@@ -91,6 +95,7 @@ class HarpdConnection(Protocol):
             if self.paused:
                 self.pause(False)
             self._cut = self._reactor.callLater(CLOSE_DEADLINE, self._abort)
+            self._gone(self)  # until TLS has ended nobody must take it
             self.transport.loseConnection()
 
     def connectionMade(self) -> None:
@@ -113,17 +118,20 @@ class HarpdConnection(Protocol):
             return
         self._heard = True
         replies: list[harpd.Reply] = []
-        fault: RemoteProtocolError | None = None
         try:
             replies.extend(session.receive(data))
         except RemoteProtocolError as error:
-            fault = error
-        if fault is not None or session.ended:
+            self.close()
+            if replies:
+                asker.received(replies)
+            asker.misled(error)  # a variable would hold this frame, which would hold it
+            return
+        if any(not isinstance(reply, EndResult) for reply in replies):
+            self._accepted = True
+        if session.ended:
             self._let_go(session)
         if replies:
             asker.received(replies)
-        if fault is not None:
-            asker.misled(fault)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell who waits for replies."""
@@ -142,7 +150,10 @@ class HarpdConnection(Protocol):
 
     def _let_go(self, session: OutgoingCall) -> None:
         self._asker = self._session = None
-        if session.may_go_on and not self.paused:
+        # After what it refused harpd closes, or may do so.
+        if session.may_go_on and self._accepted:
+            if self.paused:
+                self.pause(False)
             self._free(self)
         else:
             self.close()

@@ -1,81 +1,21 @@
-"""What stands under ``listen`` in the configuration, made into Twisted server endpoints and ports.
+"""What stands under ``listen`` in the configuration, made into Twisted's server endpoints.
 
-Which addresses there are is said by the configuration; who listens on them by the service.
+Which addresses there are is said by the configuration; `harpcaller.ports` opens them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from OpenSSL import SSL
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
-from twisted.internet.interfaces import (
-    IListeningPort,
-    IProtocolFactory,
-    IStreamServerEndpoint,
-    IStreamServerEndpointStringParser,
-)
+from twisted.internet.interfaces import IStreamServerEndpoint, IStreamServerEndpointStringParser
+from twisted.internet.protocol import Factory
+from twisted.internet.ssl import CertificateOptions
 from twisted.plugin import getPlugins
 
 from harp.settings import MAX_PORT
-
-
-class Ports:
-    """The ports that are open, by their descriptions.
-
-    :param factory: makes the protocols of all of them.
-    """
-
-    def __init__(self, reactor: Any, factory: IProtocolFactory) -> None:
-        self._reactor = reactor
-        self._factory = factory
-        self._open: dict[str, IListeningPort] = {}
-
-    async def _listen(self, description: str) -> IListeningPort:
-        return await endpoint(self._reactor, description).listen(self._factory)
-
-    def open(self, descriptions: Iterable[str]) -> Deferred[None]:
-        """Open the first ports.
-
-        :raises CannotListenError: (errback) if one can't be bound.
-        """
-        return Deferred.fromCoroutine(self._open_all(descriptions))
-
-    async def change(self, descriptions: Sequence[str]) -> list[str]:
-        """Open what is new, then close what is not wanted any more; what stays is not touched.
-
-        :return: why that can't be done; then nothing has changed.
-        """
-        new: dict[str, IListeningPort] = {}
-        for description in descriptions:
-            if description in self._open:
-                continue
-            try:
-                new[description] = await self._listen(description)
-            except Exception as error:  # plug-ins raise what they like
-                await _close(new.values())
-                return [f"listen: {description}: {error}"]
-        old = [self._open.pop(each) for each in list(self._open) if each not in descriptions]
-        self._open |= new
-        await _close(old)
-        return []
-
-    async def close(self) -> None:
-        """Close all."""
-        ports, self._open = self._open, {}
-        await _close(ports.values())
-
-    async def _open_all(self, descriptions: Iterable[str]) -> None:
-        for description in descriptions:
-            self._open[description] = await self._listen(description)
-
-
-async def _close(ports: Iterable[IListeningPort]) -> None:
-    for port in ports:
-        await maybeDeferred(port.stopListening)
-
 
 _SHORT = re.compile(r"(?P<host>[^\s:=/\\\[\]]+|\[(?P<v6>[0-9A-Fa-f:.]+)\]):(?P<port>[0-9]+)")
 _WITH_PORT = re.compile(r"(?:tcp|tcp6|ssl):(?:port=)?(?P<port>[0-9]+)(?::|$)")
@@ -105,16 +45,58 @@ def endpoint(reactor: object, description: str) -> IStreamServerEndpoint:
     return found
 
 
+class TlsAddress(NamedTuple):
+    """What an ``ssl:`` string says, with the certificate that is in its files now."""
+
+    port: int
+    certificate: CertificateOptions
+    backlog: int
+    interface: str
+
+
+def tls_address(description: str) -> TlsAddress | None:
+    """Return what an ``ssl:`` string says, None if the description is not one.
+
+    :raises ValueError: if it can't be understood, or its certificate can't be used.
+    """
+    if _kind(description) != "ssl":
+        return None
+    asked = _Asked()
+    endpoint(asked, description).listen(Factory())
+    try:
+        asked.address.certificate.getContext()
+    except SSL.Error as error:
+        why = "; ".join(text for *_, text in error.args[0])
+        raise ValueError(f"{description!r} can't be used ({why})") from error
+    return asked.address
+
+
+class _Asked:
+    """Has of a reactor what an ``ssl:`` endpoint calls, and keeps what it is called with."""
+
+    address: TlsAddress
+
+    def listenSSL(
+        self, port: int, factory: object, contextFactory: Any, backlog: int, interface: str
+    ) -> None:
+        self.address = TlsAddress(port, contextFactory, backlog, interface)
+
+
 def check(description: str) -> None:
     """Check a description as far as that goes without touching the machine.
 
     :raises ValueError: if ``endpoint`` would not understand it.
     """
-    kind = _translate(description).partition(":")[0]
+    kind = _kind(description)
     if kind in _TRIED:
-        endpoint(None, description)
+        if tls_address(description) is None:
+            endpoint(None, description)
     elif kind not in _kinds():
         raise ValueError(f"{description!r} can't be understood: {_HOW}")
+
+
+def _kind(description: str) -> str:
+    return _translate(description).partition(":")[0]
 
 
 def _translate(description: str) -> str:

@@ -16,7 +16,7 @@ from harpcaller import config, logs
 from harpcaller.connections import Connections, endpoint_by
 from harpcaller.dispatcher import Dispatcher
 from harpcaller.hosts import HostsRegistry
-from harpcaller.listen import Ports
+from harpcaller.ports import Ports
 from harpcaller.retention import Retention
 
 
@@ -49,12 +49,18 @@ class Reloading(Service):
         self._dispatcher = dispatcher
         self._retention = retention
         self._turn = DeferredLock()
-        self._before: Any = signal.SIG_DFL
+        self._is_due = False
+
+    def privilegedStartService(self) -> None:
+        """Note a SIGHUP from now on, which else would end the daemon."""
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        signal.signal(signal.SIGHUP, self._hung_up)
 
     def startService(self) -> None:
-        """Obey SIGHUP from now on."""
+        """Reload from now on, first of all if SIGHUP has come already."""
         super().startService()  # type: ignore[no-untyped-call]
-        self._before = signal.signal(signal.SIGHUP, self._hung_up)
+        if self._is_due:
+            self.reload()
 
     def stopService(self) -> Deferred[None]:
         """Ignore SIGHUP from now on; fires when a reload that is going on has ended."""
@@ -70,7 +76,13 @@ class Reloading(Service):
         return self._turn.run(lambda: Deferred.fromCoroutine(self._reload()))
 
     def _hung_up(self, number: int, frame: FrameType | None) -> None:
-        self._reactor.callFromThread(self.reload)
+        self._reactor.callFromThread(self._asked)
+
+    def _asked(self) -> None:
+        if self.running:
+            self.reload()
+        else:
+            self._is_due = True
 
     async def _reload(self) -> list[str]:
         if not self.running:

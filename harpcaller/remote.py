@@ -147,6 +147,7 @@ class Conversation:
         for timer in (self._quiet, self._whole):
             if timer.active():
                 timer.cancel()
+        del self._quiet, self._whole  # one that went off holds us: a circle
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             attempt.cancel()

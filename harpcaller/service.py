@@ -24,7 +24,7 @@ from harpcaller.connection import ClientFactory
 from harpcaller.connections import Connections, endpoint_by
 from harpcaller.dispatcher import Dispatcher
 from harpcaller.hosts import HostsRegistry
-from harpcaller.listen import Ports
+from harpcaller.ports import Ports
 from harpcaller.reload import Reloading
 from harpcaller.retention import Retention
 from harpcaller.store import JobStore
@@ -97,6 +97,7 @@ class DispatcherService(Service):
             self._dispatcher,
             self._retention,
         )
+        self._started: Deferred[None] = Deferred()
         self._is_ready = False
         self._waiting: list[Deferred[None]] = []
 
@@ -110,6 +111,7 @@ class DispatcherService(Service):
         for outcome in bound:
             if isinstance(outcome, Failure):
                 outcome.raiseException()
+        self._reloading.privilegedStartService()
 
     def startService(self) -> None:
         """Open the store, take the hosts, put the last run's jobs in order; then answer."""
@@ -120,7 +122,8 @@ class DispatcherService(Service):
                 "neither ca_file nor known_certs_file is given: whoever answers at a host's address"
                 " gets its password and runs its jobs"
             )
-        Deferred.fromCoroutine(self._start()).addErrback(self._give_up)
+        starting = Deferred.fromCoroutine(self._start()).addErrback(self._give_up)
+        starting.chainDeferred(self._started)
 
     def stopService(self) -> Deferred[None]:
         """Take no more calls, give what runs its time, end it, close the store."""
@@ -144,8 +147,10 @@ class DispatcherService(Service):
             deferred.callback(None)
 
     async def _stop(self) -> None:
-        if self._reloading.running:
-            await self._reloading.stopService()
+        if not self._is_ready and self._hosts.running:
+            await maybeDeferred(self._hosts.stopService)  # or their script would take its time
+        await self._started
+        await self._reloading.stopService()
         # Those who wait for a result, or ask for one, are served until there is no more to come.
         await self._dispatcher.stop(self._reloading.config.shutdown_grace)
         await self._ports.close()

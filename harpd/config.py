@@ -18,7 +18,7 @@ from harp import settings
 from harp.settings import Section
 from harp.wire.harpd import DEFAULT_PORT
 from harpd.auth import Authenticator
-from harpd.zygote_process import KILL_GRACE
+from harpd.zygote_command import KILL_GRACE
 
 T = TypeVar("T")
 

@@ -27,8 +27,11 @@ from harpd.auth import Login
 from harpd.call import CallProcess
 from harpd.deadline import Deadline
 from harpd.locks import Locks
+from harpd.offers import Offer, ProceduresError
 from harpd.spawner import Spawner
-from harpd.zygote_process import Offer, PlannedCall, ProceduresError
+from harpd.zygote_process import PlannedCall
+
+_log = Logger("harpd.call")  # of no class: what is logged would hold the conversation
 
 _CLOSING = frozenset({errors.INVALID_REQUEST, errors.SHUTDOWN})
 
@@ -65,8 +68,6 @@ class Connection(Interface):
 class Conversation:
     """One request and its replies."""
 
-    _log = Logger("harpd.call")
-
     def __init__(self, parts: Parts, connection: Connection) -> None:
         self.is_requested = False
         self._parts = parts
@@ -101,7 +102,7 @@ class Conversation:
     ) -> None:
         auth = request.auth
         if not await self._parts.login.check(auth.user, auth.password):
-            self._log.warn(
+            _log.warn(
                 "login of {user} from {client} refused", user=shown(auth.user), client=self._client
             )
             self.refuse(errors.AUTH_ERROR, "unknown user or wrong password")
@@ -131,7 +132,7 @@ class Conversation:
 
     def _call(self, request: harpd.CallRequest, offer: Offer) -> None:
         self._planned = self._parts.spawner.plan()
-        self._log.info(
+        _log.info(
             "call {number} of {procedure} by {user} from {client}",
             number=self._planned.number,
             procedure=shown(request.procedure),
@@ -222,7 +223,7 @@ class Conversation:
             self._session.state = CallState.ENDED
             if self._process is not None:
                 assert self._planned is not None
-                self._log.info("call {number}: its client has left", number=self._planned.number)
+                _log.info("call {number}: its client has left", number=self._planned.number)
                 self._planned.kill()
         self._let_go()
 
@@ -230,7 +231,7 @@ class Conversation:
         """End it with an error, and the process if there is one."""
         if self._has_ended:
             return
-        self._log.info(
+        _log.info(
             "{client}, call {number}: {type}: {message}",
             client=self._client,
             number="not started" if self._planned is None else self._planned.number,
@@ -256,7 +257,7 @@ class Conversation:
         elif failure.check(OSError):
             self.refuse(errors.SYSTEM_ERROR, failure.getErrorMessage())
         else:
-            self._log.failure("a request of {client}", failure, client=self._client)
+            _log.failure("a request of {client}", failure, client=self._client)
             self.refuse(errors.SYSTEM_ERROR, "harpd failed, see its log")
 
     # What goes out, and what is let go.

@@ -20,10 +20,11 @@ from harp.settings import ConfigError
 from harpd.auth import Login
 from harpd.config import Config
 from harpd.conversation import Parts
+from harpd.offers import ProceduresError
 from harpd.protocol import HarpdFactory
 from harpd.spawner import Spawner
 from harpd.zygote import Settings
-from harpd.zygote_process import ProceduresError, zygote_settings
+from harpd.zygote_command import zygote_settings
 
 
 @implementer(IOpenSSLServerConnectionCreator)

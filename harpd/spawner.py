@@ -10,8 +10,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from harpd.deadline import Deadline
+from harpd.offers import Catalogue, ProceduresError
 from harpd.zygote import Settings
-from harpd.zygote_process import Catalogue, PlannedCall, ProceduresError, ZygoteProcess
+from harpd.zygote_process import PlannedCall, ZygoteProcess
 
 FIRST_DELAY, LAST_DELAY = 1.0, 60.0
 """Seconds until a zygote that died is replaced; doubled as long as the new one can't load."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,46 +20,13 @@ from twisted.python.failure import Failure
 
 from harp import errors
 from harp.wire import results
-from harp.wire.lines import MAX_REPLY
 from harpd.call import Caller, CallProcess, OneProtocol
 from harpd.control import ControlChannel
 from harpd.guard import KILL_ZYGOTE
+from harpd.offers import Catalogue, Offer, ProceduresError
 from harpd.output import OutputPipe, PrintedText
 from harpd.zygote import Settings
-
-KILL_GRACE = 5.0
-"""Seconds between TERM and KILL, for a procedure to put things in order."""
-
-
-class ProceduresError(Exception):
-    """The procedures file can't be loaded.
-
-    :param mistakes: one sentence each.
-    """
-
-    def __init__(self, mistakes: list[str]) -> None:
-        super().__init__("; ".join(mistakes))
-        self.mistakes = mistakes
-
-
-@dataclass(frozen=True)
-class Offer:
-    """A procedure that this daemon offers.
-
-    :param timeout: its own time limit in seconds, None for none.
-    :param lock: the lock that a call needs, if any.
-    :param lock_wait: the longest wait for it in seconds, None for no limit.
-    :param description: JSON, the answer to ``describe``.
-    """
-
-    streaming: bool
-    timeout: float | None = None
-    lock: str | None = None
-    lock_wait: float | None = None
-    description: bytes = field(default=b"{}", compare=False)
-
-
-Catalogue = Mapping[str, Offer]
+from harpd.zygote_command import zygote_command
 
 
 @dataclass
@@ -296,25 +262,3 @@ class PlannedCall:
 
 
 _ZYGOTE_DIED = results.error(errors.KILLED, "the zygote that ran the call died")
-
-CONTROL_DESCRIPTOR = 3
-
-
-def zygote_settings(
-    procedures: str,
-    path: list[str],
-    kill_grace: float = KILL_GRACE,
-    defaults: Mapping[str, Any] | None = None,
-) -> Settings:
-    """Return the settings of a zygote for this procedures file.
-
-    :param path: folders with modules that the procedures import.
-    :param kill_grace: seconds between TERM and KILL.
-    :param defaults: for all procedures, by the names of their options.
-    """
-    return Settings(CONTROL_DESCRIPTOR, procedures, path, MAX_REPLY, kill_grace, defaults or {})
-
-
-def zygote_command(settings: Settings) -> list[str]:
-    """Return the command that runs a zygote; -P keeps the working directory out of its modules."""
-    return [sys.executable, "-P", "-m", "harpd.zygote", json.dumps(asdict(settings))]

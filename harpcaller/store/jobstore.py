@@ -1,27 +1,19 @@
-"""The job store as the dispatcher sees it: methods that return Deferreds, and no SQL.
-
-Changes go through the one thread that writes, reads through threads of their own.
-"""
+"""The job store as the dispatcher sees it: methods that return Deferreds, and no SQL."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from threading import Thread
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Sequence
 
-from sqlalchemy import Connection
-from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
-from twisted.internet.threads import deferToThreadPool
-from twisted.python.threadpool import ThreadPool
 
 from harp.errors import Origin
 from harp.wire.results import EndResult
 from harpcaller.jobs import Capacity, Job, NewJob
 from harpcaller.store import changes, listing, queue_lists, reads
+from harpcaller.store.access import Access
 from harpcaller.store.cursors import Page
-from harpcaller.store.database import Database, StoreError, translated_errors
+from harpcaller.store.database import Database
 from harpcaller.store.listing import JobFilter, JobSummary
 from harpcaller.store.outcomes import (
     Cancellation,
@@ -34,23 +26,9 @@ from harpcaller.store.pruning import Pruned, prune_jobs, prune_streams
 from harpcaller.store.queue_lists import QueueSummary
 from harpcaller.store.reads import Packet
 from harpcaller.store.repeats import KEY_LIFE, prune_keys
-from harpcaller.store.writer import Writer
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 PORTION = 200
 """The rows removed in one transaction: more would keep the other writes waiting (measured)."""
-
-
-class _ReaderThread(Thread):
-    # A process that ends without closing the store must not wait for threads that wait.
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs, daemon=True)
-
-
-class _ReaderPool(ThreadPool):
-    threadFactory = _ReaderThread
 
 
 class JobStore:
@@ -76,18 +54,11 @@ class JobStore:
         readers: int = 4,
         key_life: float = KEY_LIFE,
     ) -> None:
+        self._access = Access(Database(url), reactor, readers)
+        self._change = self._access.change
+        self._read = self._access.read
         self._key_life = key_life
         self._capacity = capacity
-        self._database = Database(url)
-        self._reactor = reactor
-        self._writer = Writer(reactor)
-        self._reader_count = readers
-        self._readers = self._database.readers(readers)
-        self._thread_count = readers
-        self._threads: ThreadPool
-        self._is_open = False
-        # Who closes the store while it opens waits for that.
-        self._lock = DeferredLock()
 
     def open(self) -> Deferred[None]:
         """Open the database, bring its schema up to date and start the threads.
@@ -96,11 +67,11 @@ class JobStore:
 
         :raises StoreError: through the Deferred, if that can't be done.
         """
-        return self._lock.run(self._open)
+        return self._access.open()
 
     def close(self) -> Deferred[None]:
         """Finish what was asked for so far, then stop the threads and close the database."""
-        return self._lock.run(self._close)
+        return self._access.close()
 
     def submit(self, new: NewJob, now: float) -> Deferred[Submission]:
         """Record a new job, unless its idempotency key or its dedup finds that of an earlier call.
@@ -124,13 +95,11 @@ class JobStore:
         :param first: the number of the first packet; the others follow it.
         :raises StoreError: through the Deferred, also if a packet of such a number is there.
         """
-        if not self._is_open:
-            return fail(_not_open())
         rows = [
             {"job_id": job_id, "number": number, "data": data, "recorded": now}
             for number, data in enumerate(packets, first)
         ]
-        return self._writer.insert(changes.INSERT_PACKET, rows)
+        return self._access.insert(changes.INSERT_PACKET, rows)
 
     def end(
         self,
@@ -257,66 +226,3 @@ class JobStore:
     def position(self, job_id: str) -> Deferred[int | None]:
         """Return how many waiting jobs of its queue come before a job; None unless it waits."""
         return self._read(queue_lists.position, job_id)
-
-    def _open(self) -> Deferred[None]:
-        def opened(_: None) -> None:
-            # A pool that was stopped can't be started again.
-            self._threads = _ReaderPool(0, self._thread_count, "store-readers")
-            self._threads.start()
-            self._is_open = True
-
-        return self._writer.start(self._connect).addCallback(opened)
-
-    def _connect(self) -> Connection:
-        """Open every connection now, so that what the store holds does not depend on its load."""
-        writer = self._database.open_writer()
-        try:
-            with translated_errors(), ExitStack() as taken:
-                for _ in range(self._reader_count):
-                    reader = taken.enter_context(self._readers.connect())
-                    # Only a read opens the write-ahead log.
-                    reader.exec_driver_sql("SELECT count(*) FROM sqlite_master").close()
-        except BaseException:
-            writer.close()
-            raise
-        return writer
-
-    def _close(self) -> Deferred[None]:
-        if not self._is_open:
-            return succeed(None)
-        self._is_open = False
-        return self._writer.stop(self._stop_reading)
-
-    def _stop_reading(self) -> None:
-        # Before the writer's connection is closed: the last one to close must be one that can
-        # write, or the write-ahead log stays behind.
-        self._threads.stop()
-        self._readers.dispose()
-
-    def _change(
-        self,
-        function: Callable[Concatenate[Connection, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> Deferred[T]:
-        if not self._is_open:
-            return fail(_not_open())
-        return self._writer.run(lambda connection: function(connection, *args, **kwargs))
-
-    def _read(
-        self,
-        function: Callable[Concatenate[Connection, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> Deferred[T]:
-        def read() -> T:
-            with translated_errors(), self._readers.connect() as connection:
-                return function(connection, *args, **kwargs)
-
-        if not self._is_open:
-            return fail(_not_open())
-        return deferToThreadPool(self._reactor, self._threads, read)
-
-
-def _not_open() -> StoreError:
-    return StoreError("the store is not open")

@@ -104,7 +104,7 @@ jobs = Table(
     CheckConstraint(
         "(end_kind IS NULL) = (ended IS NULL) AND (end_value IS NULL) = (ended IS NULL)"
         " AND (end_origin IS NULL OR ended IS NOT NULL)"
-        " AND (stream_ended IS NULL OR stream_ended = ended)",
+        " AND (stream_ended IS NULL OR ended IS NOT NULL AND stream_ended = ended)",
         name="end_of_ended",
     ),
     CheckConstraint(

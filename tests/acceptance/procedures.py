@@ -158,3 +158,23 @@ def stream_nan() -> Iterator[float]:
     """Stream what JSON has no word for."""
     yield 1.0
     yield float("nan")
+
+
+@streaming_procedure
+def count_twice(packets: int, path: str) -> Iterator[Any]:
+    """Stream numbers as fast as anybody takes them, and more of them when a file is there."""
+    yield from range(packets)
+    while not os.path.exists(path):
+        time.sleep(0.005)
+    yield from range(packets, 2 * packets)
+    yield Result(2 * packets)
+
+
+@streaming_procedure
+def stream_large(path: str, packets: int, size: int) -> Iterator[Any]:
+    """Stream long texts as soon as a file is there."""
+    while not os.path.exists(path):
+        time.sleep(0.005)
+    for _ in range(packets):
+        yield "x" * size
+    yield Result(packets)

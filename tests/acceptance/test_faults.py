@@ -302,7 +302,8 @@ class DeathTests(SynchronousTestCase):
         packets = iter(job.follow(since=0))
         processes = next(packets)
         assert self.deployment.harpd.process is not None
-        zygotes = children(self.deployment.harpd.process.pid)
+        (guard,) = children(self.deployment.harpd.process.pid)
+        zygotes = {guard, *children(guard)}
         self.deployment.harpd.kill()
         self.assertEqual(list(packets), [])
         outcome = job.result(wait=True)
@@ -367,3 +368,36 @@ class DeathTests(SynchronousTestCase):
         assert isinstance(outcome, harp.RemoteError)
         self.assertEqual(outcome.type, "shutdown")
         eventually(lambda: not any(map(is_alive, processes)), "the call's processes end")
+
+
+class ReloadTests(SynchronousTestCase):
+    """harpd reads its files again while it works."""
+
+    def test_hang_up(self) -> None:
+        """After SIGHUP there are other procedures; the call that runs and its harpd go on."""
+        with deploy() as deployment:
+            host = caller(deployment).host(HOST)
+            job = host.stay()
+            processes = first_packet(job)
+            added = "\n\n@procedure\ndef added() -> str:\n    return 'here'\n"
+            with open(deployment.procedures, "a") as procedures:
+                procedures.write(added)
+            harpd = deployment.harpd.process
+            assert harpd is not None
+            harpd.send_signal(signal.SIGHUP)
+            eventually(
+                lambda: b"harpd runs with what was read" in deployment.harpd.log.read_bytes(),
+                "harpd has read its files",
+            )
+            self.assertEqual(host.added().get(), "here")
+            self.assertTrue(all(map(is_alive, processes)))
+            with open(deployment.procedures, "a") as procedures:
+                procedures.write("nonsense")
+            harpd.send_signal(signal.SIGHUP)
+            eventually(
+                lambda: b"all stays as it was" in deployment.harpd.log.read_bytes(),
+                "harpd has found the mistake",
+            )
+            self.assertEqual(host.added().get(), "here")
+            self.assertTrue(job.cancel())
+            eventually(lambda: not any(map(is_alive, processes)), "the call's processes end")

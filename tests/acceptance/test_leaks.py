@@ -46,8 +46,14 @@ class LeakTests(SynchronousTestCase):
         harpd, harpcaller = self.deployment.harpd.process, self.deployment.harpcaller.process
         assert harpd is not None
         assert harpcaller is not None
-        (zygote,) = children(harpd.pid)
-        self.processes = {"harpd": harpd.pid, "harpcaller": harpcaller.pid, "zygote": zygote}
+        (guard,) = children(harpd.pid)
+        (zygote,) = children(guard)
+        self.processes = {
+            "harpd": harpd.pid,
+            "harpcaller": harpcaller.pid,
+            "guard": guard,
+            "zygote": zygote,
+        }
 
     def holdings(self) -> dict[str, Holdings]:
         return {

@@ -17,6 +17,7 @@ from typing import Any
 import trustme
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 import harp
@@ -112,7 +113,13 @@ class ContractTestCase(TestCase):
         rpc = self.mode.module.HarpCaller(
             *self.mode.first, "127.0.0.1", port, **{"reply_timeout": PATIENCE, **options}
         )
-        self.addCleanup(rpc.close)
+
+        def close() -> Deferred[None]:
+            rpc.close()
+            # A reactor closes a turn later, and what comes next may block to see it closed.
+            return deferLater(reactor, 0, lambda: None)
+
+        self.addCleanup(close)
         return rpc
 
     def server(self, port: int, **options: Any) -> Any:

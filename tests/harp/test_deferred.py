@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import harp
 from harp import deferred
-from tests.harp.modes import ContractTestCase, Deferring, both_modes
+from tests.harp.modes import ContractTestCase, Deferring, both_modes, identity
 from tests.harp.peer import PATIENCE, Script, reset, slowly, until
 from tests.harp.test_dispatcher_wire import ID
 from tests.harp.test_harpd_wire import FAULT
@@ -261,6 +261,26 @@ class CancellingTests(ContractTestCase):
             rest = packets.all()
         self.assertEqual(await rest, [])
         self.assertTrue(await deferToThread(closed.wait, PATIENCE))
+
+    async def test_direct_call(self) -> None:
+        """Cancelling a direct call closes its connection; so does closing its iterator."""
+        for ack in (b"false", b"true"):
+            closed = threading.Event()
+            line = b'{"harp":1,"stream_result":%b}\n' % ack
+            peer = self.peer([line, _notice(closed)], knows_version_1=False, tls=identity())
+            waiting = self.server(peer.port).run()
+            if ack == b"true":
+                packets = await waiting
+                waiting = packets.all()
+                packets.close()
+                self.assertEqual(await waiting, [])
+            else:
+                while not peer.requests:
+                    await deferLater(reactor, 0, lambda: None)
+                waiting.cancel()
+                with self.assertRaises(CancelledError):
+                    await waiting
+            self.assertTrue(await deferToThread(closed.wait, PATIENCE))
 
     async def test_failure_that_nobody_reads(self) -> None:
         """A stream that could not be asked for and is not read is not logged as an error."""

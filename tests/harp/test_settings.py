@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,21 @@ class GetterTests(SettingsTestCase):
             self.assertIn("a, line 2: must be a text", mistake)
         self.assertEqual(self.mistakes("b: x\n", *get), ["a, line 1: is missing"])
 
+    def test_names(self) -> None:
+        """A name or number, or a list of them, or nothing."""
+        get = [lambda s: s.names("a", "a name"), lambda s: s.names("b", "a name")]
+        for value, expected in (("x", "x"), ("5", 5), ("[x, 5]", ["x", 5])):
+            self.assertEqual(self.values(f"a: {value}\n", *get), [expected, None])
+        for value in ("", "''", "[]", "true", "[x, '']", "1.5", "{x: y}"):
+            (mistake,) = self.mistakes(f"a: {value}\n", get[0])
+            self.assertIn("a, line 1: must be a name, not ", mistake)
+
+    def test_folder(self) -> None:
+        """Relative paths start at the folder of the file."""
+        file = self.file("")
+        with read(file) as section:
+            self.assertEqual(section.folder, file.absolute().parent)
+
     def test_optional_text(self) -> None:
         """A text that may be left out, not emptied."""
         get = [lambda s: s.optional_text("a"), lambda s: s.optional_text("b")]
@@ -99,6 +115,42 @@ class GetterTests(SettingsTestCase):
         for value in ("0", "-1", ".inf", ".nan", "10s", "true"):
             (mistake,) = self.mistakes(f"a: {value}\n", *get)
             self.assertIn("a, line 1: must be a number of seconds above 0", mistake)
+
+    def test_hours(self) -> None:
+        """A length of time in hours comes as seconds; left out, it is none at all."""
+        get = [lambda s: s.hours("a"), lambda s: s.hours("b")]
+        self.assertEqual(self.values("a: 0.5\n", *get), [1800.0, None])
+        for value in ("0", "-1", ".inf", ".nan", "1h", "true", "null"):
+            (mistake,) = self.mistakes(f"a: {value}\n", *get)
+            self.assertIn("a, line 1: must be a number of hours above 0", mistake)
+
+    def test_fraction(self) -> None:
+        """A part of a whole is above 0, and may be all of it."""
+        get = [lambda s: s.fraction("a", 0.5), lambda s: s.fraction("b", 0.5)]
+        self.assertEqual(self.values("a: 0.25\n", *get), [0.25, 0.5])
+        self.assertEqual(self.values("a: 1\n", *get), [1.0, 0.5])
+        for value in ("0", "-0.5", "1.01", ".nan", "50%", "true"):
+            (mistake,) = self.mistakes(f"a: {value}\n", *get)
+            self.assertIn("a, line 1: must be a number above 0, up to 1", mistake)
+
+    def test_optional_integer(self) -> None:
+        """A whole number that may be left out, not emptied."""
+        get = [lambda s: s.optional_integer("a", 1, 5), lambda s: s.optional_integer("b", 1, 5)]
+        self.assertEqual(self.values("a: 5\n", *get), [5, None])
+        for value in ("0", "6", "", "one"):
+            (mistake,) = self.mistakes(f"a: {value}\n", *get)
+            self.assertIn("a, line 1: must be a whole number from 1 to 5", mistake)
+
+    def test_choice(self) -> None:
+        """One of several texts; what stands there instead is not repeated."""
+        get = [lambda s: s.choice("a", "red", ["red", "blue"])]
+        self.assertEqual(self.values("a: blue\n", *get), ["blue"])
+        self.assertEqual(self.values("", *get), ["red"])
+        self.assertEqual(
+            self.mistakes("a: s3cret\n", *get), ["a, line 1: must be one of red, blue"]
+        )
+        (mistake,) = self.mistakes("a: 1\n", *get)
+        self.assertIn("a, line 1: must be a text", mistake)
 
     def test_section(self) -> None:
         """A section's keys are read like those of the file."""
@@ -203,18 +255,57 @@ class MistakeTests(SettingsTestCase):
             (mistake,) = self.mistakes(f"a: {value}\n", lambda s: s.text("a"))
             self.assertIn("a, line 1: must be a text, not a value that YAML can't build", mistake)
 
+    def test_mistake_of_a_key_that_is_not_read(self) -> None:
+        """A key that something is wrong with as such is one mistake, not an unknown key too."""
+        found = self.mistakes("a: x\n", lambda s: s.mistake("a", "is of no use"))
+        self.assertEqual(found, ["a, line 1: is of no use"])
+
     def test_not_yaml(self) -> None:
-        """A file that is not YAML is told with the line where it breaks."""
-        for text in ("a: [1\nb: 2\n", "a: 'open\n", "a: 1\n---\nb: 2\n", "a:\n\tb: 1\n"):
+        """A file that is not YAML is told with the place where it breaks, and why."""
+        for text, place, why in (
+            ("a: [1\nb: 2\n", "line 2, column 2", "expected ',' or ']', but got ':'"),
+            ("a: 'open\n", "line 2, column 1", "unexpected end of stream"),
+            ("a: 1\n---\nb: 2\n", "line 2, column 1", "another document"),
+            ("a:\n\tb: 1\n", "line 2, column 1", r"'\t' that cannot start any token"),
+        ):
             (mistake,) = self.mistakes(text)
-            self.assertRegex(mistake, r"^is not YAML: .*line \d")
+            self.assertTrue(mistake.startswith(f"{place}: is not YAML: "), mistake)
+            self.assertIn(why, mistake)
             self.assertNotIn("\n", mistake)
 
     def test_not_text(self) -> None:
         """A file that is not UTF-8, or holds what YAML does not allow, is told so."""
-        for data in (b"a: \xff\n", b"a: \x00\n"):
-            (mistake,) = self.mistakes(data)
-            self.assertIn("is not YAML", mistake)
+        for data, told in (
+            (b"a: \xff\n", "line 1, column 4: is not UTF-8"),
+            ("a: 1\né: \x00\n".encode(), "line 2, column 4: may not have the character #x00"),
+        ):
+            self.assertEqual(self.mistakes(data), [told])
+
+    def test_nested_too_deep(self) -> None:
+        """A file that YAML can't take for its depth is a mistake like any other."""
+        self.assertEqual(self.mistakes("a: " + "[" * 10_000), ["is nested too deep"])
+
+    def test_text_is_not_told(self) -> None:
+        """What can't be parsed may be a password; nothing of it is repeated, nor kept."""
+        for text in (
+            "password: s3cret: x\n",
+            "password: 's3cret\n",
+            "password: *s3cret\n",
+            "a: &s3cret x\nb: &s3cret y\n",
+            "password: !s3cret!x y\n",
+            "password: [s3cret: x\nb",
+            "password: |s3cret\n x",
+            "password: @s3cret",
+            "s3cret\nb: 1\n",
+            b"password: s3cret\xff\n",
+            "password: s3cret\x00\n",
+        ):
+            path = self.file(text)
+            with self.assertRaises(ConfigError) as caught, read(path):
+                self.fail("the body ran")
+            shown = "".join(traceback.format_exception(caught.exception))
+            self.assertNotIn("s3c", shown)
+            self.assertNotIn("'s'", shown)
 
     def test_not_a_mapping(self) -> None:
         """A file that is a list or a text is told what it must be."""

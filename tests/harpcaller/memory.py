@@ -7,6 +7,7 @@ runs over it are the real protocols, TLS included.
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple, cast
@@ -27,6 +28,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from harp.session import IncomingCall
 from harp.wire import harpd
+from harpcaller.connections import Connections, endpoint_by
 from harpcaller.hosts import Host, HostsRegistry
 from harpcaller.jobs import Job, JobState
 from harpcaller.store import JobStore
@@ -176,8 +178,8 @@ class Wire(FakeTransport):
         super().abortConnection()  # type: ignore[no-untyped-call]
 
 
-class HarpdCall(Protocol):
-    """harpd's end of one call.
+class HarpdEnd(Protocol):
+    """harpd's end of one connection, which carries one request at a time.
 
     :ivar received: what the dispatcher sent.
     :ivar lost: whether the connection has ended.
@@ -192,8 +194,16 @@ class HarpdCall(Protocol):
         self.lost = False
         self._session = IncomingCall()
 
+    @property
+    def requests(self) -> list[Any]:
+        """What the dispatcher asked so far, decoded."""
+        return [json.loads(line) for line in self.received.splitlines()]
+
     def dataReceived(self, data: bytes) -> None:
         self.received += data
+        if data.endswith(b"\n"):
+            line = self.received.splitlines()[-1]
+            self._session = IncomingCall(harpd.decode_request_line(line))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.lost = True
@@ -213,22 +223,42 @@ class HarpdCall(Protocol):
         self.say(b"".join(map(self._session.send, replies)))
 
     def leave(self) -> None:
-        """Close the connection."""
+        """Close the connection in good order."""
+        self.begin_to_leave()
+        self.flush()
+
+    def begin_to_leave(self) -> None:
+        """Close the connection in good order; the dispatcher has not heard of it."""
         assert self.transport is not None
         self.transport.loseConnection()
+
+    def cut(self) -> None:
+        """Break the connection, without an end of TLS."""
+        self.near.other.loseConnection()
         self.flush()
 
 
 class NetworkTestCase(SynchronousTestCase):
-    """A test with a network, on whose clock everything runs."""
+    """A test with a network, on whose clock everything runs.
+
+    :ivar connections: the connections with harpds over that network.
+    """
 
     def setUp(self) -> None:
         """Lay the network."""
         self.network = new_network(self)
+        self.connections = connections(self.network)
 
-    def accept(self, handshake: bool = True) -> HarpdCall:
+    def accept(self, handshake: bool = True) -> HarpdEnd:
         """Be harpd: accept the connection that was asked for first."""
         return accept(self.network, handshake)
+
+
+def connections(
+    network: MemoryReactorClock, server_trust: ServerTrust | None = None
+) -> Connections:
+    """Return connections over a network, by default with those that are trusted."""
+    return Connections(network, endpoint_by(network, server_trust or trust()))
 
 
 def new_network(test: SynchronousTestCase) -> MemoryReactorClock:
@@ -239,7 +269,12 @@ def new_network(test: SynchronousTestCase) -> MemoryReactorClock:
     return network
 
 
-def accept(network: MemoryReactorClock, handshake: bool = True) -> HarpdCall:
+def awaited(network: MemoryReactorClock) -> int:
+    """Return how many connections are asked for and not accepted."""
+    return sum(not each.stoppedConnecting for each in network.connectors)
+
+
+def accept(network: MemoryReactorClock, handshake: bool = True) -> HarpdEnd:
     """Accept the connection that was asked for first, of those that are still wanted.
 
     :param handshake: False to leave the handshake to a later ``flush``.
@@ -247,16 +282,16 @@ def accept(network: MemoryReactorClock, handshake: bool = True) -> HarpdCall:
     while network.connectors[0].stoppedConnecting:
         _next_attempt(network)
     host, port, factory, *_ = _next_attempt(network)
-    call = HarpdCall()
+    end = HarpdEnd()
     far_protocol = TLSMemoryBIOFactory(
-        _identity(), False, Factory.forProtocol(lambda: call), network
+        _identity(), False, Factory.forProtocol(lambda: end), network
     ).buildProtocol(IPv4Address("TCP", "10.0.0.1", 1025))
     near_protocol = factory.buildProtocol(IPv4Address("TCP", host, port))
     assert far_protocol is not None and near_protocol is not None
-    call.near, far = Wire(near_protocol, False), Wire(far_protocol, True)
-    call.near.other, far.other = far, call.near
-    call.pump = connect(far_protocol, far, near_protocol, call.near, greet=handshake, clock=network)
-    return call
+    end.near, far = Wire(near_protocol, False), Wire(far_protocol, True)
+    end.near.other, far.other = far, end.near
+    end.pump = connect(far_protocol, far, near_protocol, end.near, greet=handshake, clock=network)
+    return end
 
 
 def _next_attempt(network: MemoryReactorClock) -> tuple[Any, ...]:

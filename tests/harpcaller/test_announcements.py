@@ -24,8 +24,8 @@ class Listener:
         self.told: list[object] = []
         self._then = then
 
-    def packets(self, first: int, packets: Sequence[bytes]) -> None:
-        self.told.append((first, *packets))
+    def packets(self, first: int, packets: Sequence[bytes], recorded: float) -> None:
+        self.told.append((first, recorded, *packets))
         self._then()
 
     def ended(self, job: Job) -> None:
@@ -44,16 +44,16 @@ class AnnouncementsTests(SynchronousTestCase):
         listeners = [Listener(), Listener()]
         for listener in listeners:
             self.announcements.watch(JOB.id, listener)
-        self.announcements.packets(JOB.id, 3, [b"1", b"2"])
+        self.announcements.packets(JOB.id, 3, [b"1", b"2"], 7.5)
         self.announcements.ended(JOB)
         for listener in listeners:
-            self.assertEqual(listener.told, [(3, b"1", b"2"), JOB])
+            self.assertEqual(listener.told, [(3, 7.5, b"1", b"2"), JOB])
 
     def test_other_jobs(self) -> None:
         """What becomes of other jobs is not told."""
         listener = Listener()
         self.announcements.watch("another", listener)
-        self.announcements.packets(JOB.id, 0, [b"1"])
+        self.announcements.packets(JOB.id, 0, [b"1"], 7.5)
         self.announcements.ended(JOB)
         self.assertEqual(listener.told, [])
 
@@ -62,7 +62,7 @@ class AnnouncementsTests(SynchronousTestCase):
         listener = Listener()
         self.announcements.watch(JOB.id, listener)
         self.announcements.ended(JOB)
-        self.announcements.packets(JOB.id, 0, [b"1"])
+        self.announcements.packets(JOB.id, 0, [b"1"], 7.5)
         self.announcements.ended(JOB)
         self.assertEqual(listener.told, [JOB])
 
@@ -96,8 +96,8 @@ class AnnouncementsTests(SynchronousTestCase):
         others = [Listener(), Listener()]
         for listener in (others[0], leaving, others[1]):
             self.announcements.watch(JOB.id, listener)
-        self.announcements.packets(JOB.id, 0, [b"1"])
+        self.announcements.packets(JOB.id, 0, [b"1"], 7.5)
         self.announcements.ended(JOB)
-        self.assertEqual(leaving.told, [(0, b"1")])
+        self.assertEqual(leaving.told, [(0, 7.5, b"1")])
         for listener in others:
-            self.assertEqual(listener.told, [(0, b"1"), JOB])
+            self.assertEqual(listener.told, [(0, 7.5, b"1"), JOB])

@@ -5,25 +5,24 @@ from __future__ import annotations
 import gc
 import json
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
+from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import ITCPTransport
-from twisted.internet.testing import MemoryReactorClock, StringTransport
-from twisted.python.failure import Failure
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import directlyProvides
 
+from harp.errors import Origin
+from harp.wire import dispatcher as wire
 from harp.wire.lines import MAX_REQUEST
 from harp.wire.results import CANCELLED, EndKind, EndResult
-from harpcaller.announcements import Announcements
-from harpcaller.api import ClientFactory, ClientProtocol, Parts
-from harpcaller.connection import CLOSE_DEADLINE, REQUEST_DEADLINE
-from harpcaller.dispatcher import Dispatcher, Limits
-from harpcaller.jobs import JobState
-from harpcaller.store import Cancellation, StoreError, Submission
-from tests.harpcaller.memory import PatientStore, ended_job, hosts, running_job, trust
+from harpcaller.api import ANSWERS, Api
+from harpcaller.connection import CLOSE_DEADLINE, REQUEST_DEADLINE, ClientFactory
+from harpcaller.jobs import Dedup, Job, JobState, WaitsFor
+from harpcaller.store import Cancellation, Packet, QueueSummary, Repeat, StoreError, Submission
+from tests.harpcaller.clients import Client, ClientEnd, TcpEnd, parts
+from tests.harpcaller.memory import PatientStore, ended_job, running_job
 
 RESULT = EndResult(EndKind.RESULT, b'{"free" : 1.0e1}')
 RUNNING = running_job()
@@ -39,64 +38,9 @@ DATABASE_FAILED = (
 SECRET_FAILURE = StoreError("/var/lib/secret.db: disk I/O error")
 
 
-class ClientEnd(StringTransport):
-    """A transport, as those of TCP and unix sockets are to a protocol.
-
-    :ivar late: what was written when the client had left.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.late = b""
-
-    def write(self, data: bytes) -> None:
-        if self.connected:
-            super().write(data)  # type: ignore[no-untyped-call]
-        else:
-            self.late += data
-
-    def unregisterProducer(self) -> None:
-        self.producer = None
-
-    def lose(self, protocol: ClientProtocol) -> None:
-        """End the connection in the order in which a reactor does it."""
-        self.connected = False
-        if self.producer is not None:
-            self.producer.stopProducing()
-            self.producer = None
-        protocol.connectionLost(Failure(ConnectionLost()))
-
-
-class Client:
-    """A client's connection."""
-
-    def __init__(self, parts: Parts, transport: ClientEnd | None = None) -> None:
-        self.transport = transport or ClientEnd()
-        self.protocol = ClientFactory(parts).buildProtocol(None)
-        self.protocol.makeConnection(self.transport)
-
-    def say(self, data: bytes) -> None:
-        """Send bytes."""
-        self.protocol.dataReceived(data)
-
-    def leave(self) -> None:
-        """End the connection."""
-        self.transport.lose(self.protocol)
-
-    @property
-    def got(self) -> bytes:
-        """What the client was sent."""
-        return bytes(self.transport.value())
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the dispatcher closed the connection when all would be sent."""
-        return self.transport.disconnecting and not self.transport.disconnected
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether the dispatcher cut the connection."""
-        return bool(self.transport.disconnected)
+def recorded(*packets: tuple[int, bytes]) -> list[Packet]:
+    """Return a page of packets."""
+    return [Packet(number, data, 1002.5) for number, data in packets]
 
 
 class ApiTestCase(SynchronousTestCase):
@@ -106,24 +50,17 @@ class ApiTestCase(SynchronousTestCase):
         """Put the parts together."""
         self.reactor = MemoryReactorClock()
         self.store = PatientStore()
-        self.announcements = Announcements()
         self.ready: Deferred[None] = succeed(None)
-        dispatcher = Dispatcher(
-            self.reactor,
-            lambda: 1000.25,
-            self.store.real,
-            hosts(),
-            trust(),
-            self.announcements,
-            Limits(600, 600),
-        )
-        self.parts = Parts(
-            self.reactor, dispatcher, self.store.real, self.announcements, lambda: self.ready
-        )
+        self.parts = parts(self.reactor, self.store.real, ready=lambda: self.ready)
+        self.announcements = self.parts.announcements
+
+    def connected(self, transport: ClientEnd | None = None) -> Client:
+        """Return a client that has said nothing yet."""
+        return Client(self.reactor, Api(self.parts).respond, transport)
 
     def asking(self, line: bytes) -> Client:
         """Return a client that has sent a request line."""
-        client = Client(self.parts)
+        client = self.connected()
         client.say(line + b"\n")
         return client
 
@@ -133,7 +70,7 @@ class ApiTestCase(SynchronousTestCase):
 
     def announce(self, first: int, *packets: bytes) -> None:
         """Announce packets of the job."""
-        self.announcements.packets("the-job", first, packets)
+        self.announcements.packets("the-job", first, packets, 1002.5)
 
     def assert_answered(self, client: Client, answer: bytes) -> None:
         """Check that this was the whole answer, and that nothing is left when the client leaves."""
@@ -162,6 +99,33 @@ class AnswerTests(ApiTestCase):
         self.assertEqual((new.host, new.procedure, new.arguments), ("web01", "df", b'["/srv"]'))
         self.assertEqual(new.info, b"null")
         self.assert_answered(client, b'{"harpcaller":1,"job_id":"the-job"}\n')
+
+    def test_repeated_call(self) -> None:
+        """Only a call that asked for ``dedup`` is told that its job is an earlier call's."""
+        for key, repeated, more in (
+            (b'"idempotency_key":"k"', Repeat.IDEMPOTENCY, b""),
+            (b'"dedup":{"key":{"b":1,"a":2},"within":60}', Repeat.DEDUP, b',"duplicate":true'),
+            (b'"dedup":{"key":{"b":1,"a":2},"within":60}', None, b""),
+        ):
+            client = self.asking(CALL[:-1] + b"," + key + b"}")
+            new = self.store.answer("submit", Submission(RUNNING.id, None, repeated))["new"]
+            if b"dedup" in key:
+                self.assertEqual(new.dedup, Dedup(b'{"a":2,"b":1}', 60.0))
+            else:
+                self.assertEqual(new.idempotency_key, "k")
+            self.assert_answered(client, b'{"harpcaller":1,"job_id":"the-job"%b}\n' % more)
+
+    def test_caller(self) -> None:
+        """A job is recorded with the address of who submitted it."""
+        tcp = ClientFactory(self.reactor, Api(self.parts).respond)
+        for address, caller in (
+            (IPv4Address("TCP", "10.9.8.7", 1025), "10.9.8.7"),
+            (UNIXAddress(b""), "unix"),
+        ):
+            protocol = tcp.buildProtocol(address)
+            protocol.makeConnection(ClientEnd())
+            protocol.dataReceived(CALL + b"\n")
+            self.assertEqual(self.store.answer("submit", SUBMITTED)["new"].caller, caller)
 
     def test_cancel(self) -> None:
         """A cancellation is answered with whether there was anything to cancel."""
@@ -242,6 +206,139 @@ class AnswerTests(ApiTestCase):
         self.assertLess(len(client.got), 200)
 
 
+class DetailTests(ApiTestCase):
+    """What a client gets who asks for ``detail``."""
+
+    def status(self, job: Job, queue: QueueSummary | None = None, position: object = None) -> Any:
+        """Return the detail of a status."""
+        client = self.about_job("get_status", b',"detail":true')
+        self.store.answer("job", job)
+        if job.queue is not None:
+            self.assertEqual(self.store.answer("queue", queue), {"name": job.queue})
+        if self.store.asked("position"):
+            self.store.answer("position", position)
+        self.store.answer("packet_count", 7)
+        status = json.loads(client.got)
+        self.assert_answered(client, client.got)
+        self.assertEqual(status["call"]["arguments"], ["/srv"])
+        return status["detail"]
+
+    def test_status_of_a_running_job(self) -> None:
+        """A status tells the limits, the times with their fractions, and how many packets came."""
+        self.assertEqual(
+            self.status(running_job(caller="10.9.8.7")),
+            {
+                "state": "running",
+                "waits_for": None,
+                "waits_for_lock": None,
+                "time": {"submit": 1000.25, "start": 1001.5, "end": None},
+                "timeout": 10.0,
+                "max_exec_time": 60.0,
+                "caller": "10.9.8.7",
+                "packets": 7,
+                "queue": None,
+            },
+        )
+
+    def test_status_of_a_waiting_job(self) -> None:
+        """A job that waits tells for what, and how many come before it."""
+        name = b'{"disk":"sda"}'
+        job = running_job(
+            state=JobState.WAITING, started=None, queue=name, waits_for=WaitsFor.QUEUE
+        )
+        detail = self.status(job, QueueSummary(name, 2, 2, 5, 9), position=3)
+        self.assertEqual(detail["waits_for"], "queue")
+        self.assertEqual(detail["time"], {"submit": 1000.25, "start": None, "end": None})
+        self.assertEqual(
+            detail["queue"], {"name": {"disk": "sda"}, "concurrency": 2, "position": 3}
+        )
+
+    def test_status_of_a_job_whose_queue_is_gone(self) -> None:
+        """The name of a queue stays with its jobs; it has no concurrency, and nobody waits."""
+        detail = self.status(ended_job(running_job(queue=b'{"disk":"sda"}'), RESULT))
+        self.assertEqual(detail["time"]["end"], 1007.75)
+        self.assertEqual(
+            detail["queue"], {"name": {"disk": "sda"}, "concurrency": None, "position": None}
+        )
+
+    def test_status_of_a_job_that_waits_for_a_lock(self) -> None:
+        """A running job that waits for a lock on its host tells for which."""
+        self.patch(self.parts.dispatcher, "lock_of", {"the-job": "dpkg"}.get)
+        self.assertEqual(self.status(RUNNING)["waits_for_lock"], "dpkg")
+
+    def test_end(self) -> None:
+        """An end tells where a failure arose, whether the procedure may have run, and when."""
+        for end, origin, more, detail in (
+            (RESULT, None, {}, b'{"origin":null,"may_have_run":true,"time":1007.75}'),
+            (CANCELLED, None, {}, b'{"origin":null,"may_have_run":true,"time":1007.75}'),
+            (
+                CANCELLED,
+                None,
+                {"started": None},
+                b'{"origin":null,"may_have_run":false,"time":1007.75}',
+            ),
+            (
+                EndResult(EndKind.ERROR, b'{"type":"closed","message":"x"}'),
+                Origin.NETWORK,
+                {},
+                b'{"origin":"network","may_have_run":true,"time":1007.75}',
+            ),
+            (
+                EndResult(EndKind.ERROR, b'{"type":"unknown_host","message":"x"}'),
+                Origin.DISPATCHER,
+                {},
+                b'{"origin":"dispatcher","may_have_run":false,"time":1007.75}',
+            ),
+        ):
+            job = ended_job(running_job(origin=origin, **more), end)
+            answer = b'{"%b":%b,"detail":%b}\n' % (end.kind.value.encode(), end.value, detail)
+            for wait in (b"true", b"false"):
+                client = self.about_job("get_result", b',"detail":true,"wait":' + wait)
+                self.store.answer("job", job)
+                self.assert_answered(client, answer)
+            waiting = self.about_job("get_result", b',"detail":true')
+            self.store.answer("job", RUNNING)
+            self.announcements.ended(job)
+            self.assert_answered(waiting, answer)
+
+    def test_streams(self) -> None:
+        """Packets tell when they were recorded, replayed and live ones alike; so does the end."""
+        end = (
+            b'{"result":{"free" : 1.0e1},'
+            b'"detail":{"origin":null,"may_have_run":true,"time":1007.75}}\n'
+        )
+        replayed = b'{"packet":0,"data":1,"time":1002.5}\n'
+        for key, job in (("follow_stream", RUNNING), ("read_stream", ENDED)):
+            client = self.about_job(key, b',"since":0,"detail":true')
+            self.store.answer("job", job)
+            self.store.answer("packet_count", 1)
+            self.store.answer("packets", recorded((0, b"1")))
+            if job is ENDED:
+                self.assert_answered(client, replayed + end)
+            else:
+                self.announcements.packets("the-job", 1, [b"2"], 1003.25)
+                self.announcements.ended(ENDED)
+                live = b'{"packet":1,"data":2,"time":1003.25}\n'
+                self.assert_answered(client, replayed + live + end)
+
+
+class TableTests(SynchronousTestCase):
+    """What is answered at all."""
+
+    def test_every_request_has_its_answer(self) -> None:
+        """Whatever can be asked is in the table, and nothing else."""
+        self.assertEqual(ANSWERS.keys(), set(_kinds(wire.Request)))
+
+
+def _kinds(kind: type[wire.Request]) -> Iterator[type[wire.Request]]:
+    """Give the kinds of requests that are not there for others to inherit from."""
+    heirs = kind.__subclasses__()
+    for heir in heirs:
+        yield from _kinds(heir)
+    if not heirs:
+        yield kind
+
+
 class StreamTests(ApiTestCase):
     """The requests for packets."""
 
@@ -256,7 +353,7 @@ class StreamTests(ApiTestCase):
         """A follower gets what there is, then what comes, then the end result."""
         client = self.stream("follow_stream", b',"since":1', RUNNING, 3)
         self.assertIs(client.transport.streaming, True)
-        self.store.answer("packets", [(1, b'"b"'), (2, b'[ "c"]')])
+        self.store.answer("packets", recorded((1, b'"b"'), (2, b'[ "c"]')))
         self.announce(3, b"null")
         self.assertFalse(client.is_closed)
         self.announcements.ended(ENDED)
@@ -275,7 +372,7 @@ class StreamTests(ApiTestCase):
         ):
             client = self.stream("read_stream", b"", job, 1)
             self.announce(1, b"2")
-            self.store.answer("packets", [(0, b"1")])
+            self.store.answer("packets", recorded((0, b"1")))
             self.assert_answered(client, b'{"packet":0,"data":1}\n' + last)
 
     def test_where_it_begins(self) -> None:
@@ -312,7 +409,7 @@ class StreamTests(ApiTestCase):
                     self.announce(0, b"1")
                     self.announcements.ended(ENDED)
                 self.store.answer(question, answer)
-            self.store.answer("packets", [(0, b"1")])
+            self.store.answer("packets", recorded((0, b"1")))
             self.assert_answered(client, b'{"packet":0,"data":1}\n{"result":{"free" : 1.0e1}}\n')
 
     def test_slow_follower(self) -> None:
@@ -323,7 +420,7 @@ class StreamTests(ApiTestCase):
         self.announce(0, b"1")
         self.assertEqual(client.got, b"")
         producer.resumeProducing()
-        self.store.answer("packets", [(0, b"1")])
+        self.store.answer("packets", recorded((0, b"1")))
         self.assertEqual(client.got, b'{"packet":0,"data":1}\n')
 
 
@@ -332,7 +429,7 @@ class RequestTests(ApiTestCase):
 
     def test_byte_by_byte(self) -> None:
         r"""It makes no difference in which pieces a request comes, nor whether \r ends it."""
-        client = Client(self.parts)
+        client = self.connected()
         for byte in CALL + b"\r\n":
             self.assertEqual(self.store.questions, [])
             client.say(bytes([byte]))
@@ -362,7 +459,7 @@ class RequestTests(ApiTestCase):
         fits = self.asking(fitting)
         self.assertEqual(self.store.answer("job", None)["job_id"][:3], "xxx")
         fits.leave()
-        client = Client(self.parts)
+        client = self.connected()
         client.say(fitting + b"xx")
         client.say(b"more")
         self.assert_refused(client, "invalid_request", "longer than 1048576 bytes")
@@ -394,7 +491,7 @@ class TimeTests(ApiTestCase):
 
     def test_no_request(self) -> None:
         """A client that does not finish its request in time is cut off."""
-        client = Client(self.parts)
+        client = self.connected()
         self.reactor.advance(REQUEST_DEADLINE - 1)
         client.say(CALL)
         self.assertFalse(client.is_cut)
@@ -443,7 +540,7 @@ class LeavingTests(ApiTestCase):
 
     def test_before_the_request(self) -> None:
         """A client that asks nothing."""
-        client = Client(self.parts)
+        client = self.connected()
         client.say(CALL)
         client.leave()
         self.assertEqual(self.store.questions, [])
@@ -495,7 +592,7 @@ class LeavingTests(ApiTestCase):
         self.store.answer("job", RUNNING)
         self.store.answer("packet_count", 1)
         client.leave()
-        self.store.answer("packets", [(0, b"1")])
+        self.store.answer("packets", recorded((0, b"1")))
         self.assertEqual(self.store.questions, [])
         self.assert_forgotten(client)
         self.assert_nothing_left(client)
@@ -577,20 +674,5 @@ class TransportTests(ApiTestCase):
     def test_tcp(self) -> None:
         """Small answers leave at once, and clients whose machines died are found out."""
         transport = TcpEnd()
-        directlyProvides(transport, ITCPTransport)
-        Client(self.parts, transport)
+        self.connected(transport)
         self.assertEqual(transport.options, {"no delay": True, "keep alive": True})
-
-
-class TcpEnd(ClientEnd):
-    """A transport of TCP."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.options: dict[str, bool] = {}
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        self.options["no delay"] = enabled
-
-    def setTcpKeepAlive(self, enabled: bool) -> None:
-        self.options["keep alive"] = enabled

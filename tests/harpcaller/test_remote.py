@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -21,19 +23,23 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from harp.wire.harpd import Ack, Packet
+from harp.errors import Origin
+from harp.session import OutgoingCall
+from harp.wire.harpd import Ack, Packet, Procedures, Waiting
 from harp.wire.lines import ENVELOPE_ROOM, MAX_REPLY
 from harp.wire.results import EndKind, EndResult
+from harpcaller.harpd_connection import CLOSE_DEADLINE
 from harpcaller.hosts import Host
-from harpcaller.remote import CLOSE_DEADLINE, MAX_UNRECORDED, Conversation
+from harpcaller.remote import DESCRIBE_LIMIT, MAX_UNRECORDED, Conversation, describe
 from harpcaller.store import StoreError
 from harpcaller.trust import ServerTrust
 from tests.harpcaller.memory import (
     HOST,
-    HarpdCall,
+    HarpdEnd,
     NetworkTestCase,
+    awaited,
+    connections,
     running_job,
-    trust,
     trust_in,
 )
 
@@ -42,14 +48,22 @@ JOB = running_job(timeout=10.0, max_exec_time=60.0)
 
 
 class ConversationTestCase(NetworkTestCase):
-    """A test with a conversation, whose packets are recorded when the test wants."""
+    """A test with a conversation, whose packets are recorded when the test wants.
+
+    :ivar origins: where the failure arose of each end that was told.
+    """
 
     def setUp(self) -> None:
         """Make the conversation, not started."""
         super().setUp()
         self.told: list[list[bytes] | EndResult] = []
+        self.origins: list[Origin | None] = []
         self.recordings: list[Deferred[None]] = []
-        self.conversation = Conversation(self.network, JOB, self.record, self.told.append)
+        self.conversation = Conversation(self.network, JOB, self.record, self.ended)
+
+    def ended(self, end: EndResult, origin: Origin | None) -> None:
+        self.told.append(end)
+        self.origins.append(origin)
 
     def record(self, packets: list[bytes]) -> Deferred[None]:
         self.told.append(packets)
@@ -60,24 +74,28 @@ class ConversationTestCase(NetworkTestCase):
         """Let the oldest packets be on disk."""
         self.recordings.pop(0).callback(None)
 
-    def connect(self, server_trust: ServerTrust | None = None, handshake: bool = True) -> HarpdCall:
+    def start(self, host: Host = HOST) -> None:
+        """Start the conversation."""
+        self.conversation.start(host, self.connections)
+
+    def connect(self, handshake: bool = True) -> HarpdEnd:
         """Start the conversation and accept its connection."""
-        self.conversation.start(HOST, server_trust or trust())
+        self.start()
         return self.accept(handshake)
 
-    def streaming(self) -> HarpdCall:
-        """Return a call that has been acknowledged as a stream."""
-        call = self.connect()
-        call.reply(Ack(True))
-        return call
+    def streaming(self) -> HarpdEnd:
+        """Return harpd's end of a call that has been acknowledged as a stream."""
+        harpd = self.connect()
+        harpd.reply(Ack(True))
+        return harpd
 
-    def assert_ended(self, type: str, *parts: str) -> None:
+    def assert_ended(self, origin: Origin, type: str, *parts: str) -> None:
         """Check that the job ended with an error, and that nothing is left over."""
         end = self.told[-1]
         assert isinstance(end, EndResult)
         self.assertEqual(end.kind, EndKind.ERROR)
         error = json.loads(end.value)
-        self.assertEqual(error["type"], type)
+        self.assertEqual((error["type"], self.origins[-1]), (type, origin))
         for part in parts:
             self.assertIn(part, error["message"])
         self.assert_nothing_left()
@@ -85,6 +103,7 @@ class ConversationTestCase(NetworkTestCase):
     def assert_nothing_left(self) -> None:
         """Check that there is one end at most, and that nothing will happen any more."""
         self.assertLessEqual(sum(isinstance(each, EndResult) for each in self.told), 1)
+        self.assertIsNone(self.connections.take(HOST))
         self.assertEqual(self.network.getDelayedCalls(), [])
 
 
@@ -92,70 +111,116 @@ class CallTests(ConversationTestCase):
     """What harpd is asked, and what becomes of its replies."""
 
     def test_result(self) -> None:
-        """The procedure is called, its result told, the connection closed."""
-        call = self.connect()
+        """The procedure is called, its result told, the connection kept."""
+        harpd = self.connect()
         self.assertEqual(
-            call.received,
+            harpd.received,
             b'{"harp":1,"procedure":"df","arguments":["/srv"],'
-            b'"auth":{"user":"dispatcher","password":"secret"}}\n',
+            b'"auth":{"user":"dispatcher","password":"secret"},'
+            b'"keepalive":true,"context":{"job_id":"the-job"},"report_lock":true}\n',
         )
-        call.reply(Ack(False))
+        harpd.reply(Ack(False))
         self.assertEqual(self.told, [])
-        call.reply(RESULT)
-        self.assertEqual(self.told, [RESULT])
-        self.assertTrue(call.lost)
-        self.assertFalse(call.near.aborted)
+        harpd.reply(RESULT)
+        self.assertEqual((self.told, self.origins), ([RESULT], [None]))
+        self.assertFalse(harpd.lost)
+        self.assertIsNotNone(self.connections.take(HOST))
         self.assert_nothing_left()
 
     def test_error_instead_of_acknowledgement(self) -> None:
         """What harpd refuses ends the job with harpd's own words."""
-        call = self.connect()
+        harpd = self.connect()
         error = EndResult(EndKind.ERROR, b'{"type":"auth_error","message":"no"}')
-        call.reply(error)
-        self.assertEqual(self.told, [error])
+        harpd.reply(error)
+        self.assertEqual((self.told, self.origins), ([error], [Origin.HARPD]))
         self.assert_nothing_left()
+
+    def test_origins(self) -> None:
+        """It is known whose failure an end is that harpd tells: the procedure's, or its own."""
+        for kind, type, origin in (
+            (EndKind.EXCEPTION, "ValueError", Origin.PROCEDURE),
+            (EndKind.ERROR, "invalid_message", Origin.PROCEDURE),
+            (EndKind.ERROR, "killed", Origin.PROCEDURE),
+            (EndKind.ERROR, "timeout", Origin.HARPD),
+            (EndKind.ERROR, "locked", Origin.HARPD),
+            (EndKind.ERROR, "shutdown", Origin.HARPD),
+            (EndKind.ERROR, "of another version", Origin.HARPD),
+        ):
+            self.setUp()
+            harpd = self.connect()
+            harpd.reply(Ack(False), EndResult(kind, b'{"type":"%b","message":""}' % type.encode()))
+            self.assertEqual(self.origins, [origin], type)
 
     def test_replies_byte_by_byte(self) -> None:
         """It makes no difference in which pieces the replies arrive."""
-        call = self.connect()
+        harpd = self.connect()
         said = b'{"harp":1,"stream_result":true}\n{"stream":1}\r\n{"stream":[2]}\n{"result":%b}\n'
         for byte in said % RESULT.value:
-            call.say(bytes([byte]))
+            harpd.say(bytes([byte]))
         self.assertEqual(self.told, [[b"1"], [b"[2]"], RESULT])
 
     def test_packets_of_one_chunk_are_recorded_together(self) -> None:
         """Packets that arrive together are recorded together, and before the end is told."""
-        call = self.connect()
-        call.reply(Ack(True), Packet(b"1"), Packet(b"2"))
-        call.reply(Packet(b"3"), Packet(b"4"), RESULT)
+        harpd = self.connect()
+        harpd.reply(Ack(True), Packet(b"1"), Packet(b"2"))
+        harpd.reply(Packet(b"3"), Packet(b"4"), RESULT)
         self.assertEqual(self.told, [[b"1", b"2"], [b"3", b"4"], RESULT])
 
+    def test_waiting_for_a_lock(self) -> None:
+        """While the call waits for a lock on its host, it is known for which."""
+        harpd = self.connect()
+        harpd.reply(Ack(True))
+        self.assertIsNone(self.conversation.lock)
+        harpd.reply(Waiting("backup"))
+        self.assertEqual(self.conversation.lock, "backup")
+        harpd.reply(Waiting(None))
+        self.assertIsNone(self.conversation.lock)
+        harpd.reply(Packet(b"1"), RESULT)
+        self.assertEqual(self.told, [[b"1"], RESULT])
+
     def test_behind_the_end(self) -> None:
-        """What harpd says behind the end result is not looked at."""
-        call = self.connect()
-        call.reply(Ack(False))
-        call.say(b'{"result":{"free":12}}\n{"result":2}\nnonsense\n')
+        """What harpd says behind the end result is not looked at, and ends the connection."""
+        harpd = self.connect()
+        harpd.reply(Ack(False))
+        harpd.say(b'{"result":{"free":12}}\n{"result":2}\nnonsense\n')
         self.assertEqual(self.told, [RESULT])
+        self.assertTrue(harpd.lost)
         self.assert_nothing_left()
 
-    def test_deadline_of_the_close(self) -> None:
-        """A harpd that does not end TLS is cut off, and what it goes on to say is not kept."""
-        call = self.connect()
-        call.reply(Ack(False))
-        call.near.other.paused = True  # harpd does not read any more
-        call.reply(RESULT)
+    def test_nothing_is_fed_behind_the_end(self) -> None:
+        """What comes while the connection is being closed is not kept, nor told anybody."""
+        harpd = self.streaming()
+        harpd.near.other.paused = True  # harpd does not read any more
+        self.conversation.stop()
         fed: list[bytes] = []
-        self.patch(type(self.conversation), "received", lambda _, replies: fed.append(replies))
-        call.say(b'{"stream":1}\n' * 10)
-        self.assertEqual(fed, [])
-        self.network.advance(CLOSE_DEADLINE - 1)
-        self.assertFalse(call.near.aborted)
-        self.network.advance(1)
-        self.assertTrue(call.near.aborted)
-        self.assertEqual(self.told, [RESULT])
-        call.near.other.paused = False
-        call.flush()
+        self.patch(OutgoingCall, "receive", lambda _, data: fed.append(data))
+        harpd.say(b'{"stream":1}\n' * 10)
+        self.assertEqual((fed, self.told), ([], []))
+        self.network.advance(CLOSE_DEADLINE)
+        harpd.near.other.paused = False
+        harpd.flush()
         self.assert_nothing_left()
+
+    def test_nothing_is_kept(self) -> None:
+        """What an ended conversation held is freed at once, not when the collector comes."""
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        ends: tuple[Callable[[HarpdEnd], None], ...] = (
+            lambda harpd: harpd.reply(RESULT),
+            lambda harpd: harpd.say(b"nonsense\n"),
+            lambda harpd: harpd.leave(),
+            lambda harpd: self.network.advance(JOB.timeout),
+            lambda harpd: self.conversation.stop(),
+        )
+        for end in ends:
+            self.setUp()
+            harpd = self.streaming()
+            conversation = weakref.ref(self.conversation)
+            end(harpd)
+            harpd.flush()
+            del self.conversation
+            self.assertIsNone(conversation())
 
 
 class FlowTests(ConversationTestCase):
@@ -165,77 +230,77 @@ class FlowTests(ConversationTestCase):
 
     def test_pause_and_resume(self) -> None:
         """Above the limit harpd is not read from; when enough is recorded it is again."""
-        call = self.streaming()
-        call.reply(self.BIG)
-        self.assertFalse(call.near.paused)
-        call.reply(self.BIG)
-        self.assertTrue(call.near.paused)
-        call.reply(Packet(b"3"))
+        harpd = self.streaming()
+        harpd.reply(self.BIG)
+        self.assertFalse(harpd.near.paused)
+        harpd.reply(self.BIG)
+        self.assertTrue(harpd.near.paused)
+        harpd.reply(Packet(b"3"))
         self.assertEqual(len(self.told), 2)
         self.recorded()
-        self.assertFalse(call.near.paused)
-        call.flush()
+        self.assertFalse(harpd.near.paused)
+        harpd.flush()
         self.assertEqual(self.told[2:], [[b"3"]])
 
     def test_one_limit_for_many_recordings(self) -> None:
         """It counts what is still to be recorded, however many recordings that is."""
-        call = self.streaming()
+        harpd = self.streaming()
         for _ in range(3):
-            call.near.paused = False  # what had been read already when the pause began
-            call.reply(self.BIG)
+            harpd.near.paused = False  # what had been read already when the pause began
+            harpd.reply(self.BIG)
         self.recorded()
-        self.assertTrue(call.near.paused)
+        self.assertTrue(harpd.near.paused)
         self.recorded()
-        self.assertFalse(call.near.paused)
+        self.assertFalse(harpd.near.paused)
 
     def test_silence_of_our_own(self) -> None:
         """While harpd is not read from its silence is ours: it does not count."""
-        call = self.streaming()
-        call.reply(self.BIG)
-        call.reply(self.BIG)
+        harpd = self.streaming()
+        harpd.reply(self.BIG)
+        harpd.reply(self.BIG)
         for _ in range(5):
             self.network.advance(JOB.timeout / 2)
         self.recorded()
         self.network.advance(JOB.timeout - 0.5)
         self.assertEqual(len(self.told), 2)
         self.network.advance(0.5)
-        call.flush()
-        self.assert_ended("timeout", "no message for 10 s")
+        harpd.flush()
+        self.assert_ended(Origin.DISPATCHER, "timeout", "no message for 10 s")
 
     def test_whole_time_while_paused(self) -> None:
         """The limit of the whole run holds all the same, and the connection is closed."""
-        call = self.streaming()
-        call.reply(self.BIG)
-        call.reply(self.BIG)
+        harpd = self.streaming()
+        harpd.reply(self.BIG)
+        harpd.reply(self.BIG)
         for _ in range(int(JOB.max_exec_time / JOB.timeout)):
             self.network.advance(JOB.timeout)
-        self.assertFalse(call.near.paused)
-        call.flush()
-        self.assertTrue(call.lost)
-        self.assert_ended("timeout", "max_exec_time: the job ran for 60 s")
+        self.assertFalse(harpd.near.paused)
+        harpd.flush()
+        self.assertTrue(harpd.lost)
+        self.assert_ended(Origin.DISPATCHER, "timeout", "max_exec_time: the job ran for 60 s")
 
     def test_recorded_after_the_end(self) -> None:
         """What is recorded late changes nothing, whether or not the connection is still there."""
-        call = self.streaming()
-        call.reply(self.BIG)
-        call.reply(self.BIG)
+        harpd = self.streaming()
+        harpd.reply(self.BIG)
+        harpd.reply(self.BIG)
         self.conversation.stop()
         self.recorded()
-        call.flush()
+        harpd.flush()
         self.recorded()
         self.assertEqual(len(self.told), 2)
         self.assert_nothing_left()
 
     def test_recording_fails(self) -> None:
         """A job whose packets can't be recorded ends; why is for the log."""
-        call = self.streaming()
-        call.reply(Packet(b"1"))
-        call.reply(Packet(b"2"))
+        harpd = self.streaming()
+        harpd.reply(Packet(b"1"))
+        harpd.reply(Packet(b"2"))
         for _ in range(2):
             self.recordings.pop().errback(StoreError("/var/lib/secret: disk I/O error"))
-        call.flush()
-        self.assertTrue(call.lost)
-        self.assert_ended("os_error")
+        harpd.flush()
+        self.assertTrue(harpd.lost)
+        self.assert_ended(Origin.DISPATCHER, "os_error")
         self.assertNotIn("secret", str(self.told[-1]))
 
 
@@ -244,101 +309,99 @@ class TimeTests(ConversationTestCase):
 
     def test_silence(self) -> None:
         """A job that says nothing for its timeout ends; every message begins the time anew."""
-        call = self.connect()
+        harpd = self.connect()
         self.network.advance(JOB.timeout - 1)
-        call.reply(Ack(True))
+        harpd.reply(Ack(True))
         self.network.advance(JOB.timeout - 1)
-        call.reply(Packet(b"1"))
+        harpd.reply(Packet(b"1"))
         self.network.advance(JOB.timeout - 1)
         self.assertEqual(self.told, [[b"1"]])
         self.network.advance(1)
-        call.flush()
-        self.assertTrue(call.lost)
-        self.assert_ended("timeout", "timeout: no message for 10 s")
+        harpd.flush()
+        self.assertTrue(harpd.lost)
+        self.assert_ended(Origin.DISPATCHER, "timeout", "timeout: no message for 10 s")
 
     def test_whole_time(self) -> None:
         """A job that never rests ends all the same when its whole time is over."""
-        call = self.streaming()
+        harpd = self.streaming()
         for _ in range(11):
             self.network.advance(5)
-            call.reply(Packet(b"1"))
+            harpd.reply(Packet(b"1"))
         self.network.advance(5)
-        call.flush()
-        self.assertTrue(call.lost)
-        self.assert_ended("timeout", "max_exec_time: the job ran for 60 s")
+        harpd.flush()
+        self.assertTrue(harpd.lost)
+        self.assert_ended(Origin.DISPATCHER, "timeout", "max_exec_time: the job ran for 60 s")
 
     def test_part_of_a_message(self) -> None:
         """Bytes that make no message do not break the silence."""
-        call = self.connect()
+        harpd = self.connect()
         self.network.advance(JOB.timeout - 1)
-        call.say(b'{"harp":1,')
+        harpd.say(b'{"harp":1,')
         self.network.advance(1)
-        call.flush()
-        self.assert_ended("timeout")
+        harpd.flush()
+        self.assert_ended(Origin.DISPATCHER, "timeout")
 
     def test_silence_in_the_handshake(self) -> None:
         """A host that accepts and says nothing costs the job's timeout, no more."""
-        call = self.connect(handshake=False)
+        harpd = self.connect(handshake=False)
         self.network.advance(JOB.timeout)
-        self.assertTrue(call.near.aborted)
-        call.flush()
-        self.assert_ended("timeout")
+        self.assertTrue(harpd.near.aborted)
+        harpd.flush()
+        self.assert_ended(Origin.DISPATCHER, "timeout")
 
     def test_no_connection(self) -> None:
         """A host that does not answer costs the job's timeout, too."""
-        self.conversation.start(HOST, trust())
+        self.start()
         self.network.advance(JOB.timeout)
         self.assertTrue(self.network.connectors[-1].stoppedConnecting)
-        self.assert_ended("timeout")
+        self.assert_ended(Origin.DISPATCHER, "timeout")
 
 
 class ConnectTests(ConversationTestCase):
     """When no connection comes about."""
 
     def refused(self, reason: Exception) -> None:
-        self.conversation.start(HOST, trust())
+        self.start()
         *_, factory, _, _ = self.network.tcpClients[-1]
         factory.clientConnectionFailed(self.network.connectors[-1], Failure(reason))
 
     def test_refused(self) -> None:
         """Where nothing listens, the network is at fault."""
         self.refused(ConnectionRefusedError(errno.ECONNREFUSED))
-        self.assert_ended("network_error", "no connection to harpd", "refused")
+        self.assert_ended(Origin.NETWORK, "network_error", "no connection to harpd", "refused")
 
     def test_own_limits(self) -> None:
         """Where this machine has no descriptors or memory left, the network is not at fault."""
         for code in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
             self.setUp()
             self.refused(ConnectBindError(code, "no more"))
-            self.assert_ended("os_error", "no connection to harpd")
+            self.assert_ended(Origin.DISPATCHER, "os_error", "no connection to harpd")
 
     def test_unknown_name(self) -> None:
         """A name that nobody knows."""
         self.network.installNameResolver(Resolver([]))
-        host = Host("web02", "web02.example.org", 4306, "user", "password")
-        self.conversation.start(host, trust())
-        self.assert_ended("network_error", "web02.example.org")
+        self.start(Host("web02", "web02.example.org", 4306, "user", "password"))
+        self.assert_ended(Origin.NETWORK, "network_error", "web02.example.org")
 
     def test_impossible_names(self) -> None:
         """A name that can't be one is told like one that nobody knows."""
         for name in ("a..b", "x" * 300, "-\x00-", "\ud800", "999.1.1.1"):
             self.setUp()
             self.network.installNameResolver(Resolver([]))
-            self.conversation.start(Host("web02", name, 4306, "user", "password"), trust())
-            self.assert_ended("network_error")
+            self.start(Host("web02", name, 4306, "user", "password"))
+            self.assert_ended(Origin.NETWORK, "network_error")
 
     def test_all_addresses_of_a_name(self) -> None:
         """A name whose first address refuses is reached at its second."""
         self.network.installNameResolver(Resolver(["10.9.9.9", HOST.address]))
-        self.conversation.start(Host("web02", "web02.example.org", 4306, "u", "p"), ServerTrust())
+        self.connections = connections(self.network, ServerTrust())
+        self.start(Host("web02", "web02.example.org", 4306, "u", "p"))
         host, _, factory, *_ = self.network.tcpClients.pop()
         self.assertEqual(host, "10.9.9.9")
         factory.clientConnectionFailed(self.network.connectors.pop(), Failure(OSError("refused")))
         self.network.advance(1)
-        call = self.accept()
-        call.reply(Ack(False), RESULT)
+        self.accept().reply(Ack(False), RESULT)
         self.assertEqual(self.told, [RESULT])
-        self.assert_nothing_left()
 
 
 class BrokenTests(ConversationTestCase):
@@ -346,54 +409,55 @@ class BrokenTests(ConversationTestCase):
 
     def test_not_trusted(self) -> None:
         """A harpd that is not trusted ends the job, and does not get the password."""
-        call = self.connect(trust_in(trustme.CA()))
-        self.assertEqual(call.received, b"")
-        self.assertTrue(call.lost)
-        self.assert_ended("ssl", "refused")
+        self.connections = connections(self.network, trust_in(trustme.CA()))
+        harpd = self.connect()
+        self.assertEqual(harpd.received, b"")
+        self.assertTrue(harpd.lost)
+        self.assert_ended(Origin.NETWORK, "ssl", "refused")
 
     def test_server_name(self) -> None:
         """A host with a name for its certificate is not trusted by its address."""
-        self.conversation.start(replace(HOST, server_name="front.example.org"), trust())
+        self.start(replace(HOST, server_name="front.example.org"))
         self.assertEqual(self.accept().received, b"")
-        self.assert_ended("ssl", f"made out to {HOST.address}, not to front.example.org")
+        self.assert_ended(
+            Origin.NETWORK, "ssl", f"made out to {HOST.address}, not to front.example.org"
+        )
 
     def test_no_tls(self) -> None:
         """Something listens that speaks no TLS."""
-        call = self.connect(handshake=False)
-        call.near.getOutBuffer()
-        call.near.bufferReceived(b"SSH-2.0-OpenSSH_9.2\r\n")
-        call.near.other.loseConnection()
-        call.flush()
-        self.assert_ended("ssl")
+        harpd = self.connect(handshake=False)
+        harpd.near.getOutBuffer()
+        harpd.near.bufferReceived(b"SSH-2.0-OpenSSH_9.2\r\n")
+        harpd.near.other.loseConnection()
+        harpd.flush()
+        self.assert_ended(Origin.NETWORK, "ssl")
 
     def test_closed_in_the_handshake(self) -> None:
         """Harpd goes away before TLS has come about."""
-        call = self.connect(handshake=False)
-        call.near.getOutBuffer()
-        call.near.other.loseConnection()
-        call.flush()
-        self.assert_ended("ssl", "during the TLS handshake")
+        harpd = self.connect(handshake=False)
+        harpd.near.getOutBuffer()
+        harpd.near.other.loseConnection()
+        harpd.flush()
+        self.assert_ended(Origin.NETWORK, "ssl", "during the TLS handshake")
 
     def test_closed_before_the_acknowledgement(self) -> None:
         """Harpd goes away before it has said anything."""
         self.connect().leave()
-        self.assert_ended("closed", "ended before the end result")
+        self.assert_ended(Origin.NETWORK, "closed", "ended before the end result")
 
     def test_closed_in_mid_stream(self) -> None:
         """What had come until harpd went away is recorded, part of a message is not."""
-        call = self.streaming()
-        call.reply(Packet(b"1"))
-        call.say(b'{"stream":')
-        call.leave()
+        harpd = self.streaming()
+        harpd.reply(Packet(b"1"))
+        harpd.say(b'{"stream":')
+        harpd.leave()
         self.assertEqual(self.told[:-1], [[b"1"]])
-        self.assert_ended("closed")
+        self.assert_ended(Origin.NETWORK, "closed")
 
     def test_cut_in_mid_stream(self) -> None:
         """Harpd's machine goes away without an end of TLS."""
-        call = self.streaming()
-        call.near.other.loseConnection()
-        call.flush()
-        self.assert_ended("closed")
+        self.streaming().cut()
+        self.assert_ended(Origin.NETWORK, "closed")
 
     def test_violations(self) -> None:
         """Whatever the protocol does not allow ends the job, and the connection with it."""
@@ -413,26 +477,26 @@ class BrokenTests(ConversationTestCase):
             plain + b"\n",
         ):
             self.setUp()
-            call = self.connect()
-            call.say(said)
-            self.assertTrue(call.lost, said)
+            harpd = self.connect()
+            harpd.say(said)
+            self.assertTrue(harpd.lost, said)
             self.assertEqual(len(self.told), 1, said)
-            self.assert_ended("protocol_error")
+            self.assert_ended(Origin.NETWORK, "protocol_error")
 
     def test_packets_before_a_violation(self) -> None:
         """Packets that came together with nonsense are recorded before the job ends."""
-        call = self.streaming()
-        call.say(b'{"stream":1}\nnonsense\n{"stream":2}\n')
+        harpd = self.streaming()
+        harpd.say(b'{"stream":1}\nnonsense\n{"stream":2}\n')
         self.assertEqual(self.told[:-1], [[b"1"]])
-        self.assert_ended("protocol_error")
+        self.assert_ended(Origin.NETWORK, "protocol_error")
 
     def test_line_over_the_limit(self) -> None:
         """A line that never ends is given up when it is longer than any reply may be."""
-        call = self.streaming()
+        harpd = self.streaming()
         self.assertEqual(self.told, [])
-        call.say(b'{"stream":"' + b"x" * (MAX_REPLY + ENVELOPE_ROOM))
-        self.assertTrue(call.lost)
-        self.assert_ended("protocol_error", "longer than")
+        harpd.say(b'{"stream":"' + b"x" * (MAX_REPLY + ENVELOPE_ROOM))
+        self.assertTrue(harpd.lost)
+        self.assert_ended(Origin.NETWORK, "protocol_error", "longer than")
 
 
 class StopTests(ConversationTestCase):
@@ -440,7 +504,7 @@ class StopTests(ConversationTestCase):
 
     def test_connecting(self) -> None:
         """The attempt to connect is given up."""
-        self.conversation.start(HOST, trust())
+        self.start()
         self.conversation.stop()
         self.assertTrue(self.network.connectors[-1].stoppedConnecting)
         self.assertEqual(self.told, [])
@@ -450,7 +514,7 @@ class StopTests(ConversationTestCase):
         """A connection whose name is found too late is not made."""
         resolver = Resolver([HOST.address], late=True)
         self.network.installNameResolver(resolver)
-        self.conversation.start(Host("web02", "web02.example.org", 4306, "u", "p"), trust())
+        self.start(Host("web02", "web02.example.org", 4306, "u", "p"))
         self.conversation.stop()
         resolver.complete()
         self.assertEqual((self.network.tcpClients, self.told), ([], []))
@@ -458,42 +522,101 @@ class StopTests(ConversationTestCase):
 
     def test_handshaking(self) -> None:
         """A job that is over before TLS has come about is not called any more."""
-        call = self.connect(handshake=False)
+        harpd = self.connect(handshake=False)
         self.conversation.stop()
-        call.flush()
-        self.assertEqual((call.received, self.told), (b"", []))
+        harpd.flush()
+        self.assertEqual((harpd.received, self.told), (b"", []))
         self.assert_nothing_left()
 
     def test_running(self) -> None:
         """The connection is closed, which ends the call; nothing is told any more."""
-        call = self.streaming()
+        harpd = self.streaming()
         self.conversation.stop()
-        call.flush()
-        self.assertTrue(call.lost)
+        harpd.flush()
+        self.assertTrue(harpd.lost)
         self.assertEqual(self.told, [])
         self.assert_nothing_left()
 
     def test_ended(self) -> None:
         """Where there is an end, another is not told and does no harm."""
-        call = self.connect()
-        call.near.other.paused = True  # so that the connection is still being closed
-        call.reply(Ack(False), RESULT)
+        harpd = self.connect()
+        harpd.reply(Ack(False), RESULT)
         self.conversation.stop()
-        self.conversation.fail(EndResult(EndKind.RESULT, b"2"))
-        call.near.other.paused = False
-        call.flush()
-        self.conversation.stop()
+        self.conversation.fail(EndResult(EndKind.RESULT, b"2"), None)
+        harpd.flush()
+        self.assertFalse(harpd.lost)  # another may be using it by now
         self.assertEqual(self.told, [RESULT])
+        self.assertIsNotNone(self.connections.take(HOST))
         self.assert_nothing_left()
 
     def test_why(self) -> None:
         """Who ends a conversation with a reason is told it like any end."""
-        call = self.streaming()
-        self.conversation.fail(RESULT)
-        call.flush()
-        self.assertTrue(call.lost)
+        harpd = self.streaming()
+        self.conversation.fail(RESULT, None)
+        harpd.flush()
+        self.assertTrue(harpd.lost)
         self.assertEqual(self.told, [RESULT])
         self.assert_nothing_left()
+
+
+class DescribeTests(NetworkTestCase):
+    """What a harpd offers."""
+
+    def test_answer(self) -> None:
+        """It is asked over a connection like any other, and its answer passed on."""
+        answer = describe(self.connections, HOST)
+        harpd = self.accept()
+        self.assertEqual(
+            harpd.requests,
+            [
+                {
+                    "harp": 1,
+                    "describe": True,
+                    "auth": {"user": HOST.user, "password": HOST.password},
+                    "keepalive": True,
+                }
+            ],
+        )
+        harpd.reply(Procedures(b'[{"name":"df"}]'))
+        self.assertEqual(self.successResultOf(answer), Procedures(b'[{"name":"df"}]'))
+        self.assertIsNotNone(self.connections.take(HOST))
+        self.assertEqual(self.network.getDelayedCalls(), [])
+
+    def test_refused(self) -> None:
+        """A harpd that refuses is quoted, also an old one, which knows no such question."""
+        for type in ("auth_error", "invalid_request"):
+            answer = describe(self.connections, HOST)
+            error = EndResult(EndKind.ERROR, b'{"type":"%b","message":"no"}' % type.encode())
+            self.accept().reply(error)
+            self.assertEqual(self.successResultOf(answer), error)
+            self.assertEqual(awaited(self.network), 0)
+            self.assertEqual(self.network.getDelayedCalls(), [])
+
+    def test_no_connection(self) -> None:
+        """Where there is none the error says so."""
+        answer = describe(self.connections, HOST)
+        *_, factory, _, _ = self.network.tcpClients[-1]
+        factory.clientConnectionFailed(
+            self.network.connectors[-1], Failure(ConnectionRefusedError(errno.ECONNREFUSED))
+        )
+        end = self.successResultOf(answer)
+        assert isinstance(end, EndResult)
+        self.assertEqual(json.loads(end.value)["type"], "network_error")
+        self.assertEqual(self.network.getDelayedCalls(), [])
+
+    def test_time_limit(self) -> None:
+        """A harpd that does not answer is not waited for any longer than that."""
+        answer = describe(self.connections, HOST)
+        harpd = self.accept()
+        self.network.advance(DESCRIBE_LIMIT - 1)
+        self.assertNoResult(answer)
+        self.network.advance(1)
+        end = self.successResultOf(answer)
+        assert isinstance(end, EndResult)
+        self.assertEqual(json.loads(end.value)["type"], "timeout")
+        harpd.flush()
+        self.assertTrue(harpd.lost)
+        self.assertEqual(self.network.getDelayedCalls(), [])
 
 
 @implementer(IHostnameResolver)

@@ -9,19 +9,20 @@ import sys
 from pathlib import Path
 
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from harpcaller.jobs import JobState
-from harpcaller.store import JobStore, StoreError
-from harpcaller.store.database import Database
+from harpcaller.jobs import Capacity, JobState
+from harpcaller.store import JobStore, StoreError, changes
+from harpcaller.store.database import Database, transaction
 from tests.harpcaller.stores import (
     ONE_AT_A_TIME,
     RESULT,
     StoreTestCase,
     new_job,
     real_reactor,
+    submitted,
 )
 
 # Both submit jobs and packets, say so, and leave without a word to the store.
@@ -214,6 +215,49 @@ class ConnectionTests(SynchronousTestCase):
         self.writer.exec_driver_sql("DELETE FROM jobs")
         busy, _, _ = self.writer.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
         self.assertEqual(busy, 0)
+
+
+class ConstraintTests(SynchronousTestCase):
+    """What the database itself does not let happen to a job."""
+
+    def setUp(self) -> None:
+        """Open a database with a job that runs, one that waits and one that ended."""
+        self.connection = Database(f"sqlite:///{self.mktemp()}").open_writer()
+        self.addCleanup(self.connection.close)
+        capacity = Capacity(1)
+        with transaction(self.connection):
+            for job_id in ("ended", "runs", "waits"):
+                submitted(self.connection, capacity, new_job(ONE_AT_A_TIME, id=job_id))
+            changes.end(self.connection, capacity, "ended", RESULT, None, 2.0, True)
+
+    def test_illegal_rows(self) -> None:
+        """A state without what belongs to it, or with what does not, is refused."""
+        for job_id, illegal in (
+            ("runs", "waits_for = 'host'"),
+            ("runs", "started = NULL"),
+            ("runs", "queue_id = NULL"),
+            ("runs", "stream_ended = 3.0"),
+            ("waits", "waits_for = NULL"),
+            ("waits", "waits_for = 'nothing'"),
+            ("waits", "queue = NULL, queue_id = NULL"),
+            ("waits", "started = 3.0"),
+            ("ended", "waits_for = 'queue'"),
+            ("ended", "queue_id = 1"),
+            ("ended", "end_kind = NULL"),
+            ("ended", "end_origin = 'nowhere'"),
+            ("ended", "stream_ended = 3.0"),
+        ):
+            statement = f"UPDATE jobs SET {illegal} WHERE id = '{job_id}'"
+            with self.assertRaisesRegex(IntegrityError, "CHECK", msg=illegal):
+                self.connection.exec_driver_sql(statement)
+
+    def test_waiting_without_a_queue(self) -> None:
+        """A job without a queue may wait for its host or for the dispatcher."""
+        for what in ("host", "dispatcher"):
+            self.connection.exec_driver_sql(
+                "UPDATE jobs SET queue = NULL, queue_id = NULL, waits_for = ? WHERE id = 'waits'",
+                (what,),
+            )
 
 
 class CrashTests(TestCase):

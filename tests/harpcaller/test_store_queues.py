@@ -183,6 +183,15 @@ class CapacityTests(StoreTestCase):
         self.assertEqual(cancellation.released, [])
         self.assertEqual(await self.waits_for(jobs[5]), [WaitsFor.DISPATCHER])
 
+    async def test_nobody_jumps_the_line(self) -> None:
+        """Where nobody was released a new job waits behind others although there is room."""
+        jobs = await self.submitted("a", "a", "b", "b", "c", "a")
+        waiting = [WaitsFor.DISPATCHER, WaitsFor.HOST]
+        self.assertEqual([job.waits_for for job in jobs[4:]], waiting)
+        await self.store.end(jobs[0].id, RESULT, None, 2.0, release=False)
+        new = await self.submitted("d", "a")
+        self.assertEqual([job.waits_for for job in new], waiting)
+
     async def test_raised(self) -> None:
         """More start when a limit is raised or taken away."""
         jobs = await self.submitted("a", "a", "a", "a", "b", "b", "c", "d")

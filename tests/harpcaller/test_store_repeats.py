@@ -34,7 +34,7 @@ class IdempotencyTests(StoreTestCase):
         def hold(_: Connection) -> None:
             go_on.wait(60)
 
-        held = self.store._writer.run(hold)
+        held = self.store._access.change(hold)
         new = [new_job(idempotency_key="k") for _ in range(5)]
         answers = [self.store.submit(each, 1.0) for each in new]
         go_on.set()

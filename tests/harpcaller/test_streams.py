@@ -7,24 +7,32 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from harp.errors import Origin
 from harp.wire import dispatcher as wire
-from harp.wire.results import EndKind, EndResult
-from harpcaller.store import StoreError
+from harp.wire.results import EndDetail, EndKind, EndResult
+from harpcaller.store import Packet, StoreError
 from harpcaller.streams import PAGE_BYTES, PAGE_PACKETS, Client, PacketStream
 from tests.harpcaller.memory import PatientStore, ended_job, running_job
 
 RESULT = EndResult(EndKind.RESULT, b'"done"')
+FAILURE = EndResult(EndKind.EXCEPTION, b'{"type":"ValueError","message":""}')
 JOB = running_job()
 
 
 def packet(number: int) -> bytes:
     """Return the JSON of a packet; each is another."""
     return b'{"line":%d}' % number
+
+
+def kept(number: int) -> Packet:
+    """Return a packet as the store has it."""
+    return Packet(number, packet(number), 1000.5 + number)
 
 
 class Reader:
@@ -34,14 +42,15 @@ class Reader:
     :ivar outcome: the end result, and then whether the stream was finished or failed.
     """
 
-    def __init__(self, store: PatientStore) -> None:
+    def __init__(self, store: PatientStore, detail: bool = False) -> None:
         self.got: list[int] = []
+        self.times: list[float | None] = []
         self.outcome: list[Any] = []
         self.paused = False
         self.pause_at_next_write = False
         self.has_left = False
         self.stream = PacketStream(
-            store.real, JOB.id, Client(self._write, self._finish, self._fail)
+            store.real, JOB.id, Client(self._write, self._finish, self._fail), detail
         )
 
     def pause(self) -> None:
@@ -64,6 +73,7 @@ class Reader:
             assert isinstance(reply, wire.NumberedPacket)
             assert reply.data == packet(reply.packet)
             self.got.append(reply.packet)
+            self.times.append(reply.time)
         if self.pause_at_next_write:  # as a transport does whose buffer is full
             self.pause_at_next_write = False
             self.pause()
@@ -92,7 +102,7 @@ class World:
         self.stream = self.reader.stream
         self._since = since
         self._page = page
-        self._read: list[tuple[int, bytes]] | None = None
+        self._read: list[Packet] | None = None
         self._recorded = 0
         self._announced = 0
         self._ended = False
@@ -138,7 +148,7 @@ class World:
             assert question["max_bytes"] == PAGE_BYTES
             first = max(question["since"], self._pruned)
             numbers = range(first, min(first + self._page, self._recorded))
-            self._read = [(number, packet(number)) for number in numbers]
+            self._read = [kept(number) for number in numbers]
 
     def answer(self) -> None:
         """Let the store answer with what it read."""
@@ -189,7 +199,7 @@ class World:
     def _announce(self, up_to: int) -> None:
         first, self._announced = self._announced, max(self._announced, up_to)
         if first < up_to:
-            self.stream.packets(first, [packet(number) for number in range(first, up_to)])
+            self.stream.packets(first, [packet(number) for number in range(first, up_to)], 7.5)
 
 
 Action = Callable[[World], None]
@@ -302,7 +312,7 @@ class PacketStreamTests(SynchronousTestCase):
         self.stream = self.reader.stream
 
     def announce(self, *numbers: int) -> None:
-        self.stream.packets(numbers[0], [packet(number) for number in numbers])
+        self.stream.packets(numbers[0], [packet(number) for number in numbers], 7.5)
 
     def test_live(self) -> None:
         """A client that has all there is gets what is announced without a look at the store."""
@@ -316,33 +326,33 @@ class PacketStreamTests(SynchronousTestCase):
 
     def test_nothing_is_kept_for_a_slow_client(self) -> None:
         """Packets are kept neither for a client that does not read nor while a page is read."""
-        kept: list[weakref.ref[Batch]] = []
+        announced: list[weakref.ref[Batch]] = []
 
         def announce(number: int) -> None:
             batch = Batch([packet(number)])
-            kept.append(weakref.ref(batch))
-            self.stream.packets(number, batch)
+            announced.append(weakref.ref(batch))
+            self.stream.packets(number, batch, 7.5)
 
         announce(0)  # before the start
         self.stream.start(0, 1, None)
         announce(1)  # while a page is read
-        self.store.answer("packets", [(0, packet(0)), (1, packet(1))])
+        self.store.answer("packets", [kept(0), kept(1)])
         self.reader.pause()
         announce(2)
         gc.collect()
-        self.assertEqual([each() for each in kept], [None, None, None])
+        self.assertEqual([each() for each in announced], [None, None, None])
         self.assertEqual(self.store.questions, [])
         self.reader.resume()
-        self.assertEqual(self.store.answer("packets", [(2, packet(2))])["since"], 2)
+        self.assertEqual(self.store.answer("packets", [kept(2)])["since"], 2)
         self.assertEqual(self.reader.got, [0, 1, 2])
 
     def test_page_for_a_client_that_paused(self) -> None:
         """A page that comes for a client that no longer reads is dropped, and read again."""
         self.stream.start(0, 1, None)
         self.reader.pause()
-        self.store.answer("packets", [(0, packet(0))])
+        self.store.answer("packets", [kept(0)])
         self.reader.resume()
-        self.assertEqual(self.store.answer("packets", [(0, packet(0))])["since"], 0)
+        self.assertEqual(self.store.answer("packets", [kept(0)])["since"], 0)
         self.assertEqual(self.reader.got, [0])
 
     def test_one_page_at_a_time(self) -> None:
@@ -351,7 +361,7 @@ class PacketStreamTests(SynchronousTestCase):
         self.reader.resume()
         self.assertEqual(len(self.store.questions), 1)
         self.reader.pause_at_next_write = True
-        self.store.answer("packets", [(0, packet(0)), (1, packet(1))])
+        self.store.answer("packets", [kept(0), kept(1)])
         self.assertEqual(self.store.questions, [])
         self.reader.resume()
         self.assertEqual([each["since"] for each in self.store.asked("packets")], [2])
@@ -374,7 +384,7 @@ class PacketStreamTests(SynchronousTestCase):
     def test_what_has_been_recorded_only(self) -> None:
         """A stream that is not to go on ends behind what was known at its start."""
         self.stream.start(0, 1, wire.Continue())
-        self.store.answer("packets", [(0, packet(0))])
+        self.store.answer("packets", [kept(0)])
         self.assertEqual(self.reader.outcome, [wire.Continue(), "finished"])
         self.announce(1)
         self.assertEqual(self.reader.got, [0])
@@ -392,8 +402,38 @@ class PacketStreamTests(SynchronousTestCase):
         self.stream.ended(ended_job(JOB, RESULT))
         self.assertEqual(self.reader.outcome, [])
         self.stream.start(0, 0, None)
-        self.store.answer("packets", [(0, packet(0))])
+        self.store.answer("packets", [kept(0)])
         self.assertEqual((self.reader.got, self.reader.outcome), ([0], [RESULT, "finished"]))
+
+
+class DetailTests(SynchronousTestCase):
+    """What a client learns that asked for detail, and no other."""
+
+    JOB = msgspec.structs.replace(ended_job(JOB, FAILURE), origin=Origin.PROCEDURE)
+
+    def told(self, detail: bool) -> Reader:
+        """Return a reader that got a packet from the store, one live, and the end live."""
+        store = PatientStore()
+        reader = Reader(store, detail)
+        reader.stream.start(0, 1, None)
+        store.answer("packets", [kept(0)])
+        reader.stream.packets(1, [packet(1)], 7.5)
+        reader.stream.ended(self.JOB)
+        self.assertEqual(reader.got, [0, 1])
+        return reader
+
+    def test_asked_for(self) -> None:
+        """It learns when each packet was recorded, and of the end when and where it arose."""
+        reader = self.told(detail=True)
+        self.assertEqual(reader.times, [1000.5, 7.5])
+        detail = EndDetail("procedure", True, 1007.75)
+        self.assertEqual(reader.outcome[0], msgspec.structs.replace(FAILURE, detail=detail))
+
+    def test_not_asked_for(self) -> None:
+        """It learns what version 1 tells."""
+        reader = self.told(detail=False)
+        self.assertEqual(reader.times, [None, None])
+        self.assertEqual(reader.outcome[0], FAILURE)
 
 
 class Batch(list[bytes]):

@@ -17,9 +17,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from harpd.auth import Login
 from harpd.call import Caller, CallProcess
 from harpd.conversation import Parts
+from harpd.offers import Catalogue, Offer
 from harpd.protocol import HarpdFactory, HarpdProtocol
 from harpd.spawner import Spawner
-from harpd.zygote_process import Catalogue, Offer
 
 ACK = b'{"harp":1,"stream_result":false}\n'
 STREAM_ACK = b'{"harp":1,"stream_result":true}\n'

@@ -17,8 +17,9 @@ from twisted.trial.unittest import TestCase
 
 from harp.wire.harpd import Packet, Reply
 from harp.wire.results import EndResult
+from harpd.offers import ProceduresError
 from harpd.spawner import Spawner
-from harpd.zygote_process import ProceduresError, zygote_settings
+from harpd.zygote_command import zygote_settings
 from tests.harpd.waiting import descriptors, eventually, processes, reactor, turns
 from tests.harpd.zygotes import KILL_GRACE, write_procedures, zygote_below
 

@@ -122,6 +122,21 @@ class LoginTests(SynchronousTestCase):
         self.assertEqual(self.asked, [])
         self.assertTrue(self.check("user", "ż" * (MAX_PASSWORD // 2)))
 
+    def test_another_authenticator(self) -> None:
+        """Nothing that the one before agreed to counts any more, or that it agrees to yet."""
+        self.assertTrue(self.check("user", "right"))
+        late = self.login.check("other", "right")
+
+        class Nobody:
+            def verify(self, user: str, password: str) -> bool:
+                return False
+
+        self.login.use(Nobody())
+        self.reactor.pool.run()
+        self.assertTrue(self.successResultOf(late))
+        self.assertFalse(self.check("user", "right"))
+        self.assertFalse(self.check("other", "right"))
+
     def test_bounded(self) -> None:
         """Not more than so many are remembered; there is room again when they are forgotten."""
         self.patch(auth, "_MAX_REMEMBERED", 3)

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from harpd import check
 from harpd.check import check_procedures
-from harpd.zygote_process import zygote_settings
+from harpd.zygote_command import zygote_settings
 from tests.harpd.waiting import descriptors, processes
 from tests.harpd.zygotes import PRELUDE, write_procedures
 

@@ -40,6 +40,8 @@ class LoadTests(ConfigTestCase):
         """A certificate and users are enough: harpd listens everywhere, on its port."""
         config = load(self.file)
         self.assertEqual((config.address, config.port, config.path), ("", 4306, []))
+        self.assertEqual((config.shutdown_grace, config.kill_grace), (30, 5))
+        self.assertEqual(config.defaults, {})
         self.assertTrue(config.authenticator.verify("panel", "secret"))
         self.assertFalse(config.authenticator.verify("panel", "other"))
 
@@ -49,6 +51,23 @@ class LoadTests(ConfigTestCase):
         config = load(write_configuration(self.folder, network=more))
         found = (config.address, config.port, config.path)
         self.assertEqual(found, ("127.0.0.1", 4307, ["/a", "/b"]))
+
+    def test_graces_and_defaults(self) -> None:
+        """So do those that are not in a section of the network."""
+        more = "shutdown_grace: 0.5\nkill_grace: 2\ndefaults: {timeout: 7, uid: 5, gid: [a, 6]}\n"
+        config = load(write_configuration(self.folder, network=more))
+        self.assertEqual((config.shutdown_grace, config.kill_grace), (0.5, 2))
+        self.assertEqual(config.defaults, {"timeout": 7, "uid": 5, "gid": ["a", 6]})
+
+    def test_relative(self) -> None:
+        """Relative paths start at the folder of the file, from wherever harpd is started."""
+        (self.folder / "passwd").write_text(f"panel:{SHA256_ROUNDS}\n")
+        text = "authentication: {module: harpd.auth.passfile, file: passwd}\n"
+        file = write_configuration(self.folder, text, network="python: {path: modules}\n")
+        file.write_text(file.read_text().replace(f"{self.folder}/", ""))
+        config = load(file)
+        self.assertTrue(config.authenticator.verify("panel", "secret"))
+        self.assertEqual(config.path, [str(self.folder / "modules")])
 
     def test_one_path(self) -> None:
         """One folder need not be a list."""
@@ -112,6 +131,15 @@ class MistakeTests(ConfigTestCase):
                 "python.path, line 11",
                 "other, line 12",
             ],
+        )
+
+    def test_defaults(self) -> None:
+        """What can be no user, group or time is told."""
+        more = "kill_grace: 0\ndefaults: {timeout: x, uid: [a], gid: [], lock: b}\n"
+        found = self.mistakes(write_configuration(self.folder, network=more).read_text())
+        self.assertCountEqual(
+            [mistake.partition(",")[0] for mistake in found],
+            ["kill_grace", "defaults.timeout", "defaults.uid", "defaults.gid", "defaults.lock"],
         )
 
     def test_missing(self) -> None:
@@ -204,10 +232,16 @@ class SampleTests(ConfigTestCase):
         self.file.write_text(text.replace("/etc/harpd", str(self.folder)), "utf-8")
         config = load(self.file)
         self.assertEqual((config.address, config.port, config.path), ("", 4306, []))
+        self.assertEqual((config.shutdown_grace, config.kill_grace), (30, 5))
         self.assertTrue(config.authenticator.verify("panel", "secret"))
         everything = re.sub("(?m)^( *)#(?=[a-z ] *[a-z]+:)", r"\1", text)
         for key in ["address", "port", "certfile", "keyfile", "module", "file", "users", "path"]:
             self.assertRegex(everything, f"(?m)^  {key}:")
+        self.file.write_text(everything.replace("/etc/harpd", str(self.folder)), "utf-8")
+        text = re.sub("(?m)^  users:(\n    .*)*", "", self.file.read_text("utf-8"))
+        self.file.write_text(re.sub("(?m)^    (panel|backup):.*$", "", text))
+        expected = {"timeout": 600, "uid": "nobody", "gid": ["nogroup", "adm"]}
+        self.assertEqual(load(self.file).defaults, expected)
 
     def test_users(self) -> None:
         """The users that stand there behind # are of the right form."""

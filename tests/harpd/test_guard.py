@@ -104,7 +104,7 @@ class GuardDiesTests(GuardTestCase):
 
     def test_without_calls(self) -> None:
         """A zygote does not go on without it."""
-        zygote = self.zygote("")
+        zygote = self.zygote("@procedure\ndef f(): pass")
         pid = zygote_below(zygote.process.pid)
         zygote.process.kill()
         wait_gone(pid)
@@ -141,7 +141,7 @@ class GuardDiesTests(GuardTestCase):
 
     def test_group(self) -> None:
         """Zygote and guard do not go together when a process group is killed."""
-        zygote = self.zygote("")
+        zygote = self.zygote("@procedure\ndef f(): pass")
         pid = zygote_below(zygote.process.pid)
         self.assertEqual(os.getpgid(zygote.process.pid), zygote.process.pid)
         self.assertEqual(os.getpgid(pid), pid)

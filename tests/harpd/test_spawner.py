@@ -8,8 +8,9 @@ from pathlib import Path
 
 from twisted.internet.defer import CancelledError, Deferred
 
+from harpd.offers import Offer, ProceduresError
 from harpd.spawner import Spawner
-from harpd.zygote_process import Offer, ProceduresError, zygote_settings
+from harpd.zygote_command import zygote_settings
 from tests.harpd.spawners import (
     ClockedReactor,
     Running,

@@ -9,8 +9,9 @@ from typing import Any
 
 from twisted.logger import capturedLogs
 
+from harpd.offers import ProceduresError
 from harpd.spawner import Spawner
-from harpd.zygote_process import ProceduresError, zygote_settings
+from harpd.zygote_command import zygote_settings
 from tests.harpd.spawners import (
     Running,
     SpawnerTestCase,

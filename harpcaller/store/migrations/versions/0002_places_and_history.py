@@ -59,7 +59,7 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "(end_kind IS NULL) = (ended IS NULL) AND (end_value IS NULL) = (ended IS NULL)"
             " AND (end_origin IS NULL OR ended IS NOT NULL)"
-            " AND (stream_ended IS NULL OR stream_ended = ended)",
+            " AND (stream_ended IS NULL OR ended IS NOT NULL AND stream_ended = ended)",
             name=op.f("ck_jobs_end_of_ended"),
         ),
         sa.CheckConstraint(

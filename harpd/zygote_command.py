@@ -1,0 +1,37 @@
+"""How a zygote is started: its settings and its command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from harp.wire.lines import MAX_REPLY
+from harpd.zygote import Settings
+
+KILL_GRACE = 5.0
+"""Seconds between TERM and KILL, for a procedure to put things in order."""
+
+CONTROL_DESCRIPTOR = 3
+
+
+def zygote_settings(
+    procedures: str,
+    path: list[str],
+    kill_grace: float = KILL_GRACE,
+    defaults: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Return the settings of a zygote for this procedures file.
+
+    :param path: folders with modules that the procedures import.
+    :param kill_grace: seconds between TERM and KILL.
+    :param defaults: for all procedures, by the names of their options.
+    """
+    return Settings(CONTROL_DESCRIPTOR, procedures, path, MAX_REPLY, kill_grace, defaults or {})
+
+
+def zygote_command(settings: Settings) -> list[str]:
+    """Return the command that runs a zygote; -P keeps the working directory out of its modules."""
+    return [sys.executable, "-P", "-m", "harpd.zygote", json.dumps(asdict(settings))]
