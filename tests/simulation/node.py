@@ -19,7 +19,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 import harp.flow
-from harpcaller import api, remote, streams, submission
+from harpcaller import api, connection, remote, streams, submission
 from harpcaller.announcements import Announcements
 from harpcaller.api import Api, Parts
 from harpcaller.connection import ClientFactory
@@ -79,7 +79,9 @@ class Node:
         network: Network,
         hosts: Hosts,
         capacity: Capacity,
+        log: Log,
     ) -> None:
+        self._log = log
         self.is_ready = self.is_stopping = self.is_gone = False
         self.stopped_at: float | None = None
         self._now = now
@@ -112,7 +114,7 @@ class Node:
     def start(self) -> None:
         """Put the last life's jobs in order, then answer."""
         starting: Deferred[None] = Deferred.fromCoroutine(self.dispatcher.recover())
-        starting.addCallbacks(self._started, lambda failure: self._gone())
+        starting.addCallbacks(self._started, self._failed)
 
     def stop(self, grace: float, random: Random) -> None:
         """End in good order."""
@@ -128,7 +130,11 @@ class Node:
             deferred.callback(None)
 
     def _stopped(self, random: Random) -> None:
-        self.store.shut(random)
+        self.store.threads.shut(random)
+        self._gone()
+
+    def _failed(self, failure: Failure) -> None:
+        self._log.failure("the dispatcher can't start", failure)
         self._gone()
 
     def _gone(self) -> None:
@@ -166,6 +172,7 @@ def product_under_a_seed(new_id: Callable[[], UUID], log: Log) -> Iterator[None]
             (streams, "PAGE_BYTES", 400),
             (remote, "MAX_UNRECORDED", 400),
             (harp.flow, "SLICE", 300),
+            (connection, "SLICE", 300),
         ):
             changes.enter_context(patch.object(owner, name, value))
         yield

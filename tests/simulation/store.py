@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from harpcaller.jobs import Capacity
 from harpcaller.store import KEY_LIFE, JobStore, StoreError
+from harpcaller.store.access import Access
 from harpcaller.store.database import transaction
 from harpcaller.store.schema import metadata
 from harpcaller.store.writer import Writer, _commit, _fire, _Write
@@ -79,23 +80,20 @@ class PatientWriter(Writer):
         return [self._queue.get_nowait() for _ in range(count)]  # type: ignore[misc]
 
 
-class PatientStore(JobStore):
-    """A store for one life of the dispatcher: the methods are the real ones, the threads are not.
+class Threads(Access):
+    """The threads of a store, as steps: what they do, and what the reactor hears of it.
 
-    Between what a thread does and what the reactor hears of it others may do and tell something, as
-    with threads.
+    Between the two others may do and tell something, as with threads.
     """
 
     _writer: PatientWriter
 
-    def __init__(self, disk: Disk, capacity: Capacity) -> None:
+    def __init__(self, disk: Disk) -> None:
         self._disk = disk
-        self._capacity = capacity
-        self._key_life = KEY_LIFE
         self._writer = PatientWriter()
         self._is_open = True
         self._asked: list[tuple[Deferred[Any], Callable[[], Any]]] = []
-        # What the threads have done and not told: the writer at most one thing, each reader one.
+        # What is done and not told: the writer at most one thing, each reader one.
         self._committed: _Outcome | None = None
         self._found: list[_Outcome] = []
 
@@ -124,11 +122,11 @@ class PatientStore(JobStore):
         self._committed = _Outcome([write.answer for write in group], outcomes)
 
     @property
-    def may_read(self) -> bool:
+    def may_look(self) -> bool:
         """Whether there is something to read, and a thread for it."""
         return bool(self._asked) and len(self._found) < READERS
 
-    def read(self) -> None:
+    def look(self) -> None:
         """Do the oldest of the reads; any other may be answered before it."""
         answer, function = self._asked.pop(0)
         try:
@@ -155,14 +153,25 @@ class PatientStore(JobStore):
         while not self.is_idle:
             if self.may_commit:
                 self.commit(self.waiting)
-            if self.may_read:
-                self.read()
+            if self.may_look:
+                self.look()
             self.answer(random)
 
-    def _read(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
+    def read(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
         answer: Deferred[Any] = Deferred()
         if not self._is_open:
             answer.errback(StoreError("the store is not open"))
         else:
             self._asked.append((answer, lambda: function(self._disk.reader, *args, **kwargs)))
         return answer
+
+
+class PatientStore(JobStore):
+    """A store for one life of the dispatcher: the real statements, and threads that wait."""
+
+    def __init__(self, disk: Disk, capacity: Capacity) -> None:
+        self.threads = self._access = Threads(disk)
+        self._change = self.threads.change
+        self._read = self.threads.read
+        self._key_life = KEY_LIFE
+        self._capacity = capacity

@@ -202,11 +202,11 @@ class World:
     def _store_acts(self) -> bool:
         if self.node is None:
             return False
-        node, store, random = self.node, self.node.store, self.random
+        node, store, random = self.node, self.node.store.threads, self.random
         roll = random.random()
         if roll < 0.4 and store.answer(random):
             return True
-        if store.may_commit and (roll < 0.8 or not store.may_read):
+        if store.may_commit and (roll < 0.8 or not store.may_look):
             count = store.waiting if random.random() < 0.7 else random.randint(1, store.waiting)
             is_full = self._in_trouble and random.random() < self._disk_trouble
             self.book.disk_has_failed |= is_full
@@ -216,8 +216,8 @@ class World:
             if node.stopped_at is not None:
                 self.watch.check_waiting(node.stopped_at)
             return True
-        if store.may_read:
-            store.read()
+        if store.may_look:
+            store.look()
             return True
         return store.answer(random)
 
@@ -248,7 +248,7 @@ class World:
         if call.story is None or not call.counts:
             return
         if not near.reading:
-            if self.node is not None and self.node.store.is_idle:
+            if self.node is not None and self.node.store.threads.is_idle:
                 raise Violation(f"all is recorded, yet {call.story} is not read from")
             return
         now = self.clock.seconds()
@@ -360,7 +360,7 @@ class World:
     def _start(self) -> None:
         self._tell("the dispatcher starts")
         self.node = Node(
-            self.clock, self.now, self.disk, self.network, self.hosts, self.capacity
+            self.clock, self.now, self.disk, self.network, self.hosts, self.capacity, self.log
         )
         self.node.start()
 
@@ -371,7 +371,7 @@ class World:
             self._bury()
 
     def _stop(self) -> None:
-        if self.node is not None and self.node.is_ready and not self.node.is_stopping:
+        if self.node is not None and not self.node.is_stopping:
             for end in self.servers:
                 end.excused = end.other.excused = True
             self.node.stop(self.random.choice([0.0, 1.0, 10.0]), self.random)
@@ -433,9 +433,6 @@ class World:
         name = self.random.choice(list(self.harpds))
         if self.hosts.known.pop(name, None) is None:
             self.hosts.known[name] = self.harpds[name].host
-        if self.node is not None:
-            known = self.hosts.known
-            self.node.connections.retain(lambda host: known.get(host.name) == host)
 
     def _trust_anew(self) -> None:
         if self.node is not None:
