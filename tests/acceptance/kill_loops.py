@@ -37,8 +37,10 @@ VICTIMS = (
     ["harpd", "guard"],
     ["harpd", "zygote"],
 )
-"""What is killed at once, each of them once before any comes again. Of guard and zygote one is left: with both gone nobody ends a call that
-has made itself deaf to TERM."""
+"""What is killed at once, each of them once before any comes again.
+
+Of guard and zygote one is left: with both gone nobody ends a call that is deaf to TERM.
+"""
 
 BETWEEN = (0.2, 1.0)
 """Seconds from all being up to the next kill."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import ensureDeferred, maybeDeferred
+from twisted.internet.error import ConnectionDone
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from harp.settings import ConfigError
@@ -53,6 +54,15 @@ class JoinedTests(JoinedTestCase):
         client.transport.write(request(arguments=[2]))
         await client.ended
         self.assertTrue(client.received.endswith(ACK + b'{"result":"xx"}\n'))
+
+    async def test_kept_connection_at_the_end(self) -> None:
+        """A daemon that stops ends a kept connection in good order: no request is being read."""
+        service = await self.start(GOOD)
+        client = await self.connect(request(keepalive=True))
+        await eventually(lambda: client.received.endswith(b'{"result":[]}\n'), "the result")
+        await maybeDeferred(service.stopService)
+        await client.ended
+        self.assertIsInstance(client.reason.value, ConnectionDone)
 
     async def test_describe(self) -> None:
         """What the procedures file tells is told, over the kept connection too."""
@@ -407,7 +417,13 @@ class LockTests(JoinedTestCase):
             await client.ended
             self.assertEqual(client.received, ACK + b'{"result":null}\n')
         locks = self.daemon._factory._parts.locks
-        await eventually(lambda: not locks.is_taken("door"), "the end of the last process")
+        self.assertFalse(locks.is_taken("door"))
+
+    async def test_one_after_the_other(self) -> None:
+        """A caller that waits for the end of its call never meets its own lock."""
+        await self.start("@procedure(lock='door', lock_wait=0)\ndef plain(): return 1")
+        for _ in range(20):
+            self.assertEqual(await self.answer(request()), ACK + b'{"result":1}\n')
 
     async def test_zygote_dies(self) -> None:
         """A lock is free when the processes of its call are gone, not when its end is known."""

@@ -30,6 +30,7 @@ class Story:
     :ivar token: its number, which is its first argument.
     :ivar queue: the canonical name of its queue.
     :ivar after: the place in the order of submission that it must be behind.
+    :ivar since: when it was first sent, in unix seconds.
     :ivar starts: how often it was started by a harpd.
     :ivar sent: the packets that harpd sent.
     :ivar end: the end result that harpd sent.
@@ -39,6 +40,7 @@ class Story:
     call: wire.Call
     queue: bytes | None
     after: int
+    since: float
     job_id: str | None = None
     duplicate: bool = False
     starts: int = 0
@@ -147,7 +149,7 @@ class Book:
 
     def intend(self, call: wire.Call, queue: bytes | None) -> Story:
         """Note a call that is about to be submitted."""
-        story = Story(len(self.stories), call, queue, self._youngest)
+        story = Story(len(self.stories), call, queue, self._youngest, self.now())
         story.call = msgspec.structs.replace(call, arguments=msgspec.Raw(b"[%d]" % story.token))
         self.stories.append(story)
         return story
@@ -174,6 +176,8 @@ class Book:
             raise Violation(f"call {story.token} has got the job {row.id} of call {owner.token}")
         if not reply.duplicate and story.call.idempotency_key is None:
             raise Violation(f"call {story.token} is not told that {row.id} is not its own")
+        if row.submitted < story.since - dedup.within - 1e-6:
+            raise Violation(f"call {story.token} is told that the old {row.id} is its job")
         if story.starts:
             raise Violation(f"call {story.token} was started, and is called a duplicate")
         story.duplicate = True
@@ -233,6 +237,12 @@ class Book:
         for job_id in self.acknowledged:
             self.row(job_id)
 
+    def check_stopped(self) -> None:
+        """Check that a dispatcher that was told to stop has ended all that it had started."""
+        for row in self.rows("WHERE state = 'running'"):
+            if self.story(row).starts:
+                raise Violation(f"the dispatcher has stopped in good order, yet {row} runs")
+
     def check_ended(self) -> None:
         """Check all jobs when all of them must have ended."""
         self.check_kept()
@@ -270,6 +280,12 @@ class Book:
         assert row.ended is not None and row.started is not None
         if row.ended - row.started < limit - 1e-6:
             raise Violation(f"{row.id} ran {row.ended - row.started} s and ended with {message!r}")
+        last = self._raw.execute(
+            "SELECT max(recorded) FROM packets WHERE job = ?", (row.seq,)
+        ).fetchone()[0]
+        if message.startswith("timeout:") and last is not None:
+            if row.ended - last < limit - 1e-6:
+                raise Violation(f"{row.id} was not silent and ended with {message!r}")
 
     def _check_dedup(self, rows: list[Row]) -> None:
         seen: dict[bytes, float] = {}

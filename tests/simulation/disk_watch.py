@@ -93,6 +93,14 @@ class DiskWatch:
         if releases and settled:
             self._check_progress(jobs, queues)
 
+    def check_waiting(self, stopped_at: float) -> None:
+        """Check that what waits goes on waiting after the dispatcher was told to stop."""
+        found = self._raw.execute(
+            "SELECT id FROM jobs WHERE started > ? AND started > submitted", (stopped_at,)
+        ).fetchone()
+        if found is not None:
+            raise Violation(f"job {found[0]} left its queue while the dispatcher was stopping")
+
     def _check_states(self, jobs: list[Living]) -> None:
         living = {job.id: job.state for job in jobs}
         for job_id, state in living.items():

@@ -88,7 +88,6 @@ class World:
         self.node: Node | None = None
         self.servers: list[End] = []
         self.clients: list[ClientConnection] = []
-        self.disk_has_failed = False
         self._calls_left = random.choice([2, 3, 4, 5, 6, 8, 12])
         self._queues = [b'{"n":1}', b'{"n":2,"m":[]}'][: random.choice([1, 2])]
         self._queued = random.choice([0.3, 0.8, 1.0])
@@ -127,12 +126,14 @@ class World:
         if self.log.failures:
             self._check_log()
         if self.node is not None and self.node.is_gone:
+            if self.node.is_stopping and not self.book.disk_has_failed:
+                self.book.check_stopped()
             self._bury()
         return happened
 
     def _check_log(self) -> None:
         # Who is still waiting when the store is closed at a stop is told so by a closed connection.
-        if not (self.disk_has_failed or self.node is None or self.node.is_stopping):
+        if not (self.book.disk_has_failed or self.node is None or self.node.is_stopping):
             raise Violation(f"the dispatcher logged a failure: {self.log.failures[0]}")
         self.log.failures.clear()
 
@@ -201,23 +202,24 @@ class World:
     def _store_acts(self) -> bool:
         if self.node is None:
             return False
-        store, random = self.node.store, self.random
+        node, store, random = self.node, self.node.store.threads, self.random
         roll = random.random()
-        if roll < 0.4 and store.answer():
+        if roll < 0.4 and store.answer(random):
             return True
-        if store.waiting and (roll < 0.8 or not store.reads):
+        if store.may_commit and (roll < 0.8 or not store.may_look):
             count = store.waiting if random.random() < 0.7 else random.randint(1, store.waiting)
             is_full = self._in_trouble and random.random() < self._disk_trouble
-            self.disk_has_failed |= is_full
             self.book.disk_has_failed |= is_full
             self._tell(f"{count} changes are committed{' to a full disk' if is_full else ''}")
             store.commit(count, is_full)
-            self.watch.check(store.is_written, self.node.is_ready and not self.node.is_stopping)
+            self.watch.check(not store.waiting, node.is_ready and not node.is_stopping)
+            if node.stopped_at is not None:
+                self.watch.check_waiting(node.stopped_at)
             return True
-        if store.reads:
-            store.read(int(random.random() * store.reads))
+        if store.may_look:
+            store.look()
             return True
-        return store.answer()
+        return store.answer(random)
 
     def _harpd_acts(self) -> bool:
         calls = [call for harpd in self.harpds.values() for call in harpd.calls]
@@ -243,7 +245,11 @@ class World:
 
     def _check_limits(self, call: HarpdConnection) -> None:
         near = call.transport.other
-        if call.story is None or not call.counts or not near.reading:
+        if call.story is None or not call.counts:
+            return
+        if not near.reading:
+            if self.node is not None and self.node.store.threads.is_idle:
+                raise Violation(f"all is recorded, yet {call.story} is not read from")
             return
         now = self.clock.seconds()
         row = self.book.row_of(call.story)
@@ -274,7 +280,9 @@ class World:
         client_or_none.ask(asked)
 
     def _any_client(self) -> ClientConnection | None:
-        idle = [client for client in self.clients if client.is_idle and client.transport.is_open]
+        idle = [
+            client for client in self.clients if client.is_idle and client.transport.is_open
+        ]
         if idle and self.random.random() < 0.7:
             return self.random.choice(idle)
         return self._new_client()
@@ -351,7 +359,9 @@ class World:
 
     def _start(self) -> None:
         self._tell("the dispatcher starts")
-        self.node = Node(self.clock, self.now, self.disk, self.network, self.hosts, self.capacity)
+        self.node = Node(
+            self.clock, self.now, self.disk, self.network, self.hosts, self.capacity, self.log
+        )
         self.node.start()
 
     def _kill(self) -> None:
@@ -361,10 +371,10 @@ class World:
             self._bury()
 
     def _stop(self) -> None:
-        if self.node is not None and self.node.is_ready and not self.node.is_stopping:
+        if self.node is not None and not self.node.is_stopping:
             for end in self.servers:
                 end.excused = end.other.excused = True
-            self.node.stop(self.random.choice([0.0, 1.0, 10.0]))
+            self.node.stop(self.random.choice([0.0, 1.0, 10.0]), self.random)
 
     def _bury(self) -> None:
         """Take away all that a dispatcher had, but the disk."""
@@ -413,7 +423,7 @@ class World:
         setting: Deferred[None] = Deferred.fromCoroutine(
             node.dispatcher.set_capacity(self.capacity)
         )
-        setting.addErrback(lambda failure: None if self.disk_has_failed else failure)
+        setting.addErrback(lambda failure: None if self.book.disk_has_failed else failure)
 
     def _any_capacity(self) -> Capacity:
         random = self.random
@@ -423,9 +433,6 @@ class World:
         name = self.random.choice(list(self.harpds))
         if self.hosts.known.pop(name, None) is None:
             self.hosts.known[name] = self.harpds[name].host
-        if self.node is not None:
-            known = self.hosts.known
-            self.node.connections.retain(lambda host: known.get(host.name) == host)
 
     def _trust_anew(self) -> None:
         if self.node is not None:
@@ -447,9 +454,7 @@ class World:
     def _ask_again(self) -> None:
         """Have the end and all packets of some jobs told once more."""
         self.clients = []
-        for job_id in self.random.sample(
-            self.book.acknowledged, min(2, len(self.book.acknowledged))
-        ):
+        for job_id in self.random.sample(self.book.acknowledged, min(2, len(self.book.acknowledged))):
             for message in (
                 wire.GetResult(harpcaller=1, get_result=job_id),
                 wire.FollowStream(harpcaller=1, follow_stream=job_id, since=0),
