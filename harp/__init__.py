@@ -9,7 +9,6 @@ from harp.blocking import (
     RemoteServer,
     StreamIterator,
 )
-from harp.calls import CALL_CANCELLED, CALL_NOT_FINISHED, Result
 from harp.errors import (
     CancelledException,
     CommunicationError,
@@ -19,6 +18,7 @@ from harp.errors import (
     RemoteException,
     UnsupportedError,
 )
+from harp.outcomes import CALL_CANCELLED, CALL_NOT_FINISHED, Result
 
 __all__ = [
     "CALL_CANCELLED",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
-from harp import calls, checks
+from harp import calls, checks, outcomes
 from harp.dispatchers import Dispatcher
 from harp.operator import Operator
 from harp.wire import dispatcher
@@ -103,7 +103,7 @@ class Host(Generic[J]):
 
     async def _submit(self, procedure: str, /, *args: object, **kwargs: object) -> J:
         request = calls.call_request(self._name, procedure, args, kwargs, self._options)
-        reply = calls.answer(await self._dispatcher.ask(request), dispatcher.JobId)
+        reply = outcomes.answer(await self._dispatcher.ask(request), dispatcher.JobId)
         return self._job(reply)
 
     def _job(self, reply: dispatcher.JobId) -> J:

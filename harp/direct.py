@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from harp import calls, checks
+from harp import calls, checks, outcomes
 from harp.conversation import Conversation, connect
 from harp.errors import CommunicationError, HarpException, RemoteProtocolError
 from harp.items import Items
@@ -108,13 +108,13 @@ class CallPackets(Items):
         try:
             with self._call.address.blamed():
                 if isinstance(reply, harpd.Packet):
-                    return calls.decode_payload(reply.data)
-                value = calls.value_of(calls.outcome(reply, calls.DIRECT))
+                    return outcomes.decode_payload(reply.data)
+                value = outcomes.value_of(outcomes.outcome(reply, outcomes.DIRECT))
         except HarpException:
             self.close()
             raise
         self.close()
-        return calls.Result(value)
+        return outcomes.Result(value)
 
     def close(self) -> None:
         """Close the connection: a call that has not ended is cancelled. It may be called twice."""
@@ -157,7 +157,7 @@ class Server(Generic[I]):
             while isinstance(reply, harpd.Ack | harpd.Waiting):
                 reply = await call.next()
             with call.address.blamed():
-                return calls.value_of(calls.outcome(reply, calls.DIRECT))
+                return outcomes.value_of(outcomes.outcome(reply, outcomes.DIRECT))
         finally:
             if not is_stream:
                 call.close()
@@ -178,8 +178,8 @@ class Server(Generic[I]):
             reply = await call.next(patient=False)
             with call.address.blamed():
                 if isinstance(reply, harpd.Procedures):
-                    return calls.decode_payload(reply.procedures)  # type: ignore[no-any-return]
-                return calls.value_of(calls.outcome(reply, calls.DIRECT))  # type: ignore[no-any-return]
+                    return outcomes.decode_payload(reply.procedures)  # type: ignore[no-any-return]
+                return outcomes.value_of(outcomes.outcome(reply, outcomes.DIRECT))  # type: ignore[no-any-return]
         finally:
             call.close()
 

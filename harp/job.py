@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Generic, Literal, TypeVar
 
-from harp import calls
+from harp import calls, outcomes
 from harp.dispatchers import Dispatcher
 from harp.wire import dispatcher
 
@@ -43,7 +43,7 @@ class Job(Generic[I]):
         request = dispatcher.GetResult(harpcaller=1, get_result=self._id, wait=wait)
         reply = await self._dispatcher.ask(request, patient=wait)
         with self._dispatcher.address.blamed():
-            return calls.outcome(reply)
+            return outcomes.outcome(reply)
 
     async def _get(self, wait: bool = True) -> Any:
         """Return what the procedure returned; the job's failure is raised.
@@ -55,7 +55,7 @@ class Job(Generic[I]):
         :raises CancelledException: if the job was cancelled.
         :raises CommunicationError: if the dispatcher can't be asked.
         """
-        return calls.value_of(await self._result(wait), self._id)
+        return outcomes.value_of(await self._result(wait), self._id)
 
     def stream(
         self, since: int | None = None, recent: int | None = None, numbered: bool = False
@@ -94,7 +94,7 @@ class Job(Generic[I]):
         """Cancel the job and return whether there was anything to cancel."""
         request = dispatcher.Cancel(harpcaller=1, cancel=self._id)
         reply = await self._dispatcher.ask(request)
-        return calls.answer(reply, dispatcher.CancelOutcome).cancelled
+        return outcomes.answer(reply, dispatcher.CancelOutcome).cancelled
 
     async def _host(self) -> str:
         """Return the name of the host."""
@@ -108,13 +108,13 @@ class Job(Generic[I]):
         """Return the arguments: a list of positional or a dict of keyword arguments."""
         arguments = (await self._status()).call.arguments
         with self._dispatcher.address.blamed():
-            return calls.decode_payload(arguments)
+            return outcomes.decode_payload(arguments)
 
     async def _info(self) -> Any:
         """Return what the call gave as ``info``, None if nothing."""
         info = (await self._status()).info
         with self._dispatcher.address.blamed():
-            return calls.decode_payload(info)
+            return outcomes.decode_payload(info)
 
     async def _submit_time(self) -> int:
         """Return when the job was submitted."""
@@ -141,9 +141,9 @@ class Job(Generic[I]):
         :raises UnsupportedError: if the dispatcher can't tell.
         """
         request = dispatcher.GetStatus(harpcaller=1, get_status=self._id, detail=True)
-        status = calls.answer(await self._dispatcher.ask(request), dispatcher.Status)
+        status = outcomes.answer(await self._dispatcher.ask(request), dispatcher.Status)
         with self._dispatcher.address.blamed():
-            return calls.plain(status.detail)  # type: ignore[no-any-return]
+            return outcomes.plain(status.detail)  # type: ignore[no-any-return]
 
     async def _status(
         self, time: Literal["submit", "start", "end"] = "submit"
@@ -152,7 +152,7 @@ class Job(Generic[I]):
         known = self._last_status
         if known is None or (known.time.end is None and getattr(known.time, time) is None):
             request = dispatcher.GetStatus(harpcaller=1, get_status=self._id)
-            known = calls.answer(await self._dispatcher.ask(request), dispatcher.Status)
+            known = outcomes.answer(await self._dispatcher.ask(request), dispatcher.Status)
             self._last_status = known
         return known
 

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from harp import calls, checks
+from harp import checks, outcomes
 from harp.dispatchers import Dispatcher
 from harp.errors import HarpException
 from harp.items import Items
@@ -48,11 +48,11 @@ class Pages(Items):
                 self._is_last = True
                 raise
         with self._dispatcher.address.blamed():
-            return calls.plain(self._page.popleft())
+            return outcomes.plain(self._page.popleft())
 
     async def _turn(self) -> None:
         request = self._ask(self._cursor)
-        reply: Any = calls.answer(
+        reply: Any = outcomes.answer(
             await self._dispatcher.ask(request), operation.REPLIES[type(request)]
         )
         self._page.extend(getattr(reply, _LISTS[type(reply)]))
@@ -191,9 +191,11 @@ class Operator(Generic[L]):
         return await self._ask(operation.ServerInfo(harpcaller=1, server_info=True))
 
     async def _ask(self, request: dispatcher.Request) -> dict[str, Any]:
-        reply = calls.answer(await self._dispatcher.ask(request), operation.REPLIES[type(request)])
+        reply = outcomes.answer(
+            await self._dispatcher.ask(request), operation.REPLIES[type(request)]
+        )
         with self._dispatcher.address.blamed():
-            return calls.plain(reply)  # type: ignore[no-any-return]
+            return outcomes.plain(reply)  # type: ignore[no-any-return]
 
 
 def _texts(name: str, value: str | Sequence[str] | None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
-from harp import calls
+from harp import outcomes
 from harp.errors import HarpException
 from harp.items import Items
 from harp.questions import Question
@@ -33,9 +33,9 @@ class Packets(Items):
         try:
             with self._question.address.blamed():
                 if isinstance(reply, dispatcher.NumberedPacket):
-                    value = calls.decode_payload(reply.data)
+                    value = outcomes.decode_payload(reply.data)
                     return (reply.packet, value) if self._numbered else value
-                calls.refuse_stream(reply)
+                outcomes.refuse_stream(reply)
         except HarpException:
             self.close()
             raise

@@ -119,7 +119,6 @@ class Connections:
     def use(self, endpoint: Endpoint) -> None:
         """Reach hosts in another way from now on, and keep no connection made in the old one."""
         self._endpoint = endpoint
-        self._old.clear()
         self.close()
 
     def close(self) -> None:
@@ -233,9 +232,8 @@ class Attempt:
     def cancel(self) -> None:
         """End the request without a word; harpd then ends the call."""
         self._over = True
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        if self._connection is not None:
+            self._connection.close()
         elif self._connecting is not None:
             self._connecting.cancel()
 
@@ -250,8 +248,6 @@ class Attempt:
         self._connection = None
         if before:
             self._pass_on(before)
-        if self._over:
-            return  # the receiver cancelled it meanwhile
         plain = _of_version_1(self._request)
         refused = not self._accepted and _is_invalid_request(last)
         if refused and plain != self._request:
@@ -291,9 +287,6 @@ class Attempt:
 
     def _send(self, connection: HarpdConnection) -> None:
         self._connecting = None
-        if self._over:
-            connection.close()
-            return
         self._connection = connection
         connection.ask(self._request, self)
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from harpd.guard import KILL_ZYGOTE
 from harpd.zygote import MAX_MESSAGE
 from harpd.zygote_command import zygote_command, zygote_settings
 
@@ -40,7 +41,7 @@ def check_procedures(
             try:
                 zygote.wait(settings.kill_grace)
             except subprocess.TimeoutExpired:
-                zygote.kill()
+                zygote.send_signal(KILL_ZYGOTE)  # it is the guard that we have started
                 zygote.wait()
 
 

@@ -1,4 +1,4 @@
-"""Tests of ``harp.calls``: values to requests and replies to values, without a socket."""
+"""Tests of ``harp.calls``, ``harp.outcomes``: values to requests, replies to values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 import harp
-from harp import calls
+from harp import calls, outcomes
 from harp.errors import (
     CancelledException,
     Origin,
@@ -136,9 +136,9 @@ class OutcomeTests(SynchronousTestCase):
             (b"null", None),
             (b"1180591620717411303424", 2**70),
         ]:
-            found = calls.outcome(EndResult(EndKind.RESULT, payload))
+            found = outcomes.outcome(EndResult(EndKind.RESULT, payload))
             self.assertEqual(found, value)
-            self.assertEqual(calls.value_of(found, "ID"), value)
+            self.assertEqual(outcomes.value_of(found, "ID"), value)
 
     def test_failures(self) -> None:
         """An exception and an error are returned by one and raised by the other."""
@@ -148,49 +148,49 @@ class OutcomeTests(SynchronousTestCase):
             (EndKind.ERROR, RemoteError),
         ]:
             for payload, data in [(with_data, [1]), (b'{"type":"T","message":"M"}', None)]:
-                found = calls.outcome(EndResult(kind, payload))
+                found = outcomes.outcome(EndResult(kind, payload))
                 self.assertIs(type(found), raised)
                 self.assertEqual((found.type, found.message, found.data), ("T", "M", data))
                 with self.assertRaises(raised) as caught:
-                    calls.value_of(found, "ID")
+                    outcomes.value_of(found, "ID")
                 self.assertIs(caught.exception, found)
 
     def test_no_value(self) -> None:
         """A job that runs has no value yet, and asking for that of a cancelled one raises."""
-        self.assertIs(calls.outcome(NoResult()), harp.CALL_NOT_FINISHED)
-        self.assertIs(calls.value_of(harp.CALL_NOT_FINISHED, "ID"), harp.CALL_NOT_FINISHED)
-        self.assertIs(calls.outcome(CANCELLED), harp.CALL_CANCELLED)
+        self.assertIs(outcomes.outcome(NoResult()), harp.CALL_NOT_FINISHED)
+        self.assertIs(outcomes.value_of(harp.CALL_NOT_FINISHED, "ID"), harp.CALL_NOT_FINISHED)
+        self.assertIs(outcomes.outcome(CANCELLED), harp.CALL_CANCELLED)
         with self.assertRaisesRegex(CancelledException, "job ID was cancelled"):
-            calls.value_of(harp.CALL_CANCELLED, "ID")
+            outcomes.value_of(harp.CALL_CANCELLED, "ID")
 
     def test_payload_that_cannot_be_held(self) -> None:
         """JSON that Python can't hold, or can't reach the bottom of, is a protocol error."""
         for payload in (b"1e999", b"[" * 100_000 + b"]" * 100_000):
             with self.assertRaisesRegex(RemoteProtocolError, "a payload can't be decoded"):
-                calls.outcome(EndResult(EndKind.RESULT, payload))
+                outcomes.outcome(EndResult(EndKind.RESULT, payload))
 
     def test_answer(self) -> None:
         """A request is answered or refused."""
-        self.assertEqual(calls.answer(JobId("x"), JobId), JobId("x"))
+        self.assertEqual(outcomes.answer(JobId("x"), JobId), JobId("x"))
         with self.assertRaises(RemoteError) as caught:
-            calls.answer(EndResult(EndKind.ERROR, b'{"type":"T","message":"M"}'), CancelOutcome)
+            outcomes.answer(EndResult(EndKind.ERROR, b'{"type":"T","message":"M"}'), CancelOutcome)
         self.assertEqual(caught.exception.type, "T")
 
     def test_where_an_error_arose(self) -> None:
         """Who tells an error narrows down where it arose; what was refused started nothing."""
         line = b'{"type":"%b","message":"M"}'
         cases = [
-            (b"invalid_request", calls.REFUSED, Origin.DISPATCHER, False),
-            (b"invalid_request", calls.DIRECT, Origin.HARPD, True),
-            (b"invalid_request", calls.ANYWHERE, None, True),
-            (b"os_error", calls.REFUSED, Origin.DISPATCHER, True),
-            (b"killed", calls.DIRECT, None, True),
-            (b"auth_error", calls.ANYWHERE, Origin.HARPD, False),
-            (b"new_one", calls.ANYWHERE, None, True),
-            (b"new_one", calls.REFUSED, Origin.DISPATCHER, True),
+            (b"invalid_request", outcomes.REFUSED, Origin.DISPATCHER, False),
+            (b"invalid_request", outcomes.DIRECT, Origin.HARPD, True),
+            (b"invalid_request", outcomes.ANYWHERE, None, True),
+            (b"os_error", outcomes.REFUSED, Origin.DISPATCHER, True),
+            (b"killed", outcomes.DIRECT, None, True),
+            (b"auth_error", outcomes.ANYWHERE, Origin.HARPD, False),
+            (b"new_one", outcomes.ANYWHERE, None, True),
+            (b"new_one", outcomes.REFUSED, Origin.DISPATCHER, True),
         ]
         for type, origins, origin, may_have_run in cases:
-            error = calls.outcome(EndResult(EndKind.ERROR, line % type), origins)
+            error = outcomes.outcome(EndResult(EndKind.ERROR, line % type), origins)
             self.assertEqual((error.origin, error.may_have_run), (origin, may_have_run), type)
 
     def test_origin_that_the_dispatcher_knows(self) -> None:
@@ -198,7 +198,7 @@ class OutcomeTests(SynchronousTestCase):
         line = b'{"type":"timeout","message":"M"}'
         for told, origin in [("harpd", Origin.HARPD), (None, None), ("moon", None)]:
             end = EndResult(EndKind.ERROR, line, EndDetail(told, False, 1.5))
-            error = calls.outcome(end)
+            error = outcomes.outcome(end)
             self.assertEqual((error.origin, error.may_have_run), (origin, False))
 
     def test_end_of_a_stream(self) -> None:
@@ -213,9 +213,9 @@ class OutcomeTests(SynchronousTestCase):
             EndResult(EndKind.ERROR, fault % b"timeout"),
         ]
         for end in ends:
-            calls.refuse_stream(end)
+            outcomes.refuse_stream(end)
         with self.assertRaises(RemoteError) as caught:
-            calls.refuse_stream(EndResult(EndKind.ERROR, fault % b"invalid_jobid"))
+            outcomes.refuse_stream(EndResult(EndKind.ERROR, fault % b"invalid_jobid"))
         self.assertEqual(caught.exception.type, "invalid_jobid")
 
 

@@ -153,6 +153,7 @@ class Wire(FakeTransport):
     """One end of a connection in memory; what is paused gets nothing.
 
     :ivar aborted: whether this end was cut rather than closed.
+    :ivar resumed: how often this end was told to read on.
     """
 
     other: Wire
@@ -161,6 +162,7 @@ class Wire(FakeTransport):
         super().__init__(protocol, isServer)  # type: ignore[no-untyped-call]
         self.paused = False
         self.aborted = False
+        self.resumed = 0
 
     def getOutBuffer(self) -> bytes | None:
         if self.other.paused:
@@ -172,15 +174,20 @@ class Wire(FakeTransport):
 
     def resumeProducing(self) -> None:
         self.paused = False
+        self.resumed += 1
 
     def abortConnection(self) -> None:
         self.aborted = True
         super().abortConnection()  # type: ignore[no-untyped-call]
 
 
+Asked = Callable[["HarpdEnd", dict[str, Any]], None]
+
+
 class HarpdEnd(Protocol):
     """harpd's end of one connection, which carries one request at a time.
 
+    :param asked: called with each request.
     :ivar received: what the dispatcher sent.
     :ivar lost: whether the connection has ended.
     :ivar near: the dispatcher's end of the connection.
@@ -189,9 +196,10 @@ class HarpdEnd(Protocol):
     pump: IOPump
     near: Wire
 
-    def __init__(self) -> None:
+    def __init__(self, asked: Asked) -> None:
         self.received = b""
         self.lost = False
+        self._asked = asked
         self._session = IncomingCall()
 
     @property
@@ -204,6 +212,7 @@ class HarpdEnd(Protocol):
         if data.endswith(b"\n"):
             line = self.received.splitlines()[-1]
             self._session = IncomingCall(harpd.decode_request_line(line))
+            self._asked(self, json.loads(line))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.lost = True
@@ -274,15 +283,20 @@ def awaited(network: MemoryReactorClock) -> int:
     return sum(not each.stoppedConnecting for each in network.connectors)
 
 
-def accept(network: MemoryReactorClock, handshake: bool = True) -> HarpdEnd:
+def _nobody(end: HarpdEnd, request: dict[str, Any]) -> None:
+    pass
+
+
+def accept(network: MemoryReactorClock, handshake: bool = True, asked: Asked = _nobody) -> HarpdEnd:
     """Accept the connection that was asked for first, of those that are still wanted.
 
     :param handshake: False to leave the handshake to a later ``flush``.
+    :param asked: called with each request that comes over it.
     """
     while network.connectors[0].stoppedConnecting:
         _next_attempt(network)
     host, port, factory, *_ = _next_attempt(network)
-    end = HarpdEnd()
+    end = HarpdEnd(asked)
     far_protocol = TLSMemoryBIOFactory(
         _identity(), False, Factory.forProtocol(lambda: end), network
     ).buildProtocol(IPv4Address("TCP", "10.0.0.1", 1025))

@@ -6,30 +6,38 @@ import gc
 import json
 import uuid
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamClientEndpoint
 
 from harp import errors
-from harp.errors import RemoteProtocolError
+from harp.errors import Origin
 from harp.wire import dispatcher as wire
 from harp.wire import results
-from harp.wire.harpd import Ack, Packet
+from harp.wire.harpd import Ack, Packet, Waiting
 from harp.wire.results import CANCELLED, EndKind, EndResult
 from harpcaller import dispatcher
 from harpcaller.announcements import Announcements
-from harpcaller.dispatcher import RECORD_AGAIN, Dispatcher, Limits
-from harpcaller.jobs import Job, JobState
+from harpcaller.connections import endpoint_by
+from harpcaller.dispatcher import RECORD_AGAIN, Dispatcher
+from harpcaller.hosts import Host
+from harpcaller.jobs import Capacity, Job, JobState
+from harpcaller.queues import canonical_queue_name
+from harpcaller.refusal import RefusedError
 from harpcaller.remote import Conversation
 from harpcaller.store import Cancellation, Ending, Recovery, StoreError, Submission
+from harpcaller.submission import Limits
 from tests.harpcaller.memory import (
     HOST,
-    HarpdCall,
+    HarpdEnd,
     NetworkTestCase,
     PatientStore,
     accept,
+    awaited,
+    connections,
     ended_job,
     hosts,
     new_network,
@@ -40,6 +48,8 @@ from tests.harpcaller.stores import StoreTestCase
 
 RESULT = EndResult(EndKind.RESULT, b'{"free":12}')
 SHUTDOWN = results.error(errors.SHUTDOWN, "the dispatcher was stopped")
+CALLER = "10.0.0.9"
+GRACE = 5.0
 LIMITS = Limits(default_timeout=100, max_exec_time=600)
 QUEUE = wire.QueueOption(msgspec.Raw(b'{"disk":"sda"}'))
 
@@ -65,7 +75,7 @@ class Watcher:
         self.told: list[Any] = []
         self.end: Deferred[Job] = Deferred()
 
-    def packets(self, first: int, packets: Sequence[bytes]) -> None:
+    def packets(self, first: int, packets: Sequence[bytes], recorded: float) -> None:
         self.told.append((first, *packets))
 
     def ended(self, job: Job) -> None:
@@ -74,29 +84,41 @@ class Watcher:
 
 
 class DispatcherTestCase(StoreTestCase):
-    """A test with a dispatcher on a real store; harpd is in memory."""
+    """A test with a dispatcher on a real store; harpd is in memory.
+
+    :ivar begun: the procedures that harpd was asked to call, in their order.
+    """
 
     timeout = 30  # seconds, after which what does not come is taken never to come
 
     async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
         """Put the parts together."""
         await super().setUp()
-        self.network = new_network(self)
+        self.now = 1000.25
         self.announcements = Announcements()
         self.dispatcher = self.started()
-        self.begun: list[str] = []
 
     def started(self) -> Dispatcher:
-        """Return another dispatcher on the same store."""
+        """Return another dispatcher on the same store, and a new network."""
+        self.network = new_network(self)
+        self.connections = connections(self.network)
+        self.begun: list[str] = []
+        self._ends: list[HarpdEnd] = []
+        self._end_of: dict[str, HarpdEnd] = {}
         return Dispatcher(
             self.network,
-            lambda: 1000.25,
+            lambda: self.now,
             self.store,
             hosts(HOST),
-            trust(),
+            self.connections,
             self.announcements,
             LIMITS,
         )
+
+    async def submitted(self, **changes: Any) -> str:
+        """Submit a call and return the id of its job."""
+        job_id, _ = await self.dispatcher.submit(call(**changes), CALLER)
+        return job_id
 
     async def job(self, job_id: str) -> Job:
         """Return what the store has of a job."""
@@ -114,27 +136,36 @@ class DispatcherTestCase(StoreTestCase):
 
     async def submit_to_queue(self, *procedures: str, **changes: Any) -> list[str]:
         """Submit calls to one queue, and return the ids of their jobs."""
-        return [
-            await self.dispatcher.submit(call(procedure=procedure, queue=QUEUE, **changes))
-            for procedure in procedures
-        ]
+        changes = {"queue": QUEUE} | changes
+        return [await self.submitted(procedure=each, **changes) for each in procedures]
 
-    def accept(self) -> HarpdCall:
-        """Be harpd: accept the connection that was asked for first, and note what is called."""
-        harpd = accept(self.network)
-        self.begun.append(json.loads(harpd.received)["procedure"])
-        return harpd
-
-    def accept_all(self) -> list[str]:
-        """Accept all connections, and return the procedures called so far, in their order."""
-        while not all(each.stoppedConnecting for each in self.network.connectors):
-            self.accept()
+    def let_come(self) -> list[str]:
+        """Be harpd: accept all connections, let everything come through, and return `begun`."""
+        while awaited(self.network):
+            self._ends.append(accept(self.network, asked=self._asked))
+        for end in self._ends:
+            end.flush()
         return self.begun
 
+    def harpd(self, job_id: str) -> HarpdEnd:
+        """Return harpd's end of the connection over which it was asked to carry out a job."""
+        self.let_come()
+        return self._end_of[job_id]
+
     async def finish(self, job_id: str) -> None:
-        """Let the oldest call end, and with it the job."""
-        self.accept().reply(Ack(False), RESULT)
+        """Let a call end, and with it the job."""
+        self.harpd(job_id).reply(Ack(False), RESULT)
         self.assertEqual((await self.ended(job_id)).end, RESULT)
+
+    def assert_nothing_left(self) -> None:
+        """Check that nothing will happen any more."""
+        self.connections.close()
+        self.let_come()
+        self.assertEqual(self.network.getDelayedCalls(), [])
+
+    def _asked(self, end: HarpdEnd, request: dict[str, Any]) -> None:
+        self.begun.append(request["procedure"])
+        self._end_of[request["context"]["job_id"]] = end
 
 
 class JobTests(DispatcherTestCase):
@@ -142,18 +173,14 @@ class JobTests(DispatcherTestCase):
 
     async def test_life_of_a_job(self) -> None:
         """A job is carried out by its host and recorded, packets and end."""
-        job_id = await self.dispatcher.submit(call())
+        job_id = await self.submitted()
         watcher = Watcher()
         self.announcements.watch(job_id, watcher)
-        harpd = self.accept()
+        harpd = self.harpd(job_id)
+        (request,) = harpd.requests
         self.assertEqual(
-            json.loads(harpd.received),
-            {
-                "harp": 1,
-                "procedure": "df",
-                "arguments": ["/srv"],
-                "auth": {"user": HOST.user, "password": HOST.password},
-            },
+            (request["procedure"], request["arguments"], request["context"]),
+            ("df", ["/srv"], {"job_id": job_id}),
         )
         harpd.reply(Ack(True), Packet(b"1"), Packet(b"2"))
         harpd.reply(Packet(b"3"))
@@ -164,11 +191,11 @@ class JobTests(DispatcherTestCase):
         self.assertEqual(watcher.told, [(0, b"1", b"2"), (2, b"3"), ended])
         page = await self.store.packets(job_id, 0, 10, 1000)
         self.assertEqual([packet[:2] for packet in page], [(0, b"1"), (1, b"2"), (2, b"3")])
-        self.assertEqual(self.network.getDelayedCalls(), [])
+        self.assert_nothing_left()
 
     async def test_what_is_recorded(self) -> None:
         """The call is recorded as it was, under an id that is new and can't be guessed."""
-        ids = {await self.dispatcher.submit(call()) for _ in range(5)}
+        ids = {await self.submitted() for _ in range(5)}
         self.assertEqual(len(ids), 5)
         for job_id in ids:
             self.assertEqual((str(uuid.UUID(job_id)), uuid.UUID(job_id).version), (job_id, 4))
@@ -177,32 +204,67 @@ class JobTests(DispatcherTestCase):
                 (job.host, job.procedure, job.arguments, job.info, job.queue, job.submitted),
                 (HOST.name, "df", b'["/srv"]', b'{"ticket": 7}', None, 1000.25),
             )
-
-    async def test_limits(self) -> None:
-        """Limits not given are the defaults, those given are kept, none exceeds the ceiling."""
-        for asked, timeout, max_exec_time in (
-            ({}, 100, 600),
-            ({"timeout": 0.5}, 0.5, 600),
-            ({"timeout": 300.0}, 300, 600),
-            ({"timeout": 1e9}, 600, 600),
-            ({"max_exec_time": 0.5}, 100, 0.5),
-            ({"max_exec_time": 1e9}, 100, 600),
-            ({"timeout": 600.0, "max_exec_time": 600.0}, 600, 600),
-        ):
-            job = await self.job(await self.dispatcher.submit(call(**asked)))
-            self.assertEqual((job.timeout, job.max_exec_time), (timeout, max_exec_time), asked)
+            self.assertEqual(job.caller, CALLER)
 
     async def test_limits_hold(self) -> None:
         """It is the job's own limits that the conversation keeps."""
-        job_id = await self.dispatcher.submit(call(timeout=5.0))
+        job_id = await self.submitted(timeout=5.0)
         self.network.advance(5)
         end = (await self.ended(job_id)).end
         assert end is not None
         self.assertEqual(json.loads(end.value)["message"], "timeout: no message for 5 s")
+        later = await self.submitted()
+        self.assertEqual((await self.job(later)).timeout, LIMITS.default_timeout)
+
+    async def test_origin(self) -> None:
+        """Where a failure arose is recorded with it: in a procedure, at harpd, on the way, here."""
+        raised = EndResult(EndKind.EXCEPTION, b'{"type":"ValueError","message":""}')
+        locked = results.error(errors.LOCKED, "")
+        ends: tuple[tuple[Callable[[HarpdEnd], None], Origin | None], ...] = (
+            (lambda harpd: harpd.reply(Ack(False), RESULT), None),
+            (lambda harpd: harpd.reply(Ack(False), raised), Origin.PROCEDURE),
+            (lambda harpd: harpd.reply(Ack(False), locked), Origin.HARPD),
+            (lambda harpd: harpd.say(b"nonsense\n"), Origin.NETWORK),
+            (lambda harpd: self.network.advance(LIMITS.default_timeout), Origin.DISPATCHER),
+        )
+        for end, origin in ends:
+            job_id = await self.submitted()
+            end(self.harpd(job_id))
+            self.assertEqual((await self.ended(job_id)).origin, origin)
+        job_id = await self.submitted(host="web99")
+        self.assertEqual((await self.ended(job_id)).origin, Origin.DISPATCHER)
+
+    async def test_one_connection(self) -> None:
+        """Jobs of a host that follow each other take one connection, those at once one each."""
+        first = await self.submitted()
+        harpd = self.harpd(first)
+        await self.finish(first)
+        second = await self.submitted()
+        self.assertIs(self.harpd(second), harpd)
+        third = await self.submitted()
+        self.assertIsNot(self.harpd(third), harpd)
+        await self.finish(second)
+        await self.finish(third)
+        self.assertEqual(len(self._ends), 2)
+        self.assert_nothing_left()
+
+    async def test_lock(self) -> None:
+        """While a job waits for a lock on its host it is known for which, and of no other job."""
+        job_id = await self.submitted()
+        harpd = self.harpd(job_id)
+        self.assertIsNone(self.dispatcher.lock_of(job_id))
+        harpd.reply(Ack(False), Waiting("backup"))
+        self.assertEqual(self.dispatcher.lock_of(job_id), "backup")
+        self.assertIsNone(self.dispatcher.lock_of(await self.submitted()))
+        harpd.reply(Waiting(None))
+        self.assertIsNone(self.dispatcher.lock_of(job_id))
+        harpd.reply(RESULT)
+        await self.ended(job_id)
+        self.assertIsNone(self.dispatcher.lock_of(job_id))
 
     async def test_unknown_host(self) -> None:
         """A job for a host that is not in the registry ends at once, and names the host."""
-        job_id = await self.dispatcher.submit(call(host="web99"))
+        job_id = await self.submitted(host="web99")
         end = (await self.ended(job_id)).end
         text = "there is no host web99 in the hosts registry"
         self.assertEqual(end, results.error(errors.UNKNOWN_HOST, text))
@@ -210,11 +272,48 @@ class JobTests(DispatcherTestCase):
     async def test_unsound_queue_name(self) -> None:
         """A queue's name that is no sound JSON is refused, and nothing is recorded."""
         name = msgspec.Raw(b'{"a":1e999}')
-        with self.assertRaises(RemoteProtocolError) as caught:
-            await self.dispatcher.submit(call(queue=wire.QueueOption(name)))
+        with self.assertRaises(RefusedError) as caught:
+            await self.submitted(queue=wire.QueueOption(name))
         self.assertEqual(caught.exception.type, errors.INVALID_REQUEST)
         self.assertIn("$.queue.name", caught.exception.message)
         self.assertEqual(self.network.tcpClients, [])
+
+
+class RepeatTests(DispatcherTestCase):
+    """Calls that are made again."""
+
+    async def test_idempotency_key(self) -> None:
+        """A call with the same key gets the first one's job, whether it runs or has ended."""
+        first = await self.submitted(idempotency_key="k")
+        self.assertEqual(
+            await self.dispatcher.submit(call(idempotency_key="k"), CALLER), (first, False)
+        )
+        await self.finish(first)
+        self.assertEqual(
+            await self.dispatcher.submit(call(idempotency_key="k"), CALLER), (first, False)
+        )
+        self.assertEqual(self.let_come(), ["df"])
+        self.assertNotEqual(await self.submitted(idempotency_key="another"), first)
+
+    async def test_at_once(self) -> None:
+        """Of equal calls that come at once one starts a job, the others get it."""
+        both = [self.dispatcher.submit(call(idempotency_key="k"), CALLER) for _ in range(5)]
+        outcomes = [await each for each in both]
+        self.assertEqual(len(set(outcomes)), 1)
+        self.assertEqual(self.let_come(), ["df"])
+
+    async def test_dedup(self) -> None:
+        """A call whose dedup finds an earlier job gets that, and is told so; later it does not."""
+        dedup = wire.Dedup(msgspec.Raw(b'{"disk":"sda","of":1}'), 60)
+        same = wire.Dedup(msgspec.Raw(b'{"of":1, "disk":"sda"}'), 60)
+        first, is_duplicate = await self.dispatcher.submit(call(dedup=dedup), CALLER)
+        self.assertIs(is_duplicate, False)
+        self.assertEqual(await self.dispatcher.submit(call(dedup=same), CALLER), (first, True))
+        self.assertEqual(self.let_come(), ["df"])
+        self.now += 60
+        later, is_duplicate = await self.dispatcher.submit(call(dedup=same), CALLER)
+        self.assertNotEqual(later, first)
+        self.assertIs(is_duplicate, False)
 
 
 class CancelTests(DispatcherTestCase):
@@ -222,14 +321,14 @@ class CancelTests(DispatcherTestCase):
 
     async def test_running(self) -> None:
         """A running job is over at once, and its connection closed, which ends the call."""
-        job_id = await self.dispatcher.submit(call())
-        harpd = self.accept()
+        job_id = await self.submitted()
+        harpd = self.harpd(job_id)
         harpd.reply(Ack(True))
         self.assertIs(await self.dispatcher.cancel(job_id), True)
         self.assertEqual((await self.ended(job_id)).end, CANCELLED)
         harpd.flush()
         self.assertTrue(harpd.lost)
-        self.assertEqual(self.network.getDelayedCalls(), [])
+        self.assert_nothing_left()
 
     async def test_waiting(self) -> None:
         """A job that waits is over at once, and never runs."""
@@ -238,11 +337,11 @@ class CancelTests(DispatcherTestCase):
         self.assertEqual((await self.ended(second)).end, CANCELLED)
         await self.finish(first)
         await self.finish(third)
-        self.assertEqual(self.accept_all(), ["first", "third"])
+        self.assertEqual(self.let_come(), ["first", "third"])
 
     async def test_ended(self) -> None:
         """A job that has ended can't be cancelled."""
-        job_id = await self.dispatcher.submit(call())
+        job_id = await self.submitted()
         await self.finish(job_id)
         self.assertIs(await self.dispatcher.cancel(job_id), False)
         self.assertEqual((await self.job(job_id)).end, RESULT)
@@ -250,6 +349,97 @@ class CancelTests(DispatcherTestCase):
     async def test_unknown(self) -> None:
         """A job that there is not can't be cancelled either, which is another answer."""
         self.assertIsNone(await self.dispatcher.cancel("no such job"))
+
+
+class CancelQueueTests(DispatcherTestCase):
+    """Cancelling all jobs of a queue."""
+
+    NAME = canonical_queue_name(bytes(QUEUE.name))
+
+    async def test_all(self) -> None:
+        """Those that run and those that wait are over and announced; none of them starts."""
+        self.patch(dispatcher, "PORTION", 2)
+        jobs = await self.submit_to_queue(*"abcdef")
+        harpd = self.harpd(jobs[0])
+        watchers = {job_id: Watcher() for job_id in jobs}
+        for job_id, watcher in watchers.items():
+            self.announcements.watch(job_id, watcher)
+        self.assertEqual(await self.dispatcher.cancel_queue(self.NAME), 6)
+        for job_id, watcher in watchers.items():
+            job = await self.job(job_id)
+            self.assertEqual((job.end, watcher.told), (CANCELLED, [job]))
+        self.assertEqual(self.let_come(), ["a"])
+        self.assertTrue(harpd.lost)
+        self.assert_nothing_left()
+
+    async def test_others(self) -> None:
+        """Jobs of other queues and of none are left alone."""
+        other = wire.QueueOption(msgspec.Raw(b'{"disk":"sdb"}'))
+        await self.submit_to_queue("mine")
+        left = await self.submit_to_queue("other", "waiting", queue=other)
+        left.append(await self.submitted())
+        self.assertEqual(await self.dispatcher.cancel_queue(self.NAME), 1)
+        for job_id in left:
+            self.assertIsNone((await self.job(job_id)).end)
+
+    def submit_meanwhile(self, *procedures: str, **changes: Any) -> list[str]:
+        """Have jobs submitted as soon as a request to cancel the queue has come.
+
+        :return: gets their ids then.
+        """
+        late: list[str] = []
+        real = self.store.queue
+
+        async def queue(name: bytes) -> object:
+            found = await real(name)
+            late.extend(await self.submit_to_queue(*procedures, **changes))
+            return found
+
+        self.patch(self.store, "queue", queue)
+        return late
+
+    async def test_later_ones(self) -> None:
+        """What is submitted after the request is left alone, and started in its turn."""
+        self.patch(dispatcher, "PORTION", 2)
+        await self.submit_to_queue(*"abcd")
+        late = self.submit_meanwhile("late", "later")
+        self.assertEqual(await self.dispatcher.cancel_queue(self.NAME), 4)
+        await self.finish(late[0])
+        await self.finish(late[1])
+        self.assertEqual(self.let_come(), ["late", "later"])
+
+    async def test_later_one_that_runs(self) -> None:
+        """What is submitted after the request is left alone also if it runs at once."""
+        wide = wire.QueueOption(QUEUE.name, 2)
+        await self.submit_to_queue("early", queue=wide)
+        late = self.submit_meanwhile("late", queue=wide)
+        self.assertEqual(await self.dispatcher.cancel_queue(self.NAME), 1)
+        await self.finish(late[0])
+
+    async def test_releases(self) -> None:
+        """A later job that only waited for one that is cancelled is started."""
+        await self.dispatcher.set_capacity(Capacity(10, max_running_per_host=1))
+        await self.submitted()
+        await self.submit_to_queue("waits for its host")
+        late = self.submit_meanwhile("late", host="web99")
+        self.assertEqual(await self.dispatcher.cancel_queue(self.NAME), 1)
+        end = (await self.ended(late[0])).end
+        assert end is not None
+        self.assertEqual(json.loads(end.value)["type"], "unknown_host")
+
+    async def test_no_such_queue(self) -> None:
+        """Where there is no queue there is nothing to cancel."""
+        self.assertEqual(await self.dispatcher.cancel_queue(self.NAME), 0)
+
+    async def test_while_stopping(self) -> None:
+        """A dispatcher that is being stopped cancels no queue: that would start others."""
+        await self.submit_to_queue("first", "second")
+        stopped = Deferred.fromCoroutine(self.dispatcher.stop(5))
+        with self.assertRaises(RefusedError) as caught:
+            await self.dispatcher.cancel_queue(self.NAME)
+        self.assertEqual(caught.exception.type, errors.SHUTDOWN)
+        self.network.advance(5)
+        await stopped
 
 
 class QueueTests(DispatcherTestCase):
@@ -261,18 +451,38 @@ class QueueTests(DispatcherTestCase):
         await self.finish(first)
         await self.finish(second)
         await self.finish(third)
-        self.assertEqual(self.accept_all(), ["first", "second", "third"])
+        self.assertEqual(self.let_come(), ["first", "second", "third"])
 
     async def test_one_at_a_time(self) -> None:
         """No more jobs of a queue run than its concurrency allows."""
         await self.submit_to_queue("first", "second")
-        self.assertEqual(self.accept_all(), ["first"])
+        self.assertEqual(self.let_come(), ["first"])
 
     async def test_after_a_cancellation(self) -> None:
         """When a running job is cancelled the next of its queue is started."""
         first, _ = await self.submit_to_queue("first", "second")
         await self.dispatcher.cancel(first)
-        self.assertEqual(self.accept_all(), ["second"])
+        self.assertEqual(self.let_come(), ["second"])
+
+    async def test_more_capacity(self) -> None:
+        """When more may run at once, those that can are started in their order, no more."""
+        await self.dispatcher.set_capacity(Capacity(1))
+        for procedure in ("first", "second", "third", "fourth"):
+            await self.submitted(procedure=procedure)
+        self.assertEqual(self.let_come(), ["first"])
+        await self.dispatcher.set_capacity(Capacity(3))
+        self.assertEqual(self.let_come(), ["first", "second", "third"])
+
+    async def test_less_capacity(self) -> None:
+        """When less may run at once, what runs goes on, and nothing starts before it has ended."""
+        jobs = [await self.submitted(procedure=each) for each in ("first", "second")]
+        self.let_come()
+        await self.dispatcher.set_capacity(Capacity(1))
+        jobs.append(await self.submitted(procedure="third"))
+        await self.finish(jobs[0])
+        self.assertEqual(self.let_come(), ["first", "second"])
+        await self.finish(jobs[1])
+        await self.finish(jobs[2])
 
     async def test_through_an_unknown_host(self) -> None:
         """A released job that can't be started releases the next."""
@@ -283,7 +493,7 @@ class QueueTests(DispatcherTestCase):
         await self.ended(lost)
         await self.ended(also_lost)
         await self.finish(last)
-        self.assertEqual(self.accept_all(), ["first", "last"])
+        self.assertEqual(self.let_come(), ["first", "last"])
 
     async def test_after_a_restart(self) -> None:
         """After a crash what ran is closed, and what waited is started in its order."""
@@ -291,25 +501,36 @@ class QueueTests(DispatcherTestCase):
         waiting = await self.submit_to_queue("first", "second")
         other = wire.QueueOption(msgspec.Raw(b'{"disk":"sdb"}'), 2)
         for procedure in ("lost", "lost", "third", "fourth", "fifth"):
-            await self.dispatcher.submit(call(procedure=procedure, queue=other))
-        self.network = new_network(self)
+            await self.submitted(procedure=procedure, queue=other)
         self.dispatcher = self.started()
         await self.dispatcher.recover()
         end = (await self.job(lost[0])).end
         assert end is not None
         self.assertEqual(json.loads(end.value)["type"], "missing_result")
         self.assertEqual((await self.job(waiting[1])).state, JobState.WAITING)
-        self.assertEqual(self.accept_all(), ["first", "third", "fourth"])
+        self.assertEqual(self.let_come(), ["first", "third", "fourth"])
 
     async def test_after_a_stop(self) -> None:
         """A job that waited when the dispatcher was stopped runs after its next start."""
         first, second = await self.submit_to_queue("first", "second")
-        await self.dispatcher.stop()
+        stopped = Deferred.fromCoroutine(self.dispatcher.stop(5))
+        self.network.advance(5)
+        await stopped
         self.assertEqual((await self.job(first)).end, SHUTDOWN)
         self.assertEqual((await self.job(second)).state, JobState.WAITING)
         self.dispatcher = self.started()
         await self.dispatcher.recover()
         await self.finish(second)
+
+    async def test_end_within_the_grace(self) -> None:
+        """What ends by itself while the dispatcher stops is recorded; its successor waits on."""
+        first, second = await self.submit_to_queue("first", "second")
+        stopped = Deferred.fromCoroutine(self.dispatcher.stop(5))
+        await self.finish(first)
+        await stopped
+        self.assertEqual((await self.job(second)).state, JobState.WAITING)
+        self.assertEqual(self.begun, ["first"])
+        self.assert_nothing_left()
 
 
 class OrderTestCase(NetworkTestCase):
@@ -327,23 +548,30 @@ class OrderTestCase(NetworkTestCase):
             self.network.seconds,
             self.store.real,
             hosts(HOST),
-            trust(),
+            self.connections,
             self.announcements,
             LIMITS,
         )
 
-    def running(self) -> HarpdCall:
+    def running(self) -> HarpdEnd:
         """Return harpd's end of a job that streams."""
-        submitted = self.dispatcher.submit(call())
+        submitted = self.dispatcher.submit(call(), CALLER)
         self.store.answer("submit", Submission("the-job", running_job()))
-        self.assertEqual(self.successResultOf(submitted), "the-job")
-        harpd = self.accept()
+        self.assertEqual(self.successResultOf(submitted), ("the-job", False))
+        harpd = self.harpd()
         harpd.reply(Ack(True))
         return harpd
 
+    def harpd(self) -> HarpdEnd:
+        """Return harpd's end of the connection over which the last request came."""
+        if awaited(self.network):
+            self._end = self.accept()
+        self._end.flush()
+        return self._end
+
     def stop(self) -> Deferred[None]:
         """Begin to stop."""
-        return Deferred.fromCoroutine(self.dispatcher.stop())
+        return Deferred.fromCoroutine(self.dispatcher.stop(GRACE))
 
 
 class RaceTests(OrderTestCase):
@@ -353,7 +581,7 @@ class RaceTests(OrderTestCase):
 
     def test_started_when_on_disk(self) -> None:
         """Nobody is connected to before the job is on disk."""
-        submitted = self.dispatcher.submit(call())
+        submitted = self.dispatcher.submit(call(), CALLER)
         self.assertEqual(self.network.tcpClients, [])
         self.assertNoResult(submitted)
         self.store.answer("submit", Submission("the-job", running_job()))
@@ -430,17 +658,17 @@ class RaceTests(OrderTestCase):
                 kept.add(self)
 
         self.patch(dispatcher, "Conversation", KnownConversation)
+        gc.collect()
+        gc.disable()  # what is kept until the collector comes is kept
+        self.addCleanup(gc.enable)
         self.running().reply(RESULT)
         self.store.answer("end", Ending(ended_job(running_job(), RESULT), []))
-        gc.collect()
         self.assertEqual(len(kept), 0)
         harpd = self.running()
         self.assertEqual(len(kept), 1)
         self.dispatcher.cancel("the-job")
         self.store.answer("cancel", self.CANCELLATION)
         harpd.flush()
-        del harpd
-        gc.collect()
         self.assertEqual(len(kept), 0)
 
     def test_released_jobs_in_order(self) -> None:
@@ -459,7 +687,7 @@ class FailureTests(OrderTestCase):
 
     def test_submit(self) -> None:
         """A job that is not on disk is not run."""
-        submitted = self.dispatcher.submit(call())
+        submitted = self.dispatcher.submit(call(), CALLER)
         self.store.answer("submit", self.FAILURE)
         self.assertIs(self.failureResultOf(submitted).value, self.FAILURE)
         self.assertEqual(self.network.tcpClients, [])
@@ -474,6 +702,13 @@ class FailureTests(OrderTestCase):
         self.assertTrue(harpd.lost)
         self.assertEqual(self.watcher.told, [])
 
+    def test_packets_that_came_with_the_end(self) -> None:
+        """A job is no success while a packet of it is missing, be it the last."""
+        self.running().reply(Packet(b"1"), RESULT)
+        self.assertEqual(self.store.asked("end"), [])
+        self.store.answer("append", self.FAILURE)
+        self.assertEqual(json.loads(self.store.asked("end")[0]["result"].value)["type"], "os_error")
+
     def test_end(self) -> None:
         """An end that can't be recorded is recorded when it can, and then announced."""
         self.running().reply(RESULT)
@@ -487,6 +722,8 @@ class FailureTests(OrderTestCase):
         asked = self.store.answer("end", Ending(ended, []))
         self.assertEqual((asked["result"], asked["now"]), (RESULT, 3 * RECORD_AGAIN))
         self.assertEqual(self.watcher.told, [ended])
+        self.connections.close()
+        self.harpd()
         self.assertEqual(self.network.getDelayedCalls(), [])
 
     def test_mistake_of_ours(self) -> None:
@@ -499,6 +736,24 @@ class FailureTests(OrderTestCase):
         self.store.answer("end", Ending(ended, []))
         self.assertEqual(self.watcher.told, [ended])
 
+    def test_mistake_at_the_start(self) -> None:
+        """A job that can't be started is ended, and those released with it are started."""
+        reach = endpoint_by(self.network, trust())
+
+        def endpoint(host: Host) -> IStreamClientEndpoint:
+            self.connections.use(reach)
+            raise RuntimeError("a mistake")
+
+        self.connections.use(endpoint)
+        recovered = Deferred.fromCoroutine(self.dispatcher.recover())
+        jobs = [running_job(), running_job(id="another")]
+        self.store.answer("recover", Recovery([], jobs))
+        self.successResultOf(recovered)
+        asked = self.store.answer("end", Ending(ended_job(running_job(), SHUTDOWN), []))
+        self.assertEqual(json.loads(asked["result"].value)["type"], "os_error")
+        self.assertEqual(self.harpd().requests[0]["context"], {"job_id": "another"})
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
 
 class StopTests(OrderTestCase):
     """The orderly end of the dispatcher."""
@@ -508,23 +763,60 @@ class StopTests(OrderTestCase):
     def test_nothing_runs(self) -> None:
         """There is nothing to wait for."""
         self.successResultOf(self.stop())
+        self.assertEqual(self.network.getDelayedCalls(), [])
 
     def test_running(self) -> None:
-        """What runs ends as shutdown and releases nothing; it waits until that is on disk."""
+        """What runs goes on for the grace, then ends as shutdown, and that is waited for."""
         harpd = self.running()
         stopped = self.stop()
+        self.network.advance(GRACE - 1)
+        harpd.reply(Packet(b"1"))
+        self.store.answer("append", None)
+        self.assertFalse(harpd.lost)
+        self.network.advance(1)
         harpd.flush()
         self.assertTrue(harpd.lost)
+        self.assertNoResult(stopped)
         asked = self.store.answer("end", Ending(self.ENDED, []))
-        self.assertEqual((asked["result"], asked["release"]), (SHUTDOWN, False))
+        self.assertEqual(
+            (asked["result"], asked["origin"], asked["release"]),
+            (SHUTDOWN, Origin.DISPATCHER, False),
+        )
         self.successResultOf(stopped)
-        self.assertEqual(self.watcher.told, [self.ENDED])
+        self.assertEqual(self.watcher.told, [(0, b"1"), self.ENDED])
+        self.assertEqual(self.network.getDelayedCalls(), [])
+
+    def test_ends_within_the_grace(self) -> None:
+        """The last one that ends by itself ends the waiting, as soon as it is on disk."""
+        harpd = self.running()
+        stopped = self.stop()
+        harpd.reply(RESULT)
+        self.assertNoResult(stopped)
+        asked = self.store.answer("end", Ending(ended_job(running_job(), RESULT), []))
+        self.assertEqual((asked["result"], asked["release"]), (RESULT, False))
+        self.successResultOf(stopped)
+        self.assertEqual(len(self.watcher.told), 1)
+        self.connections.close()
+        self.harpd()
+        self.assertEqual(self.network.getDelayedCalls(), [])
+
+    def test_cancelled_within_the_grace(self) -> None:
+        """Who waits for a job that is cancelled meanwhile is told before the dispatcher stops."""
+        self.running()
+        told: list[int] = []
+        stopped = self.stop().addCallback(lambda _: told.append(len(self.watcher.told)))
+        self.dispatcher.cancel("the-job")
+        self.assertIs(self.store.asked("cancel")[0]["release"], False)
+        self.store.answer("cancel", RaceTests.CANCELLATION)
+        self.successResultOf(stopped)
+        self.assertEqual(told, [1])
 
     def test_waits_for_all(self) -> None:
         """It waits for all that is being recorded, also what began to end before."""
         self.running().reply(RESULT)
         self.running()
         stopped = self.stop()
+        self.network.advance(GRACE)
         asked = self.store.answer("end", Ending(ended_job(running_job(), RESULT), []))
         self.assertEqual((asked["result"], asked["release"]), (RESULT, True))
         self.assertNoResult(stopped)
@@ -532,9 +824,23 @@ class StopTests(OrderTestCase):
         self.successResultOf(stopped)
 
     def test_released_meanwhile(self) -> None:
-        """A job that an earlier end releases is not run any more, and waited for."""
+        """A job that an earlier end releases runs within the grace, as it has begun on disk."""
         self.running().reply(RESULT)
         stopped = self.stop()
+        released = running_job(id="another")
+        self.store.answer("end", Ending(ended_job(running_job(), RESULT), [released]))
+        harpd = self.harpd()
+        self.assertEqual(harpd.requests[-1]["context"], {"job_id": "another"})
+        self.assertNoResult(stopped)
+        harpd.reply(Ack(False), RESULT)
+        self.store.answer("end", Ending(ended_job(released, RESULT), []))
+        self.successResultOf(stopped)
+
+    def test_released_after_the_grace(self) -> None:
+        """A job that an earlier end releases too late is not run any more, and waited for."""
+        self.running().reply(RESULT)
+        stopped = self.stop()
+        self.network.advance(GRACE)
         released = running_job(id="another")
         self.store.answer("end", Ending(ended_job(running_job(), RESULT), [released]))
         self.assertNoResult(stopped)
@@ -547,31 +853,63 @@ class StopTests(OrderTestCase):
         """An end that can't be recorded holds up nothing: the next start closes the job."""
         self.running()
         stopped = self.stop()
+        self.network.advance(GRACE)
         self.store.answer("end", StoreError("disk full"))
         self.successResultOf(stopped)
         self.assertEqual(len(self.flushLoggedErrors(StoreError)), 1)
-        self.assertEqual(self.network.getDelayedCalls()[1:], [])
 
     def test_while_recording_again(self) -> None:
-        """An end that is to be recorded again is tried once more."""
+        """An end that can't be recorded is tried again within the grace, and then once more."""
         self.running().reply(RESULT)
         self.store.answer("end", StoreError("disk full"))
         stopped = self.stop()
-        self.assertNoResult(stopped)
+        for _ in range(int(GRACE / RECORD_AGAIN)):
+            self.network.advance(RECORD_AGAIN)
+            self.assertNoResult(stopped)
+            asked = self.store.answer("end", StoreError("disk full"))
+            self.assertEqual((asked["result"], asked["release"]), (RESULT, False))
         self.network.advance(RECORD_AGAIN)
-        asked = self.store.answer("end", StoreError("disk full"))
-        self.assertEqual((asked["result"], asked["release"]), (RESULT, False))
         self.successResultOf(stopped)
-        self.assertEqual(len(self.flushLoggedErrors(StoreError)), 2)
+        self.flushLoggedErrors(StoreError)
+        self.assertEqual(self.store.questions, [])
 
     def test_submit_while_stopping(self) -> None:
-        """A job that is submitted meanwhile has its id, but is not run any more."""
-        self.successResultOf(self.stop())
-        submitted = self.dispatcher.submit(call())
+        """Nothing new is accepted while the dispatcher stops, nor afterwards."""
+        self.running()
+        stopped = self.stop()
+        with self.assertRaises(RefusedError) as caught:
+            self.dispatcher.submit(call(), CALLER)
+        self.assertEqual(caught.exception.type, errors.SHUTDOWN)
+        self.network.advance(GRACE)
+        self.store.answer("end", Ending(self.ENDED, []))
+        self.successResultOf(stopped)
+        with self.assertRaises(RefusedError):
+            self.dispatcher.submit(call(), CALLER)
+        self.assertEqual(self.store.questions, [])
+
+    def test_submitted_just_before(self) -> None:
+        """A job that is being recorded when the stop begins runs within the grace."""
+        submitted = self.dispatcher.submit(call(), CALLER)
+        stopped = self.stop()
+        self.assertNoResult(stopped)
         self.store.answer("submit", Submission("the-job", running_job()))
-        self.assertEqual(self.successResultOf(submitted), "the-job")
+        self.successResultOf(submitted)
+        harpd = self.accept()
+        harpd.reply(Ack(False), RESULT)
+        self.store.answer("end", Ending(ended_job(running_job(), RESULT), []))
+        self.successResultOf(stopped)
+
+    def test_submitted_and_recorded_late(self) -> None:
+        """A job that is recorded only after the grace is ended as shutdown, not left running."""
+        submitted = self.dispatcher.submit(call(), CALLER)
+        stopped = self.stop()
+        self.network.advance(GRACE)
+        self.assertNoResult(stopped)
+        self.store.answer("submit", Submission("the-job", running_job()))
+        self.assertEqual(self.successResultOf(submitted), ("the-job", False))
         asked = self.store.answer("end", Ending(self.ENDED, []))
         self.assertEqual((asked["result"], asked["release"]), (SHUTDOWN, False))
+        self.successResultOf(stopped)
         self.assertEqual(self.network.tcpClients, [])
         self.assertEqual(self.watcher.told, [self.ENDED])
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from twisted.internet.endpoints import (
     SSL4ServerEndpoint,
     TCP4ServerEndpoint,
@@ -80,13 +84,59 @@ class EndpointTests(SynchronousTestCase):
 
     def test_tls(self) -> None:
         """An ssl: string is understood, with its certificate."""
-        file = Path(self.mktemp())
-        file.write_bytes(
-            trustme.CA().issue_cert("x.example.org").private_key_and_cert_chain_pem.bytes()
-        )
-        description = f"ssl:3502:privateKey={file}"
+        file = self.identity(trustme.CA())
+        description = f"ssl:3502:privateKey={file}:interface=127.0.0.1:backlog=7"
         self.assertIsInstance(listen.endpoint(self.reactor, description), SSL4ServerEndpoint)
         listen.check(description)
+        address = listen.tls_address(description)
+        assert address is not None
+        self.assertEqual((address.port, address.interface), (3502, "127.0.0.1"))
+        self.assertEqual(address.backlog, 7)
+        assert address.certificate.certificate is not None
+        names = dict(address.certificate.certificate.get_subject().get_components())
+        self.assertEqual(names[b"CN"], b"x.example.org")
+        self.assertIsNone(listen.tls_address("127.0.0.1:3502"))
+
+    def test_tls_of_two_halves(self) -> None:
+        """A key that does not belong to its certificate is found before anybody connects."""
+        authority = trustme.CA()
+        key, certificate = self.identity(authority), Path(self.mktemp())
+        other = authority.issue_cert("x.example.org")
+        certificate.write_bytes(other.cert_chain_pems[0].bytes())
+        description = f"ssl:3502:privateKey={key}:certKey={certificate}"
+        for understood in (listen.check, listen.tls_address):
+            error = self.assertRaises(ValueError, understood, description)
+            self.assertIn(f"{description!r} can't be used", str(error))
+
+    def test_tls_that_openssl_refuses(self) -> None:
+        """A certificate that OpenSSL does not take is found then too, and told in its words."""
+        key = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "x.example.org")])
+        now = datetime.datetime.now(datetime.UTC)
+        certificate = (
+            x509.CertificateBuilder(name, name, key.public_key(), 1)
+            .not_valid_before(now)
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .sign(key, hashes.SHA256())
+        )
+        file = Path(self.mktemp())
+        pem = serialization.Encoding.PEM
+        private = serialization.PrivateFormat.PKCS8
+        file.write_bytes(
+            key.private_bytes(pem, private, serialization.NoEncryption())
+            + certificate.public_bytes(pem)
+        )
+        description = f"ssl:3502:privateKey={file}"
+        for understood in (listen.check, listen.tls_address):
+            error = self.assertRaises(ValueError, understood, description)
+            self.assertEqual(f"{description!r} can't be used (ee key too small)", str(error))
+
+    def identity(self, authority: trustme.CA) -> Path:
+        """Return a file with a certificate and its key."""
+        file = Path(self.mktemp())
+        issued = authority.issue_cert("x.example.org", common_name="x.example.org")
+        file.write_bytes(issued.private_key_and_cert_chain_pem.bytes())
+        return file
 
     def test_unusable(self) -> None:
         """What can't be understood is a ValueError that repeats it."""

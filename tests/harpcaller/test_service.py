@@ -6,77 +6,26 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 from twisted.application.service import IServiceCollection
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.error import CannotListenError, ConnectionRefusedError
-from twisted.internet.interfaces import IListeningPort, IReactorTCP
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import LogLevel, capturedLogs
-from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
-from twisted.trial.unittest import SynchronousTestCase, TestCase
-from zope.interface import directlyProvides, providedBy
+from twisted.trial.unittest import SynchronousTestCase
 
-from harpcaller import config, service
+from harpcaller import config, logs, service
 from harpcaller.jobs import JobState
 from harpcaller.service import DispatcherService, Options
 from harpcaller.store import JobStore, StoreError
 from tests.harpcaller.memory import authority
-from tests.harpcaller.stores import ONE_AT_A_TIME, new_job, real_reactor
-
-HOST_LINE = json.dumps(
-    {"hostname": "web01", "address": "127.0.0.1", "credentials": {"user": "u", "password": "p"}}
-)
-
-
-class Deployment:
-    """A configuration in a folder of its own.
-
-    :ivar file: the configuration.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
-        self.folder = folder.absolute()
-        self.file = self.folder / "harpcaller.yaml"
-        self.database = f"sqlite:///{self.folder / 'jobs.db'}"
-        self.settings: dict[str, Any] = {
-            "listen": "127.0.0.1:0",
-            "database": "sqlite:///jobs.db",
-            "host_db": "hosts.db",
-            "host_db_script": "hosts",
-        }
-        self.open_hosts()
-
-    def open_hosts(self) -> None:
-        """Let the hosts script print its host at once."""
-        self._write_script(f"echo '{HOST_LINE}'")
-
-    def close_hosts(self, test: TestCase) -> Callable[[], object]:
-        """Let the hosts script wait until what is returned is called, or the test is over."""
-        gate = self.folder / "gate"
-        os.mkfifo(gate)
-        self._write_script(f"read line <'{gate}'\necho '{HOST_LINE}'")
-        # Open for both directions, so that neither end waits for the other.
-        end = os.open(gate, os.O_RDWR)
-        test.addCleanup(os.close, end)
-        return lambda: os.write(end, b"\n")
-
-    def write(self, **changes: Any) -> str:
-        """Write the configuration and return its path."""
-        self.file.write_text(json.dumps(self.settings | changes))  # JSON is YAML
-        return str(self.file)
-
-    def _write_script(self, body: str) -> None:
-        script = self.folder / "hosts"
-        script.write_text(f"#!/bin/sh\n{body}\n")
-        script.chmod(0o700)
+from tests.harpcaller.services import Deployment, ServiceTestCase
+from tests.harpcaller.stores import ONE_AT_A_TIME, new_job
 
 
 class OptionsTests(SynchronousTestCase):
@@ -129,99 +78,6 @@ class OptionsTests(SynchronousTestCase):
         self.assertFalse((self.deployment.folder / "jobs.db").exists())
 
 
-class KnownReactor:
-    """The real reactor, except that it is noted what listens, and that it goes on for ever."""
-
-    def __init__(self) -> None:
-        self.real = cast(IReactorTCP, real_reactor())
-        self.ports: list[IListeningPort] = []
-        self.stops = 0
-        directlyProvides(self, providedBy(self.real))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.real, name)
-
-    def listenTCP(self, *args: Any, **kwargs: Any) -> IListeningPort:
-        port = self.real.listenTCP(*args, **kwargs)
-        self.ports.append(port)
-        return port
-
-    def stop(self) -> None:
-        self.stops += 1
-
-    @property
-    def port(self) -> int:
-        """The number of the port that was opened last."""
-        return int(cast(Any, self.ports[-1].getHost()).port)
-
-
-class Client(Protocol):
-    """Sends a line and gathers all that is answered.
-
-    :ivar answer: fires when the connection has ended.
-    """
-
-    def __init__(self, line: bytes) -> None:
-        self._line = line
-        self._received = b""
-        self.answer: Deferred[bytes] = Deferred()
-
-    def connectionMade(self) -> None:
-        assert self.transport is not None
-        self.transport.write(self._line + b"\n")
-
-    def dataReceived(self, data: bytes) -> None:
-        self._received += data
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.answer.callback(self._received)
-
-
-class ServiceTestCase(TestCase):
-    """A test with a configuration, and a service once it is made."""
-
-    timeout = 30  # seconds, after which what does not come is taken never to come
-
-    def setUp(self) -> None:
-        """Lay out a deployment."""
-        self.deployment = Deployment(Path(self.mktemp()))
-        self.reactor = KnownReactor()
-
-    def made(self, **changes: Any) -> DispatcherService:
-        """Return the service, its ports bound."""
-        loaded = config.load(Path(self.deployment.write(**changes)))
-        made = DispatcherService(self.reactor, loaded)
-        made.privilegedStartService()
-        return made
-
-    def started(self, **changes: Any) -> DispatcherService:
-        """Return the service, started; it is stopped when the test is over."""
-        made = self.made(**changes)
-        made.startService()
-        self.addCleanup(lambda: made.stopService() if made.running else None)
-        return made
-
-    async def begin(self, line: bytes) -> Client:
-        """Return a client that is connected and has sent a line."""
-        endpoint = TCP4ClientEndpoint(self.reactor.real, "127.0.0.1", self.reactor.port)
-        client = Client(line)
-        await connectProtocol(endpoint, client)
-        return client
-
-    async def ask(self, request: bytes) -> bytes:
-        """Return all that a request is answered with."""
-        return await (await self.begin(b'{"harpcaller":1,%b}' % request)).answer
-
-    async def in_store(self, use: Callable[[JobStore], Deferred[Any]]) -> Any:
-        """Return what is asked of the store while no service has it."""
-        store = JobStore(self.deployment.database, real_reactor())
-        await store.open()
-        try:
-            return await use(store)
-        finally:
-            await store.close()
-
-
 class ServiceTests(ServiceTestCase):
     """From the start to the stop."""
 
@@ -269,6 +125,61 @@ class ServiceTests(ServiceTestCase):
             await connectProtocol(endpoint, Protocol())
         self.assertIsNone(await self.in_store(lambda store: store.job("x")))
 
+    async def test_stop_with_grace(self) -> None:
+        """When it stops, new calls are refused, and what runs gets its time and its result."""
+        harpds = self.harpds()
+        made = self.started(shutdown_grace=60)
+        job_id = await self.call()
+        await self.until(lambda: harpds.connections)
+        waiting = await self.begin(b'{"harpcaller":1,"get_result":"%b"}' % job_id)
+        stopped = made.stopService()
+        refused = await self.told(b'"host":"web01","procedure":"df","arguments":[]')
+        self.assertEqual(refused["error"]["type"], "shutdown")
+        self.assertEqual(await self.state(job_id), "running")
+        self.assertFalse(stopped.called)
+        harpds.connections[0].leave()
+        self.assertEqual(json.loads(await waiting.answer)["error"]["type"], "ssl")
+        await stopped
+
+    async def test_stop_when_the_grace_is_over(self) -> None:
+        """What runs longer than it may ends, and who waits for it is told so; the rest waits on."""
+        harpds = self.harpds()
+        made = self.started(shutdown_grace=0.2, max_running=1)
+        running, waiting = await self.call(), await self.call()
+        await self.until(lambda: harpds.connections)
+        client = await self.begin(b'{"harpcaller":1,"get_result":"%b"}' % running)
+        await made.stopService()
+        self.assertEqual(json.loads(await client.answer)["error"]["type"], "shutdown")
+        await self.until(lambda: not harpds.connections)
+        job = await self.in_store(lambda store: store.job(waiting.decode()))
+        self.assertEqual((job.state, job.end), (JobState.WAITING, None))
+
+    async def test_stop_while_it_recovers(self) -> None:
+        """Who stops it while the last run's jobs are put in order loses none that waits."""
+
+        async def submit(store: JobStore) -> str:
+            await store.submit(new_job(ONE_AT_A_TIME), 1.0)
+            return (await store.submit(new_job(ONE_AT_A_TIME), 1.0)).job_id
+
+        waiting = await self.in_store(lambda store: Deferred.fromCoroutine(submit(store)))
+        harpds = self.harpds()
+        recovering: Deferred[None] = Deferred()
+        recover = JobStore.recover
+
+        def slow_recover(store: JobStore, now: float) -> Deferred[Any]:
+            recovering.callback(None)
+            return recover(store, now)
+
+        self.patch(JobStore, "recover", slow_recover)
+        made = self.started(shutdown_grace=60)
+        await recovering
+        stopped = made.stopService()
+        await self.until(lambda: harpds.connections)
+        harpds.connections[0].leave()
+        await stopped
+        job = await self.in_store(lambda store: store.job(waiting))
+        self.assertIn(b'"type":"ssl"', job.end.value)
+
     async def test_stop_while_it_starts(self) -> None:
         """A service stopped before it was ready starts no job that waits, and stops properly."""
 
@@ -279,7 +190,7 @@ class ServiceTests(ServiceTestCase):
         waiting = await self.in_store(lambda store: Deferred.fromCoroutine(submit(store)))
         self.deployment.close_hosts(self)
         made = self.started()
-        await self.ask(b"nonsense")
+        await self.until((self.deployment.folder / "gate.asked").exists)
         await made.stopService()
         job = await self.in_store(lambda store: store.job(waiting))
         self.assertEqual((job.state, job.end), (JobState.WAITING, None))
@@ -314,6 +225,28 @@ class CannotStartTests(ServiceTestCase):
         self.assertIn("nowhere", str(failure.value))
         self.assertEqual(at_exit, [(os._exit, 1)])
         await made.stopService()
+
+
+class LogLevelTests(ServiceTestCase):
+    """What is logged at all."""
+
+    async def messages(self, level: str) -> set[LogLevel]:
+        """Return the levels of what a service logs from its start to its stop."""
+        self.addCleanup(logs.set_level, "info")
+        with capturedLogs() as logged:
+            made = self.started(log_level=level)
+            await self.ask(b'"get_status":"x"')
+            await made.stopService()
+        ours = [each for each in logged if str(each["log_namespace"]).startswith("harpcaller")]
+        return {each["log_level"] for each in ours}
+
+    async def test_info(self) -> None:
+        """At the level info it is told that the dispatcher is ready, and what it warns of."""
+        self.assertEqual(await self.messages("info"), {LogLevel.info, LogLevel.warn})
+
+    async def test_warn(self) -> None:
+        """At the level warn nothing below is told, not even that."""
+        self.assertEqual(await self.messages("warn"), {LogLevel.warn})
 
 
 class TrustTests(ServiceTestCase):

@@ -28,6 +28,7 @@ class Client(Protocol):
     def __init__(self) -> None:
         self.received = bytearray()
         self.ended: Deferred[None] = Deferred()
+        self.reason = connectionDone
 
     def dataReceived(self, data: bytes) -> None:
         """Keep it."""
@@ -35,6 +36,7 @@ class Client(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell it."""
+        self.reason = reason
         self.ended.callback(None)
 
 

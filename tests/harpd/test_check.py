@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from harpd import check
 from harpd.check import check_procedures
 from harpd.zygote_command import zygote_settings
-from tests.harpd.waiting import descriptors, processes
+from tests.harpd.waiting import descriptors, processes, wait_gone
 from tests.harpd.zygotes import PRELUDE, write_procedures
 
 
@@ -64,8 +64,11 @@ class CheckProceduresTests(SynchronousTestCase):
 
     def test_hangs(self) -> None:
         """A file that is never loaded is a mistake, and its process is ended."""
-        self.patch(check, "TIME_LIMIT", 0.3)
+        self.patch(check, "TIME_LIMIT", 1)
+        file = Path(self.mktemp()).absolute()
         self.patch(check, "zygote_settings", partial(zygote_settings, kill_grace=0.1))
-        found = self.check("while True: signal.pause()")
-        self.assertEqual(found, [": was not loaded within 0.3 s"])
+        name = f"open({str(file)!r}, 'w').write(str(os.getpid()))"
+        found = self.check(f"{name}\nwhile True: signal.pause()")
+        self.assertEqual(found, [": was not loaded within 1 s"])
         self.assertEqual(processes() - self.others, set())
+        wait_gone(int(file.read_text()))

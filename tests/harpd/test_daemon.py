@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import ensureDeferred, maybeDeferred
+from twisted.internet.error import ConnectionDone
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from harp.settings import ConfigError
@@ -53,6 +54,15 @@ class JoinedTests(JoinedTestCase):
         client.transport.write(request(arguments=[2]))
         await client.ended
         self.assertTrue(client.received.endswith(ACK + b'{"result":"xx"}\n'))
+
+    async def test_kept_connection_at_the_end(self) -> None:
+        """A daemon that stops ends a kept connection in good order: no request is being read."""
+        service = await self.start(GOOD)
+        client = await self.connect(request(keepalive=True))
+        await eventually(lambda: client.received.endswith(b'{"result":[]}\n'), "the result")
+        await maybeDeferred(service.stopService)
+        await client.ended
+        self.assertIsInstance(client.reason.value, ConnectionDone)
 
     async def test_describe(self) -> None:
         """What the procedures file tells is told, over the kept connection too."""
@@ -252,6 +262,33 @@ class ReloadTests(JoinedTestCase):
         client.transport.abortConnection()  # type: ignore[union-attr]
         await eventually(lambda: not alive(old), "the end of the old zygote")
 
+    async def test_left_behind_while_retired(self) -> None:
+        """What was told to end with a call is killed when its time is up, as in any zygote."""
+        daemon = await self.start("""
+            @streaming_procedure
+            def stream():
+                ready, told = os.pipe()
+                ignoring = os.fork()
+                if ignoring == 0:
+                    os.setsid()
+                    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                    os.write(told, b"x")
+                    while True:
+                        signal.pause()
+                os.read(ready, 1)
+                signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+                yield ignoring
+                while True:
+                    signal.pause()
+        """)
+        client = await self.connect(request("stream"))
+        await eventually(lambda: client.received.count(b"\n") == 2, "the packet")
+        pid = json.loads(client.received.splitlines()[1])["stream"]
+        self.change()
+        await self.reload(daemon)
+        client.transport.abortConnection()  # type: ignore[union-attr]
+        await eventually(lambda: not alive(pid), "its end")
+
     async def test_procedures_with_mistakes(self) -> None:
         """Procedures that can't be loaded change nothing, users neither."""
         daemon = await self.first()
@@ -321,9 +358,9 @@ class ReloadTests(JoinedTestCase):
         daemon = await self.first()
         self.change(2)
         daemon.reload()
-        self.change(3)
+        self.change(3, authenticator=PasswordTable({}, {"panel": "third"}))
         await self.reload(daemon)
-        self.assertEqual(await self.answer(request()), ACK + b'{"result":3}\n')
+        self.assertEqual(await self.answer(request(password="third")), ACK + b'{"result":3}\n')
 
     async def test_stopped_meanwhile(self) -> None:
         """A daemon that is stopped while it reads leaves nothing either."""
@@ -380,7 +417,13 @@ class LockTests(JoinedTestCase):
             await client.ended
             self.assertEqual(client.received, ACK + b'{"result":null}\n')
         locks = self.daemon._factory._parts.locks
-        await eventually(lambda: not locks.is_taken("door"), "the end of the last process")
+        self.assertFalse(locks.is_taken("door"))
+
+    async def test_one_after_the_other(self) -> None:
+        """A caller that waits for the end of its call never meets its own lock."""
+        await self.start("@procedure(lock='door', lock_wait=0)\ndef plain(): return 1")
+        for _ in range(20):
+            self.assertEqual(await self.answer(request()), ACK + b'{"result":1}\n')
 
     async def test_zygote_dies(self) -> None:
         """A lock is free when the processes of its call are gone, not when its end is known."""

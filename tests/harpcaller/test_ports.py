@@ -1,0 +1,221 @@
+"""Tests of ``harpcaller.ports``: real sockets, opened and exchanged, and real TLS."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any, cast
+
+import trustme
+from OpenSSL import SSL
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    UNIXClientEndpoint,
+    connectProtocol,
+    wrapClientTLS,
+)
+from twisted.internet.error import CannotListenError, ConnectError
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+from harpcaller.ports import Ports
+from tests.harpcaller.stores import real_reactor
+
+
+class Echo(Protocol):
+    """Sends back what it gets."""
+
+    def dataReceived(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(data)
+
+
+class Client(Protocol):
+    """Sends a byte at a time.
+
+    :ivar lost: fires with why the connection has ended.
+    """
+
+    def __init__(self) -> None:
+        self.lost: Deferred[BaseException | None] = Deferred()
+        self._echo: Deferred[bytes] = Deferred()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.callback(reason.value)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._echo.callback(data)
+
+    def ask(self) -> Deferred[bytes]:
+        """Send a byte and return what fires with its echo."""
+        self._echo = Deferred()
+        cast(Any, self.transport).write(b"x")
+        return self._echo
+
+    def leave(self) -> Deferred[BaseException | None]:
+        """End the connection."""
+        cast(Any, self.transport).loseConnection()
+        return self.lost
+
+
+class PortsTestCase(TestCase):
+    """A test with ports."""
+
+    timeout = 30
+
+    def setUp(self) -> None:
+        """Have no port open."""
+        self.reactor: Any = real_reactor()
+        self.folder = Path(self.mktemp()).absolute()
+        self.folder.mkdir()
+        self.ports = Ports(self.reactor, Factory.forProtocol(Echo))
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.ports.close()))
+
+    def free_port(self) -> int:
+        """Return the number of a port that nobody has at the moment."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            return int(taken.getsockname()[1])
+
+    def tcp(self, port: int) -> IStreamClientEndpoint:
+        """Return where a TCP port of this machine is."""
+        return TCP4ClientEndpoint(self.reactor, "127.0.0.1", port)
+
+    async def connected(self, endpoint: IStreamClientEndpoint) -> Client:
+        """Return a client that is connected and has been answered."""
+        client = Client()
+        self.addCleanup(lambda: None if client.lost.called else client.leave())
+        await connectProtocol(endpoint, client)
+        self.assertEqual(await client.ask(), b"x")
+        return client
+
+    async def assert_closed(self, port: int) -> None:
+        """Check that nobody listens on a port."""
+        with self.assertRaises(ConnectError):
+            await connectProtocol(self.tcp(port), Protocol())
+
+
+class ChangeTests(PortsTestCase):
+    """Ports that are opened and closed while there are connections."""
+
+    async def test_exchanged(self) -> None:
+        """What is new is opened, what is not wanted any more closed; connections live on."""
+        first, second = self.free_port(), self.free_port()
+        await self.ports.open([f"127.0.0.1:{first}"])
+        client = await self.connected(self.tcp(first))
+        self.assertEqual(await self.ports.change([f"127.0.0.1:{second}"]), [])
+        await self.connected(self.tcp(second))
+        await self.assert_closed(first)
+        self.assertEqual(await client.ask(), b"x")
+
+    async def test_not_touched(self) -> None:
+        """A port that stays is the same port all the while."""
+        first, second = self.free_port(), self.free_port()
+        await self.ports.open([f"127.0.0.1:{first}"])
+        listening = self.reactor.getReaders()
+        self.assertEqual(await self.ports.change([f"127.0.0.1:{second}", f"127.0.0.1:{first}"]), [])
+        self.assertLessEqual(set(listening), set(self.reactor.getReaders()))
+        await self.connected(self.tcp(first))
+        await self.connected(self.tcp(second))
+
+    async def test_cannot_be_bound(self) -> None:
+        """If one can't be bound nothing changes, and it is told which and why."""
+        first, second, taken = self.free_port(), self.free_port(), self.free_port()
+        other = self.reactor.listenTCP(taken, Factory(), interface="127.0.0.1")
+        self.addCleanup(other.stopListening)
+        await self.ports.open([f"127.0.0.1:{first}"])
+        (mistake,) = await self.ports.change([f"127.0.0.1:{second}", f"127.0.0.1:{taken}"])
+        self.assertTrue(mistake.startswith(f"listen: 127.0.0.1:{taken}: "), mistake)
+        self.assertIn("in use", mistake)
+        await self.connected(self.tcp(first))
+        await self.assert_closed(second)
+
+    async def test_first_ports_cannot_be_bound(self) -> None:
+        """At the start it is an error for who starts."""
+        first = self.free_port()
+        with self.assertRaises(CannotListenError):
+            await self.ports.open([f"127.0.0.1:{first}", f"tcp:{first}"])
+
+    async def test_close(self) -> None:
+        """All of them are closed, and a second time there is nothing to do."""
+        first, second = self.free_port(), self.free_port()
+        await self.ports.open([f"127.0.0.1:{first}", f"127.0.0.1:{second}"])
+        for _ in range(2):
+            await self.ports.close()
+            await self.assert_closed(first)
+            await self.assert_closed(second)
+
+    async def test_unix_socket(self) -> None:
+        """A unix socket that is not wanted any more is gone from the disk."""
+        path = self.folder / "socket"
+        await self.ports.open([f"unix:{path}", f"127.0.0.1:{self.free_port()}"])
+        await self.connected(UNIXClientEndpoint(self.reactor, str(path)))
+        self.assertEqual(await self.ports.change([f"127.0.0.1:{self.free_port()}"]), [])
+        self.assertFalse(path.exists())
+
+
+class TlsTests(PortsTestCase):
+    """Certificates of ``ssl:`` addresses, renewed under the same description."""
+
+    def setUp(self) -> None:
+        """Choose a description with the files of an old certificate."""
+        super().setUp()
+        self.old, self.new = trustme.CA(), trustme.CA()
+        self.file = self.folder / "identity.pem"
+        self.issue(self.old)
+        self.port = self.free_port()
+        self.description = f"ssl:{self.port}:privateKey={self.file}:interface=127.0.0.1"
+
+    def issue(self, authority: trustme.CA) -> None:
+        """Put a certificate of an authority into the file."""
+        issued = authority.issue_cert("harpcaller.example.org")
+        self.file.write_bytes(issued.private_key_and_cert_chain_pem.bytes())
+
+    def tls(self, authority: trustme.CA) -> IStreamClientEndpoint:
+        """Return where the port is reached by who trusts an authority."""
+        root = trustRootFromCertificates([Certificate.loadPEM(authority.cert_pem.bytes())])
+        options = optionsForClientTLS("harpcaller.example.org", root)
+        return wrapClientTLS(options, self.tcp(self.port))
+
+    async def assert_distrusted(self, authority: trustme.CA) -> None:
+        """Check that who trusts an authority does not accept the certificate."""
+        client = Client()
+        await connectProtocol(self.tls(authority), client)
+        client.ask()
+        self.assertIsInstance(await client.lost, SSL.Error)
+
+    async def test_renewed(self) -> None:
+        """New connections get the certificate that is in the file, old ones live on."""
+        await self.ports.open([self.description])
+        client = await self.connected(self.tls(self.old))
+        self.issue(self.new)
+        await self.connected(self.tls(self.old))
+        self.assertEqual(await self.ports.change([self.description]), [])
+        await self.connected(self.tls(self.new))
+        await self.assert_distrusted(self.old)
+        self.assertEqual(await client.ask(), b"x")
+
+    async def test_unusable(self) -> None:
+        """A certificate that can't be used is a mistake, and the old one stays."""
+        await self.ports.open([self.description])
+        key = self.new.issue_cert("harpcaller.example.org").private_key_pem.bytes()
+        certificate = self.new.issue_cert("harpcaller.example.org").cert_chain_pems[0].bytes()
+        for data in (b"", b"nonsense", key + certificate, certificate):
+            self.file.write_bytes(data)
+            (mistake,) = await self.ports.change([self.description])
+            self.assertTrue(mistake.startswith(f"listen: {self.description}: "), mistake)
+            self.assertNotIn("PRIVATE KEY", mistake)
+            await self.connected(self.tls(self.old))
+
+    async def test_nothing_is_renewed_by_half(self) -> None:
+        """If another address can't be bound, the certificate stays as it was."""
+        await self.ports.open([self.description])
+        self.issue(self.new)
+        other = self.reactor.listenTCP(0, Factory(), interface="127.0.0.1")
+        self.addCleanup(other.stopListening)
+        taken = f"127.0.0.1:{other.getHost().port}"
+        self.assertEqual(len(await self.ports.change([self.description, taken])), 1)
+        await self.connected(self.tls(self.old))
