@@ -94,7 +94,8 @@ class BrokenProductTests(SynchronousTestCase):
             self._kept = True
             genuine(self, reason, secured, True)
 
-        self.assert_found("is started 2 times|yet it was started", connections.Attempt, "lost", lost, 200)
+        promise = "is started 2 times|yet it was started"
+        self.assert_found(promise, connections.Attempt, "lost", lost, 300)
 
     def test_packet_lost(self) -> None:
         """A follower that joins while packets arrive must get each of them."""
