@@ -78,17 +78,25 @@ _ROWS = f"SELECT {', '.join(Row._fields)} FROM jobs"
 _OF_JOB = "(SELECT seq FROM jobs WHERE id = ?)"
 
 
+def _token(arguments: bytes) -> int:
+    return msgspec.json.decode(arguments, type=tuple[int])[0]
+
+
 class Book:
     """All that is known.
 
     :param raw: the disk.
     :param now: returns unix seconds.
+    :param tell: is told what happens.
     :ivar acknowledged: the ids that clients have got, in their order.
     :ivar disk_has_failed: whether something could not be recorded.
     """
 
-    def __init__(self, raw: sqlite3.Connection, now: Callable[[], float]) -> None:
+    def __init__(
+        self, raw: sqlite3.Connection, now: Callable[[], float], tell: Callable[[str], None]
+    ) -> None:
         self._raw = raw
+        self.tell = tell
         self.now = now
         self.harpds: list[Harpd] = []
         self.stories: list[Story] = []
@@ -143,7 +151,7 @@ class Book:
 
     def story(self, row: Row) -> Story:
         """Return the call that a job was made of."""
-        return self.stories[msgspec.json.decode(row.arguments)[0]]
+        return self.stories[_token(row.arguments)]
 
     # What clients do and are told.
 
@@ -156,6 +164,7 @@ class Book:
 
     def was_acknowledged(self, story: Story, reply: wire.JobId) -> None:
         """Check the answer to a call."""
+        self.tell(f"call {story.token} is acknowledged as {reply.job_id}")
         row = self.row(reply.job_id)
         owner = self.story(row)
         if story.job_id not in {None, reply.job_id}:
@@ -184,11 +193,13 @@ class Book:
 
     def was_told_packet(self, job_id: str, packet: wire.NumberedPacket) -> None:
         """Check a packet that a client got."""
+        self.tell(f"a client gets packet {packet.packet} of {job_id}")
         if self.packet(job_id, packet.packet) != packet.data:
             raise Violation(f"packet {packet.packet} of {job_id} is not what is recorded")
 
     def was_told_end(self, job_id: str, end: EndResult) -> None:
         """Check an end result that a client got."""
+        self.tell(f"a client is told of {job_id} that it ended with {end}")
         row = self.row(job_id)
         plain = EndResult(end.kind, end.value)
         if row.end != plain:
@@ -200,7 +211,7 @@ class Book:
 
     def called(self, request: harpd.CallRequest, host: str) -> Story:
         """Check a request that a harpd got."""
-        story = self.stories[msgspec.json.decode(bytes(request.arguments))[0]]
+        story = self.stories[_token(bytes(request.arguments))]
         row = self.row_of(story)
         if row.started is None or row.host != host or story.duplicate:
             raise Violation(f"{host} is called for {row}")
@@ -283,9 +294,9 @@ class Book:
         last = self._raw.execute(
             "SELECT max(recorded) FROM packets WHERE job = ?", (row.seq,)
         ).fetchone()[0]
-        if message.startswith("timeout:") and last is not None:
-            if row.ended - last < limit - 1e-6:
-                raise Violation(f"{row.id} was not silent and ended with {message!r}")
+        heard = message.startswith("timeout:") and last is not None
+        if heard and row.ended - last < limit - 1e-6:
+            raise Violation(f"{row.id} was not silent and ended with {message!r}")
 
     def _check_dedup(self, rows: list[Row]) -> None:
         seen: dict[bytes, float] = {}

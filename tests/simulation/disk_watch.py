@@ -166,6 +166,6 @@ class DiskWatch:
             taken = sum(each.queue_id == job.queue_id for each in running)
             if job.queue_id not in past and taken < queues[job.queue_id].concurrency:
                 raise Violation(f"{job} waits for its turn, yet only {taken} run of its queue")
-        for queue_id in queues:
-            if not any(job.queue_id == queue_id for job in jobs):
-                raise Violation(f"{queues[queue_id]} is there without a job")
+        for queue in queues.values():
+            if not any(job.queue_id == queue.id for job in jobs):
+                raise Violation(f"{queue} is there without a job")

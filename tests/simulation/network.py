@@ -277,7 +277,7 @@ class Attempt:
     def refuse(self, random: Random) -> None:
         """Let it fail."""
         reason = random.choice([ConnectionRefusedError, TimeoutError, ConnectBindError])
-        self.answer.errback(Failure(reason()))
+        self.answer.errback(Failure(reason()))  # type: ignore[no-untyped-call]
 
 
 @implementer(IStreamClientEndpoint)

@@ -1,4 +1,4 @@
-"""One life of the dispatcher in the simulation: the real parts, joined as ``harpcaller.service`` does.
+"""One life of the dispatcher in the simulation: the real parts, joined as in the service.
 
 What it logs as a failure is kept, since nothing here may fail but the disk.
 """

@@ -13,7 +13,8 @@ from uuid import UUID
 import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from zope.interface import implementer
 
 from harp.wire import dispatcher as wire
 from harpcaller.connections import Endpoint
@@ -47,6 +48,7 @@ def run(seed: int, trace: Trace | None = None) -> None:
     world = World(seed, trace)
     problems: list[str] = []
 
+    @implementer(ILogObserver)
     def observe(event: LogEvent) -> None:
         if "log_failure" in event:
             problems.append(event["log_failure"].getTraceback())
@@ -74,7 +76,7 @@ class World:
         random = self.random = Random(seed)
         self.clock = Clock()
         self.disk = blank_disk()
-        self.book = Book(self.disk.raw, self.now)
+        self.book = Book(self.disk.raw, self.now, self._tell)
         self.network = Network(random, self.clock.seconds)
         hosts = [
             Host(f"h{number}", "10.0.0.1", 4306, "dispatcher", f"secret{number}")
@@ -88,7 +90,7 @@ class World:
         self.node: Node | None = None
         self.servers: list[End] = []
         self.clients: list[ClientConnection] = []
-        self._calls_left = random.choice([2, 3, 4, 5, 6, 8, 12])
+        self._calls_left = random.choice([2, 3, 4, 5, 6, 9])
         self._queues = [b'{"n":1}', b'{"n":2,"m":[]}'][: random.choice([1, 2])]
         self._queued = random.choice([0.3, 0.8, 1.0])
         self._trouble = random.choice([0.0, 0.01, 0.03])
@@ -107,7 +109,7 @@ class World:
     def live(self) -> None:
         """Run from the beginning to the end."""
         self._start()
-        length = (self._calls_left + 2) * self.random.choice([15, 30, 60])
+        length = (self._calls_left + 2) * self.random.choice([15, 25, 45])
         for _ in range(length):
             self._step(self._happen)
         self._calm_down()
@@ -276,7 +278,7 @@ class World:
             client_or_none.babble(random)
             return
         asked = self._any_request()
-        self._tell(f"a client sends {asked.message}")
+        self._tell(f"a client sends {wire.encode_request(asked.message).decode().strip()}")
         client_or_none.ask(asked)
 
     def _any_client(self) -> ClientConnection | None:
@@ -309,7 +311,8 @@ class World:
             return requests.AskedCall(book, random.choice(keyed), keepalive)
         if roll < 0.25 or not book.acknowledged:
             return requests.about_all(book, random, self._queues, list(self.harpds))
-        job_id = random.choice(book.acknowledged) if roll < 0.97 else UNKNOWN_JOB
+        recent = book.acknowledged[-2:] if roll < 0.7 else book.acknowledged
+        job_id = random.choice(recent) if roll < 0.97 else UNKNOWN_JOB
         return requests.about_job(book, random, job_id, keepalive)
 
     def _any_call(self) -> Story:
