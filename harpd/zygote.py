@@ -92,8 +92,7 @@ class Zygote:
             signal.signal(number, signal.SIG_IGN)  # the daemon's business; it ends us by closing
         tree.adopt_orphans()
         try:
-            defaults = Defaults(**self._settings.defaults)
-            self._catalogue = load(self._settings.procedures, defaults)
+            self._catalogue = self._load()
         except CatalogueError as error:
             for mistake in error.mistakes:
                 self._send({"mistake": mistake[:_MAX_TEXT]})
@@ -122,6 +121,14 @@ class Zygote:
         for running in self._running.values():
             left.update(running.told_to_end)
         guard.end_calls(self._running, left, self._settings.kill_grace)
+
+    def _load(self) -> Mapping[str, Entry]:
+        mine = os.getpid()
+        try:
+            return load(self._settings.procedures, Defaults(**self._settings.defaults))
+        finally:
+            if os.getpid() != mine:
+                os._exit(0)  # what the file forked must not go on as another zygote
 
     def _obey(self) -> bool:
         """Take one message; False when the daemon is gone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,10 @@ class JoinedTestCase(TestCase):
         self.before = descriptors()
         self.others = processes()
 
-    async def start(self, procedures: str, **changes: Any) -> Daemon:
+    async def start(self, procedures: str, *, started: bool = True, **changes: Any) -> Daemon:
         """Start a daemon on a free port; it is stopped with the test and leaves nothing.
 
+        :param started: whether it is more than privileged.
         :param changes: to the configuration.
         """
         self.folder = folder = Path(self.mktemp()).absolute()
@@ -71,8 +73,10 @@ class JoinedTestCase(TestCase):
         self.mistake: ConfigError | None = None
         self.root = issued().root
         service = self.daemon = Daemon(reactor, self.config, file, self.read)
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
         service.privilegedStartService()
-        service.startService()
+        if started:
+            service.startService()
         self.addCleanup(self.stop, service)
         self.spawner = service._spawner
         self.port = port_of(service)

@@ -231,8 +231,28 @@ class ReloadTests(JoinedTestCase):
         await eventually(lambda: daemon._reloading is not None, "that it has been asked for")
         await eventually(lambda: daemon._reloading is None, "the end of reloading")
         self.assertEqual(await self.answer(request()), ACK + b'{"result":2}\n')
-        await maybeDeferred(daemon.stopService)
-        self.assertEqual(signal.getsignal(signal.SIGHUP), signal.SIG_DFL)
+
+    async def test_hang_up_at_the_end(self) -> None:
+        """SIGHUP does not end a daemon that is giving its calls their grace."""
+        daemon = await self.start(
+            "@procedure\ndef plain(seconds):\n    import time; time.sleep(seconds); return 1",
+            shutdown_grace=20,
+        )
+        client = await self.connect(request(arguments=[0.5]))
+        await eventually(lambda: client.received == ACK, "the acknowledgement")
+        stopped = maybeDeferred(daemon.stopService)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await stopped
+        self.assertEqual(client.received, ACK + b'{"result":1}\n')
+
+    async def test_hang_up_at_the_start(self) -> None:
+        """SIGHUP that comes before the daemon has started is heeded when it has."""
+        await self.start(GOOD, started=False)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await eventually(lambda: self.daemon._is_asked_again, "that it has been asked for")
+        self.daemon.startService()
+        self.assertIsNotNone(self.daemon._reloading)
+        await eventually(lambda: self.daemon._reloading is None, "the end of reloading")
 
     async def test_running_calls(self) -> None:
         """Running calls finish on the old code, whose zygote ends with the last of them."""

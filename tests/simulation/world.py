@@ -286,7 +286,9 @@ class World:
         client_or_none.ask(asked)
 
     def _any_client(self) -> ClientConnection | None:
-        idle = [client for client in self.clients if client.is_idle and client.transport.is_open]
+        idle = [
+            client for client in self.clients if client.is_idle and client.transport.is_open
+        ]
         if idle and self.random.random() < 0.7:
             return self.random.choice(idle)
         return self._new_client()
@@ -459,9 +461,7 @@ class World:
     def _ask_again(self) -> None:
         """Have the end and all packets of some jobs told once more."""
         self.clients = []
-        for job_id in self.random.sample(
-            self.book.acknowledged, min(2, len(self.book.acknowledged))
-        ):
+        for job_id in self.random.sample(self.book.acknowledged, min(2, len(self.book.acknowledged))):
             for message in (
                 wire.GetResult(harpcaller=1, get_result=job_id),
                 wire.FollowStream(harpcaller=1, follow_stream=job_id, since=0),
