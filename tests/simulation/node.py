@@ -68,6 +68,7 @@ class Node:
     :ivar is_ready: whether what was left from the life before is in order.
     :ivar is_stopping: whether it was told to stop.
     :ivar stopped_at: when it was, in unix seconds.
+    :ivar ends_at: when nothing may run any more, by the clock.
     :ivar is_gone: whether it has ended by itself, because it could not start or has stopped.
     """
 
@@ -84,6 +85,8 @@ class Node:
         self._log = log
         self.is_ready = self.is_stopping = self.is_gone = False
         self.stopped_at: float | None = None
+        self.ends_at: float | None = None
+        self._clock = clock
         self._now = now
         self.store = PatientStore(disk, capacity)
         announcements = Announcements()
@@ -120,6 +123,7 @@ class Node:
         """End in good order."""
         self.is_stopping = True
         self.stopped_at = self._now()
+        self.ends_at = self._clock.seconds() + grace + 1e-6
         stopping: Deferred[None] = Deferred.fromCoroutine(self.dispatcher.stop(grace))
         stopping.addCallback(lambda _: self._stopped(random))
 

@@ -214,7 +214,9 @@ class World:
             self.book.disk_has_failed |= is_full
             self._tell(f"{count} changes are committed{' to a full disk' if is_full else ''}")
             store.commit(count, is_full)
-            self.watch.check(not store.waiting, node.is_ready and not node.is_stopping)
+            # Of another capacity that a full disk did not take, those that wait hear later.
+            releases = node.is_ready and not (node.is_stopping or self.book.disk_has_failed)
+            self.watch.check(not store.waiting, releases)
             if node.stopped_at is not None:
                 self.watch.check_waiting(node.stopped_at)
             return True
@@ -254,6 +256,8 @@ class World:
                 raise Violation(f"all is recorded, yet {call.story} is not read from")
             return
         now = self.clock.seconds()
+        if self.node is not None and self.node.ends_at is not None and now > self.node.ends_at:
+            raise Violation(f"the dispatcher should have stopped, yet {call.story} goes on")
         row = self.book.row_of(call.story)
         if now - call.since > row.max_exec_time + 1e-6:
             raise Violation(f"{row.id} has run for {now - call.since} s")
