@@ -90,7 +90,11 @@ class World:
         self.node: Node | None = None
         self.servers: list[End] = []
         self.clients: list[ClientConnection] = []
-        self._calls_left = random.choice([2, 3, 4, 5, 6, 9])
+        self._slowness = random.choice([0.2, 0.5, 0.9, 0.97])
+        self._follows = random.random() < 0.3
+        self._calls_left = random.choice([1, 2] if self._follows else [2, 3, 4, 5, 6, 9])
+        for harpd in self.harpds.values():
+            harpd.babbles = self._follows
         self._queues = [b'{"n":1}', b'{"n":2,"m":[]}'][: random.choice([1, 2])]
         self._queued = random.choice([0.3, 0.8, 1.0])
         self._trouble = random.choice([0.0, 0.01, 0.03])
@@ -141,11 +145,11 @@ class World:
 
     def _happen(self) -> bool:
         roll = self.random.random()
-        if roll < 0.12:
+        if roll < (0.2 if self._follows else 0.12):
             self._client_acts()
-        elif roll < 0.12 + self._trouble:
+        elif roll > 1 - self._trouble:
             self._get_into_trouble()
-        elif roll < 0.21:
+        elif roll < 0.27:
             self._let_time_pass()
         else:
             return self._go_on()
@@ -286,9 +290,7 @@ class World:
         client_or_none.ask(asked)
 
     def _any_client(self) -> ClientConnection | None:
-        idle = [
-            client for client in self.clients if client.is_idle and client.transport.is_open
-        ]
+        idle = [client for client in self.clients if client.is_idle and client.transport.is_open]
         if idle and self.random.random() < 0.7:
             return self.random.choice(idle)
         return self._new_client()
@@ -317,6 +319,8 @@ class World:
             return requests.about_all(book, random, self._queues, list(self.harpds))
         recent = book.acknowledged[-2:] if roll < 0.7 else book.acknowledged
         job_id = random.choice(recent) if roll < 0.97 else UNKNOWN_JOB
+        if self._follows and roll > 0.4:
+            return requests.to_follow(book, random, job_id, keepalive)
         return requests.about_job(book, random, job_id, keepalive)
 
     def _any_call(self) -> Story:
@@ -367,7 +371,14 @@ class World:
     def _start(self) -> None:
         self._tell("the dispatcher starts")
         self.node = Node(
-            self.clock, self.now, self.disk, self.network, self.hosts, self.capacity, self.log
+            self.clock,
+            self.now,
+            self.disk,
+            self.network,
+            self.hosts,
+            self.capacity,
+            self.log,
+            self._slowness,
         )
         self.node.start()
 
@@ -461,7 +472,8 @@ class World:
     def _ask_again(self) -> None:
         """Have the end and all packets of some jobs told once more."""
         self.clients = []
-        for job_id in self.random.sample(self.book.acknowledged, min(2, len(self.book.acknowledged))):
+        known = self.book.acknowledged
+        for job_id in self.random.sample(known, min(2, len(known))):
             for message in (
                 wire.GetResult(harpcaller=1, get_result=job_id),
                 wire.FollowStream(harpcaller=1, follow_stream=job_id, since=0),
