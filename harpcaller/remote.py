@@ -19,7 +19,8 @@ from harp.errors import Origin
 from harp.wire import harpd, results
 from harp.wire.results import EndResult
 from harp.wire.text import encode
-from harpcaller.connections import Attempt, Connections
+from harpcaller.attempt import Attempt, ask
+from harpcaller.connections import Connections
 from harpcaller.hosts import Host
 from harpcaller.jobs import Job
 
@@ -72,7 +73,7 @@ class Conversation:
             context=msgspec.Raw(encode({"job_id": self._job.id})),
             report_lock=True,
         )
-        attempt = connections.ask(host, request, self)
+        attempt = ask(connections, host, request, self)
         if self._over:
             attempt.cancel()
         else:
@@ -89,7 +90,7 @@ class Conversation:
             self._close()
             self._ended(end, origin)
 
-    # What harpd says; see `harpcaller.connections.Receiver`.
+    # What harpd says; see `harpcaller.attempt.Receiver`.
 
     def received(self, replies: list[harpd.Reply]) -> None:
         """Take replies."""
@@ -184,7 +185,7 @@ class _Question:
         auth = harpd.Auth(host.user, host.password)
         request = harpd.DescribeRequest(harp=1, describe=True, auth=auth, keepalive=True)
         self._limit = connections.reactor.callLater(DESCRIBE_LIMIT, self._too_long)
-        self._attempt = connections.ask(host, request, self)
+        self._attempt = ask(connections, host, request, self)
 
     def received(self, replies: list[harpd.Reply]) -> None:
         """Nothing comes before the answer."""

@@ -141,6 +141,16 @@ class LoadTests(ZygoteTestCase):
         found = self.bare(procedures).loaded()
         self.assertIn("No module named 'own_procedures'", found[0]["mistake"])
 
+    def test_daemon_gone(self) -> None:
+        """A zygote ends with its daemon also while it loads, however long that may take."""
+        begun = Path(self.mktemp()).absolute()
+        zygote = self.bare(f"open('{begun}', 'w').close(); signal.pause()")
+        wait_until(begun.exists, "the beginning")
+        (pid,) = tree.descendants(zygote.process.pid)
+        zygote.control.close()
+        zygote.process.wait(PATIENCE)
+        self.assertFalse(alive(pid))
+
     def test_file_that_forks(self) -> None:
         """What the file forks ends with it, whichever way: there is one zygote."""
         for end in ("pass", "sys.exit()"):

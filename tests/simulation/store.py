@@ -176,5 +176,5 @@ class PatientStore(JobStore):
         self.threads = self._access = Threads(disk, slowness)
         self._change = self.threads.change
         self._read = self.threads.read
-        self._key_life = KEY_LIFE
+        self.key_life = KEY_LIFE
         self._capacity = capacity

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from harpcaller import connections, dispatcher, remote, streams, submission
+from harpcaller import attempt, dispatcher, remote, streams, submission
 from harpcaller.store import changes
 from tests.simulation.violation import Violation
 from tests.simulation.world import run
@@ -96,14 +96,14 @@ class BrokenProductTests(SynchronousTestCase):
 
     def test_request_repeated(self) -> None:
         """A call that may have begun must not be sent again."""
-        genuine = connections.Attempt.lost
+        genuine = attempt.Attempt.lost
 
         def lost(self: Any, reason: Any, secured: bool, unread: bool) -> None:
             self._kept = True
             genuine(self, reason, secured, True)
 
         promise = "is started 2 times|yet it was started"
-        self.assert_found(promise, connections.Attempt, "lost", lost, 300)
+        self.assert_found(promise, attempt.Attempt, "lost", lost, 300)
 
     def test_packet_lost(self) -> None:
         """A follower that joins while packets arrive must get each of them."""
