@@ -34,6 +34,8 @@ class Harpd:
 
     :ivar is_old: whether it knows version 1 only.
     :ivar is_down: whether it refuses connections.
+    :ivar calm: whether nothing goes wrong any more.
+    :ivar babbles: whether its procedures stream a lot.
     :ivar calls: the connections whose calls run, in the order in which they began.
     """
 
@@ -44,7 +46,7 @@ class Harpd:
         self.is_old = random.random() < 0.2
         self.is_down = False
         self.keeps = random.choice([0.0, 0.5, 1.0])
-        self.calm = False
+        self.calm = self.babbles = False
         self.calls: list[HarpdConnection] = []
         self.idle: list[HarpdConnection] = []
 
@@ -129,7 +131,7 @@ class HarpdConnection(Protocol):
             return
         self.story = story
         self.since = self.transport.network.seconds()
-        self._script = _script(random, story, request.report_lock, self.daemon.calm)
+        self._script = _script(random, story, request.report_lock, self.daemon)
         self.daemon.calls.append(self)
         self.daemon.book.started(story, self._others(story))
 
@@ -204,19 +206,19 @@ def _of_version_1(request: Any) -> Any:
     )
 
 
-def _script(random: Random, story: Story, locks: bool, calm: bool) -> list[Step]:
-    streams = random.random() < 0.6
+def _script(random: Random, story: Story, locks: bool, daemon: Harpd) -> list[Step]:
+    streams = daemon.babbles or random.random() < 0.6
     script: list[Step] = [lambda call: call.acknowledge(streams)]
     if locks and random.random() < 0.1:
         script += [lambda call: call.wait("disk"), lambda call: call.wait(None)]
     number = 0
-    for _ in range(random.choice([0, 1, 2, 4]) if streams else 0):
+    for _ in range(random.choice([8, 12] if daemon.babbles else [0, 1, 2, 4]) if streams else 0):
         count = random.choice([1, 1, 2, 5])
         padding = "x" * random.choice([0, 0, 30, 300])
         data = [_json([story.token, number + n, padding]) for n in range(count)]
         number += count
         script.append(lambda call, data=data: call.packets(data))  # type: ignore[misc]
-    return script + _last_steps(random, story, calm)
+    return script + _last_steps(random, story, daemon.calm)
 
 
 def _last_steps(random: Random, story: Story, calm: bool) -> list[Step]:

@@ -81,6 +81,7 @@ class Node:
         hosts: Hosts,
         capacity: Capacity,
         log: Log,
+        slowness: float,
     ) -> None:
         self._log = log
         self.is_ready = self.is_stopping = self.is_gone = False
@@ -88,7 +89,7 @@ class Node:
         self.ends_at: float | None = None
         self._clock = clock
         self._now = now
-        self.store = PatientStore(disk, capacity)
+        self.store = PatientStore(disk, capacity, slowness)
         announcements = Announcements()
         self._network = network
         self.connections = Connections(clock, self.endpoint)

@@ -84,12 +84,15 @@ class Threads(Access):
     """The threads of a store, as steps: what they do, and what the reactor hears of it.
 
     Between the two others may do and tell something, as with threads.
+
+    :param slowness: how likely the writer tells something before a reader that could.
     """
 
     _writer: PatientWriter
 
-    def __init__(self, disk: Disk) -> None:
+    def __init__(self, disk: Disk, slowness: float) -> None:
         self._disk = disk
+        self._slowness = slowness
         self._writer = PatientWriter()
         self._is_open = True
         self._asked: list[tuple[Deferred[Any], Callable[[], Any]]] = []
@@ -138,7 +141,7 @@ class Threads(Access):
     def answer(self, random: Random) -> bool:
         """Have one of the threads tell the reactor what it did; tell whether there was any."""
         outcome = self._committed
-        if self._found and (outcome is None or random.random() < 0.5):
+        if self._found and (outcome is None or random.random() > self._slowness):
             outcome = self._found.pop(int(random.random() * len(self._found)))
         elif outcome is not None:
             self._committed = None
@@ -169,8 +172,8 @@ class Threads(Access):
 class PatientStore(JobStore):
     """A store for one life of the dispatcher: the real statements, and threads that wait."""
 
-    def __init__(self, disk: Disk, capacity: Capacity) -> None:
-        self.threads = self._access = Threads(disk)
+    def __init__(self, disk: Disk, capacity: Capacity, slowness: float) -> None:
+        self.threads = self._access = Threads(disk, slowness)
         self._change = self.threads.change
         self._read = self.threads.read
         self.key_life = KEY_LIFE

@@ -19,14 +19,13 @@ from harpcaller.store import changes
 from tests.simulation.violation import Violation
 from tests.simulation.world import run
 
-SEEDS = 2000
+SEEDS = 2500
 WORKERS = 2
 
 FOUND = {
     8: "the end of the last job was not recorded when the dispatcher stopped",
-    18: "the same, of a job that was cancelled",
-    297: "a job ended with its result, though a full disk had not taken all its packets",
-    1433: "the same, without a gap in the packets",
+    25: "the same",
+    443: "a job ended with its result, though a full disk had not taken all its packets",
 }
 """Seeds that once failed, and what they showed.
 
@@ -114,7 +113,7 @@ class BrokenProductTests(SynchronousTestCase):
             self._known = 0
             genuine(self, since, known, last)
 
-        self.assert_found("packet", streams.PacketStream, "start", start, 2000)
+        self.assert_found("packet", streams.PacketStream, "start", start, 500)
 
     def test_time_limit(self) -> None:
         """A job that runs for too long must be ended."""
