@@ -41,6 +41,7 @@ class ZygoteProcess(ProcessProtocol):
 
     :param lost: called when no more calls can be started, whyever.
     :param ended: called when the guard and all it watches over are gone.
+    :raises OSError: if no process can be started.
     """
 
     _log = Logger("harpd.zygote")
@@ -66,21 +67,24 @@ class ZygoteProcess(ProcessProtocol):
         self._kills: dict[int, IDelayedCall] = {}
         self._printed = PrintedText(self._log_printed)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._channel = ControlChannel(reactor, ours, self._received, self._channel_lost)
         command = zygote_command(settings)
-        with theirs, open(os.devnull, "rb") as devnull:
-            self._process = reactor.spawnProcess(
-                self,
-                command[0],
-                command,
-                env=os.environ,
-                childFDs={
-                    0: devnull.fileno(),
-                    1: "r",
-                    2: "r",
-                    settings.control: theirs.fileno(),
-                },
-            )
+        with ExitStack() as undo:
+            undo.enter_context(ours)
+            with theirs, open(os.devnull, "rb") as devnull:
+                self._process = reactor.spawnProcess(
+                    self,
+                    command[0],
+                    command,
+                    env=os.environ,
+                    childFDs={
+                        0: devnull.fileno(),
+                        1: "r",
+                        2: "r",
+                        settings.control: theirs.fileno(),
+                    },
+                )
+            undo.pop_all()
+        self._channel = ControlChannel(reactor, ours, self._received, self._channel_lost)
 
     def plan(self, number: int) -> PlannedCall:
         """Return a call that is to be forked from this zygote, which stays as long as for that."""
