@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -37,6 +39,7 @@ class Spawner:
         self._restart = Deadline(reactor)
         self._delay = FIRST_DELAY
         self._stopped: Deferred[None] | None = None
+        self._user = os.geteuid()
 
     def start(self) -> None:
         """Start the zygote, while the daemon may still hand out other users' identities."""
@@ -107,6 +110,9 @@ class Spawner:
         return self._stopped
 
     def _new_zygote(self, settings: Settings) -> ZygoteProcess:
+        if os.geteuid() != self._user:
+            # Procedures must not run as another user than before, nor fail to become theirs.
+            raise PermissionError(errno.EPERM, "harpd has given up the user it was started as")
         zygote = ZygoteProcess(self._reactor, settings, self._lost, self._ended)
         self._all.add(zygote)
         too_long = ProceduresError(

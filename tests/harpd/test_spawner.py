@@ -95,6 +95,15 @@ class CatalogueTests(SpawnerTestCase):
         await eventually(lambda: isinstance(spawner._catalogue, dict), "the next attempt's success")
         self.assertEqual(await Running(spawner, "f", "[1]").end(), ("result", [1]))
 
+    async def test_other_user(self) -> None:
+        """A daemon that has given up its user starts no zygote, which would be the other user's."""
+        spawner = await self.spawner(ONE)
+        self.patch(os, "geteuid", lambda: 65534)
+        prepared = spawner.prepare(spawner._settings)
+        mistake = str(self.failureResultOf(prepared, ProceduresError).value)
+        self.assertIn("harpd has given up the user it was started as", mistake)
+        self.assertEqual(await Running(spawner, "f", "[1]").end(), ("result", [1]))
+
     async def test_prepared_for_ever(self) -> None:
         """What is to take the place of others has as much time; then they stay."""
         clocked = ClockedReactor()
