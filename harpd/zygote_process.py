@@ -55,6 +55,7 @@ class ZygoteProcess(ProcessProtocol):
     ) -> None:
         self.loaded: Deferred[Catalogue] = Deferred()
         self._reactor = reactor
+        self._file = settings.procedures
         self._kill_grace = settings.kill_grace
         self._tell_lost = lost
         self._tell_ended = ended
@@ -170,7 +171,8 @@ class ZygoteProcess(ProcessProtocol):
             timer.cancel()
         self._kills.clear()
         if not self.loaded.called:
-            why = self._mistakes or [f"the zygote ended: {reason.getErrorMessage()}"]
+            how = f"{self._file}: the process that loads it ended: {reason.getErrorMessage()}"
+            why = self._mistakes or [how]
             self.loaded.errback(ProceduresError(why))
             self._tell_lost(self)
         for number in list(self._calls):
