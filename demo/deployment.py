@@ -164,8 +164,13 @@ class Deployment:
         _write_yaml(self.folder / "harpd.yaml", {**self._harpd_config(), **changes})
 
     def configure_harpcaller(self, changes: Mapping[str, Any]) -> None:
-        """Write the dispatcher's configuration, with other keys or values than it would have."""
-        _write_yaml(self.folder / "harpcaller.yaml", {**self._harpcaller_config(), **changes})
+        """Write the dispatcher's configuration, with other keys or values than it would have.
+
+        :param changes: None takes a key away.
+        """
+        keys = {**self._harpcaller_config(), **changes}
+        keys = {key: value for key, value in keys.items() if value is not None}
+        _write_yaml(self.folder / "harpcaller.yaml", keys)
 
     def make_certificates(self) -> None:
         """Make a new authority and a certificate that it has signed for harpd."""

@@ -151,13 +151,15 @@ class Server(Generic[I]):
         try:
             await call.open()
             reply = await call.next(patient=False)
+            is_accepted = isinstance(reply, harpd.Ack)
             is_stream = isinstance(reply, harpd.Ack) and reply.stream_result
             if is_stream:
                 return self._packets(call)
             while isinstance(reply, harpd.Ack | harpd.Waiting):
                 reply = await call.next()
             with call.address.blamed():
-                return outcomes.value_of(outcomes.outcome(reply, outcomes.DIRECT))
+                outcome = outcomes.outcome(reply, outcomes.DIRECT, is_refusal=not is_accepted)
+                return outcomes.value_of(outcome)
         finally:
             if not is_stream:
                 call.close()

@@ -55,7 +55,10 @@ INVALID_REQUEST = ErrorType(
     "The message names what is wrong with the request: mend it.",
 )
 AUTH_ERROR = ErrorType(
-    "auth_error", (Origin.HARPD,), False, "Check user and password in the hosts registry."
+    "auth_error",
+    (Origin.HARPD,),
+    False,
+    "Check user and password: those of the hosts registry, or those given to HarpServer.",
 )
 NO_SUCH_PROCEDURE = ErrorType(
     "no_such_procedure", (Origin.HARPD,), False, "Check the name, and that host's procedures file."

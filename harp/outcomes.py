@@ -90,10 +90,11 @@ def plain(value: Any) -> Any:
     return decode_payload(value) if isinstance(value, msgspec.Raw) else value
 
 
-def outcome(reply: object, origins: frozenset[Origin] = ANYWHERE) -> Any:
+def outcome(reply: object, origins: frozenset[Origin] = ANYWHERE, is_refusal: bool = False) -> Any:
     """Return the value of an end result, or what stands for it: an exception or a `NoValue`.
 
     :param origins: where an error can have arisen, seen from here.
+    :param is_refusal: whether it is certain that an error has come before anything was started.
     :raises RemoteProtocolError: if the value can't be decoded.
     """
     if not isinstance(reply, EndResult):
@@ -114,8 +115,8 @@ def outcome(reply: object, origins: frozenset[Origin] = ANYWHERE) -> Any:
     possible = origins.intersection(row.origins) if row else origins
     origin = next(iter(possible)) if len(possible) == 1 else None
     # harpd says it of running calls too, but a request that was refused started nothing.
-    is_refused = origins is REFUSED and row is errors.INVALID_REQUEST
-    return RemoteError(fault.type, fault.message, data, origin, False if is_refused else None)
+    is_refusal = is_refusal or (origins is REFUSED and row is errors.INVALID_REQUEST)
+    return RemoteError(fault.type, fault.message, data, origin, False if is_refusal else None)
 
 
 def value_of(outcome: Any, job_id: str = "") -> Any:

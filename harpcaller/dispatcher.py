@@ -208,7 +208,12 @@ class Dispatcher:
         packets = _Packets(job, self._store, self._announcements, self._now)
         conversation = Conversation(self._reactor, job, packets.record, partial(self._ended, job))
         self._running[job.id] = conversation
-        conversation.start(host, self._connections)
+        try:
+            conversation.start(host, self._connections)
+        except Exception:  # those that were released with it must be started all the same
+            self._log.failure("job {id} can't be started", id=job.id)
+            text = "the dispatcher's own code failed, see its log"
+            conversation.fail(results.error(errors.OS_ERROR, text), Origin.DISPATCHER)
 
     def _ended(self, job: Job, result: EndResult, origin: Origin | None) -> None:
         self._running.pop(job.id, None)

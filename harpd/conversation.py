@@ -80,6 +80,7 @@ class Conversation:
         self._process: CallProcess | None = None
         self._lock: str | None = None
         self._go: Callable[[], None] | None = None
+        self._held: EndResult | None = None
 
     @property
     def has_process(self) -> bool:
@@ -183,7 +184,7 @@ class Conversation:
             bytes(request.arguments),
             self._context(request),
             self,
-            self._release_lock,
+            self._process_gone,
         )
         # A client that reads slowly slows the procedure down.
         self._connection.produce(self._process.producer)
@@ -205,15 +206,26 @@ class Conversation:
             return
         *before, last = replies
         try:
-            if isinstance(last, EndResult):
-                self._send(*before)
+            if not isinstance(last, EndResult):
+                self._send(*replies)
+                return
+            self._send(*before)
+            if self._lock is None:
                 self._end(last, self._keepalive)
             else:
-                self._send(*replies)
+                # Who knows the end of one call may make another, which must find the lock free.
+                self._deadline.clear()
+                self._held = last
         except LocalProtocolError as error:
             # Only code that writes to the call's socket by itself comes to this.
             text = f"the process of the call reported {error}"
             self.refuse(errors.INVALID_MESSAGE, text)
+
+    def _process_gone(self) -> None:
+        self._release_lock()
+        held, self._held = self._held, None
+        if held is not None:
+            self.replies([held])
 
     # The ways in which it ends early.
 

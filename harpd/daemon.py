@@ -62,10 +62,10 @@ class Daemon(Service):
         self._port: IListeningPort | None = None
         self._reloading: Deferred[None] | None = None
         self._is_asked_again = False
-        self._before_us: Any = None
 
     def privilegedStartService(self) -> None:
         """Start the zygote and bind the port while the daemon is privileged."""
+        signal.signal(signal.SIGHUP, self._hung_up)  # which else would end the daemon
         self._spawner.start()
         self._port = self._listen(self._config)
 
@@ -74,15 +74,15 @@ class Daemon(Service):
         super().startService()  # type: ignore[no-untyped-call]
         if self._port is None:
             self.privilegedStartService()
-        self._before_us = signal.signal(signal.SIGHUP, self._hung_up)
+        self._reload_again()
         self._spawner.catalogue().addCallbacks(
             lambda catalogue: self._log.info("harpd is ready"), lambda failure: None
         )
 
     def stopService(self) -> Deferred[None]:
-        """Refuse new calls, give running ones their grace, and end."""
+        """Refuse new calls, give running ones their grace, and end. SIGHUP is ignored from now."""
         super().stopService()  # type: ignore[no-untyped-call]
-        signal.signal(signal.SIGHUP, self._before_us)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -105,8 +105,8 @@ class Daemon(Service):
         self._reactor.callFromThread(self.reload)
 
     def reload(self) -> None:
-        """Read both files again, now or when the reading has ended that is going on."""
-        if self._reloading is not None:
+        """Read both files again: now, or when the start or the reading has ended that goes on."""
+        if self._reloading is not None or not self.running:
             self._is_asked_again = True
             return
         self._reloading = Deferred.fromCoroutine(self._reload())
@@ -115,10 +115,13 @@ class Daemon(Service):
 
     def _reloaded(self, _: object) -> None:
         self._reloading = None
+        if self.running:
+            self._reload_again()
+
+    def _reload_again(self) -> None:
         if self._is_asked_again:
             self._is_asked_again = False
-            if self.running:
-                self.reload()
+            self.reload()
 
     async def _reload(self) -> None:
         self._log.info("reading configuration and procedures again")

@@ -30,6 +30,10 @@ CLOSE_DEADLINE = 120.0
 long result, and for the peer's end of TLS."""
 
 
+GOODBYE_DEADLINE = 5.0
+"""Seconds for the peer's end of TLS where no request is under way."""
+
+
 class HarpdProtocol(Protocol):
     """The server's end of one connection."""
 
@@ -57,13 +61,14 @@ class HarpdProtocol(Protocol):
 
     def _await_request(self, limit: float) -> None:
         self._conversation = Conversation(self._parts, self)
-        self.deadline.set(limit, self._cut)
+        self.deadline.set(limit, self._end_waiting)
 
     def dataReceived(self, data: bytes) -> None:
         """Take the request line; anything behind it is one mistake more."""
         conversation = self._conversation
         if conversation is None:
             # Before the last answer has gone, so it has not been read: the end of the agreement.
+            # Or behind our end of TLS.
             self._is_ending = True
             return
         self._reader.feed(data)
@@ -104,7 +109,7 @@ class HarpdProtocol(Protocol):
         elif self._conversation.is_requested:
             self.refuse_for_shutdown()
         else:
-            self._cut()
+            self._end_waiting()
 
     # What the conversation does with its connection; see `harpd.conversation.Connection`.
 
@@ -144,6 +149,20 @@ class HarpdProtocol(Protocol):
             self.transport.loseConnection()
         else:
             self._await_request(IDLE_DEADLINE)
+
+    def _end_waiting(self) -> None:
+        """End what waits for a request: in good order if nothing of one has come.
+
+        So the client can tell that one which it may just be sending is not taken up.
+        """
+        assert self.transport is not None
+        assert self._conversation is not None
+        if self._conversation.is_requested or self._reader.has_more:
+            self._cut()
+        else:
+            self._conversation = None
+            self.deadline.set(GOODBYE_DEADLINE, self._cut)
+            self.transport.loseConnection()
 
     def _progress(self) -> None:
         self.deadline.set(CLOSE_DEADLINE, self._cut)

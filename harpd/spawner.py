@@ -18,7 +18,7 @@ FIRST_DELAY, LAST_DELAY = 1.0, 60.0
 """Seconds until a zygote that died is replaced; doubled as long as the new one can't load."""
 
 LOAD_LIMIT = 60.0
-"""Seconds in which the procedures must have been loaded that are to take the place of others."""
+"""Seconds in which the procedures must have been loaded, else it is as if they had mistakes."""
 
 
 class Spawner:
@@ -73,17 +73,7 @@ class Spawner:
         :raises ProceduresError: (errback) if the procedures can't be loaded.
         """
         zygote = self._new_zygote(settings)
-        too_long = ProceduresError(
-            [f"{settings.procedures}: was not loaded within {LOAD_LIMIT:g} s"]
-        )
-        limit = self._reactor.callLater(LOAD_LIMIT, zygote.give_up_loading, too_long)
-
-        def loaded(result: Catalogue | Failure) -> Any:
-            if limit.active():
-                limit.cancel()
-            return result if isinstance(result, Failure) else zygote
-
-        return zygote.loaded.addBoth(loaded)
+        return zygote.loaded.addCallback(lambda _: zygote)
 
     def adopt(self, zygote: ZygoteProcess, settings: Settings) -> None:
         """Use a prepared zygote for new calls; the old one ends when its last call has ended."""
@@ -111,6 +101,17 @@ class Spawner:
     def _new_zygote(self, settings: Settings) -> ZygoteProcess:
         zygote = ZygoteProcess(self._reactor, settings, self._lost, self._ended)
         self._all.add(zygote)
+        too_long = ProceduresError(
+            [f"{settings.procedures}: was not loaded within {LOAD_LIMIT:g} s"]
+        )
+        limit = self._reactor.callLater(LOAD_LIMIT, zygote.give_up_loading, too_long)
+
+        def loaded(result: Catalogue | Failure) -> Catalogue | Failure:
+            if limit.active():
+                limit.cancel()
+            return result
+
+        zygote.loaded.addBoth(loaded)
         return zygote
 
     def _loaded(self, zygote: ZygoteProcess, catalogue: Catalogue) -> None:

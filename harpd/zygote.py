@@ -19,6 +19,7 @@ same happens when its guard is gone (`harpd.guard`), which does that when the zy
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import json
 import os
@@ -92,8 +93,7 @@ class Zygote:
             signal.signal(number, signal.SIG_IGN)  # the daemon's business; it ends us by closing
         tree.adopt_orphans()
         try:
-            defaults = Defaults(**self._settings.defaults)
-            self._catalogue = load(self._settings.procedures, defaults)
+            self._catalogue = self._load()
         except CatalogueError as error:
             for mistake in error.mistakes:
                 self._send({"mistake": mistake[:_MAX_TEXT]})
@@ -122,6 +122,27 @@ class Zygote:
         for running in self._running.values():
             left.update(running.told_to_end)
         guard.end_calls(self._running, left, self._settings.kill_grace)
+
+    def _load(self) -> Mapping[str, Entry]:
+        mine = os.getpid()
+        self._end_with_daemon(True)
+        try:
+            return load(self._settings.procedures, Defaults(**self._settings.defaults))
+        finally:
+            if os.getpid() != mine:
+                os._exit(0)  # what the file forked must not go on as another zygote
+            self._end_with_daemon(False)
+
+    def _end_with_daemon(self, wanted: bool) -> None:
+        """Let the kernel end this process when the daemon's end of the socket is closed.
+
+        That is for the time in which nobody reads from it. SIGIO does it, see fcntl(2), O_ASYNC.
+        """
+        flags = fcntl.fcntl(self._control, fcntl.F_GETFL) & ~os.O_ASYNC
+        fcntl.fcntl(self._control, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(self._control, fcntl.F_SETFL, flags | os.O_ASYNC if wanted else flags)
+        if wanted and select.select([self._control], [], [], 0)[0]:
+            os._exit(1)  # it was closed before
 
     def _obey(self) -> bool:
         """Take one message; False when the daemon is gone."""

@@ -138,6 +138,7 @@ class ZygoteProcess(ProcessProtocol):
         """Take it as not loaded, and end it."""
         self.loaded.errback(error)
         self.close()
+        self._tell_lost(self)
 
     def retire(self) -> None:
         """End as soon as the last call has ended; no more are planned."""

@@ -14,6 +14,7 @@ import json
 import socket
 import sys
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from tests.docs.pages import blocks
@@ -31,10 +32,18 @@ def run(page: Path) -> None:
             # Blank lines before it, so that a traceback names the line of the page.
             code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")
             with contextlib.redirect_stdout(printed):
-                exec(code, namespace)
+                _execute(code, namespace)
         elif block.kind == "output":
             _compare(f"{page}:{block.line}", block.text, printed.getvalue())
             printed = io.StringIO()
+
+
+def _execute(code: CodeType, namespace: dict[str, Any]) -> None:
+    try:
+        exec(code, namespace)
+    except SystemExit as end:
+        if end.code:  # a program that runs a reactor ends by this
+            raise
 
 
 def _compare(where: str, wanted: str, printed: str) -> None:

@@ -85,6 +85,13 @@ class DirectCalls(ContractTestCase):
         cases: list[tuple[bytes, type[Any], Origin | None, bool]] = [
             (ACK + b'{"exception":%b}\n' % FAULT, harp.RemoteException, Origin.PROCEDURE, True),
             (ERROR % b'{"type":"auth_error","message":"M"}', harp.RemoteError, Origin.HARPD, False),
+            (ERROR % b'{"type":"shutdown","message":"M"}', harp.RemoteError, Origin.HARPD, False),
+            (
+                ACK + ERROR % b'{"type":"shutdown","message":"M"}',
+                harp.RemoteError,
+                Origin.HARPD,
+                True,
+            ),
             (
                 ACK + ERROR % b'{"type":"timeout","message":"M"}',
                 harp.RemoteError,

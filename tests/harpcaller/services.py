@@ -215,7 +215,7 @@ class ServiceTestCase(TestCase):
     async def until(self, condition: Callable[[], object]) -> None:
         """Let the reactor turn until something has come about."""
         while not condition():
-            await deferLater(self.reactor.real, 0.005)
+            await deferLater(cast(Any, self.reactor.real), 0.005)
 
     async def state(self, job_id: bytes) -> str:
         """Return the state of a job."""

@@ -16,7 +16,8 @@ from harp.wire import results
 from harp.wire.harpd import Ack, Auth, CallRequest, Packet, Procedures, Reply
 from harp.wire.results import EndKind, EndResult
 from harpcaller import connections as module
-from harpcaller.connections import IDLE_LIMIT, OLD_FOR, Attempt, endpoint_by
+from harpcaller.attempt import Attempt, ask
+from harpcaller.connections import IDLE_LIMIT, OLD_FOR, endpoint_by
 from harpcaller.harpd_connection import CLOSE_DEADLINE
 from harpcaller.hosts import Host
 from tests.harpcaller.memory import HOST, HarpdEnd, NetworkTestCase, awaited, trust, trust_in
@@ -74,7 +75,7 @@ class ConnectionsTestCase(NetworkTestCase):
     def ask(self, host: Host = HOST, **changes: Any) -> Asker:
         """Ask a harpd."""
         asker = Asker()
-        asker.attempt = self.connections.ask(host, request(**changes), asker)
+        asker.attempt = ask(self.connections, host, request(**changes), asker)
         return asker
 
     def kept(self) -> HarpdEnd:
@@ -134,7 +135,7 @@ class ReuseTests(ConnectionsTestCase):
 
         def ask_again() -> None:
             first.then = lambda: None
-            self.connections.ask(HOST, request(), second)
+            ask(self.connections, HOST, request(), second)
 
         first = self.ask()
         harpd = self.accept()

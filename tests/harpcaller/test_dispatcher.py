@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamClientEndpoint
 
 from harp import errors
 from harp.errors import Origin
@@ -20,7 +21,9 @@ from harp.wire.harpd import Ack, Packet, Waiting
 from harp.wire.results import CANCELLED, EndKind, EndResult
 from harpcaller import dispatcher
 from harpcaller.announcements import Announcements
+from harpcaller.connections import endpoint_by
 from harpcaller.dispatcher import RECORD_AGAIN, Dispatcher
+from harpcaller.hosts import Host
 from harpcaller.jobs import Capacity, Job, JobState
 from harpcaller.queues import canonical_queue_name
 from harpcaller.refusal import RefusedError
@@ -39,6 +42,7 @@ from tests.harpcaller.memory import (
     hosts,
     new_network,
     running_job,
+    trust,
 )
 from tests.harpcaller.stores import StoreTestCase
 
@@ -698,6 +702,13 @@ class FailureTests(OrderTestCase):
         self.assertTrue(harpd.lost)
         self.assertEqual(self.watcher.told, [])
 
+    def test_packets_that_came_with_the_end(self) -> None:
+        """A job is no success while a packet of it is missing, be it the last."""
+        self.running().reply(Packet(b"1"), RESULT)
+        self.assertEqual(self.store.asked("end"), [])
+        self.store.answer("append", self.FAILURE)
+        self.assertEqual(json.loads(self.store.asked("end")[0]["result"].value)["type"], "os_error")
+
     def test_end(self) -> None:
         """An end that can't be recorded is recorded when it can, and then announced."""
         self.running().reply(RESULT)
@@ -724,6 +735,24 @@ class FailureTests(OrderTestCase):
         ended = ended_job(running_job(), RESULT)
         self.store.answer("end", Ending(ended, []))
         self.assertEqual(self.watcher.told, [ended])
+
+    def test_mistake_at_the_start(self) -> None:
+        """A job that can't be started is ended, and those released with it are started."""
+        reach = endpoint_by(self.network, trust())
+
+        def endpoint(host: Host) -> IStreamClientEndpoint:
+            self.connections.use(reach)
+            raise RuntimeError("a mistake")
+
+        self.connections.use(endpoint)
+        recovered = Deferred.fromCoroutine(self.dispatcher.recover())
+        jobs = [running_job(), running_job(id="another")]
+        self.store.answer("recover", Recovery([], jobs))
+        self.successResultOf(recovered)
+        asked = self.store.answer("end", Ending(ended_job(running_job(), SHUTDOWN), []))
+        self.assertEqual(json.loads(asked["result"].value)["type"], "os_error")
+        self.assertEqual(self.harpd().requests[0]["context"], {"job_id": "another"})
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
 
 class StopTests(OrderTestCase):

@@ -164,6 +164,16 @@ class KeyTests(ReloadTestCase):
         while b"invalid_jobid" not in await self.ask(b'"get_status":"%b"' % job_id):
             pass
 
+    async def test_idempotency_key_life(self) -> None:
+        """A key stands for its job as long as the new configuration says."""
+        await self.ready()
+        key = b',"idempotency_key":"k"'
+        first = await self.call("web99", key)
+        self.assertEqual(await self.call("web99", key), first)
+        self.assertEqual(await self.reload(idempotency_key_life=0.0001), [])
+        while await self.call("web99", key) == first:
+            pass
+
     async def test_shutdown_grace(self) -> None:
         """Who stops the dispatcher waits as long as the new configuration says."""
         harpds = self.harpds()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ class Client(Protocol):
     def __init__(self) -> None:
         self.received = bytearray()
         self.ended: Deferred[None] = Deferred()
+        self.reason = connectionDone
 
     def dataReceived(self, data: bytes) -> None:
         """Keep it."""
@@ -35,6 +37,7 @@ class Client(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell it."""
+        self.reason = reason
         self.ended.callback(None)
 
 
@@ -56,9 +59,10 @@ class JoinedTestCase(TestCase):
         self.before = descriptors()
         self.others = processes()
 
-    async def start(self, procedures: str, **changes: Any) -> Daemon:
+    async def start(self, procedures: str, *, started: bool = True, **changes: Any) -> Daemon:
         """Start a daemon on a free port; it is stopped with the test and leaves nothing.
 
+        :param started: whether it is more than privileged.
         :param changes: to the configuration.
         """
         self.folder = folder = Path(self.mktemp()).absolute()
@@ -69,8 +73,10 @@ class JoinedTestCase(TestCase):
         self.mistake: ConfigError | None = None
         self.root = issued().root
         service = self.daemon = Daemon(reactor, self.config, file, self.read)
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
         service.privilegedStartService()
-        service.startService()
+        if started:
+            service.startService()
         self.addCleanup(self.stop, service)
         self.spawner = service._spawner
         self.port = port_of(service)

@@ -98,6 +98,26 @@ class LockTests(ConnectionTestCase):
             self.assertTrue(self.spawner.calls[-1].socket.value().startswith(b"[%d]" % number))
         self.assertEqual([each.received for each in waiting[2:]], [STREAM_ACK])
 
+    def test_result(self) -> None:
+        """Who has the result of one call finds the lock free for another; no limit counts then."""
+        connection, call = self.call("locked")
+        call.says(b'{"stream":1}\n{"result":2}\n')
+        self.assertEqual(connection.received, STREAM_ACK + b'{"stream":1}\n')
+        self.clock.advance(2.5)
+        call.ends()
+        self.assert_ended(connection, STREAM_ACK + b'{"stream":1}\n{"result":2}\n')
+        self.call("hasty")
+        self.assertEqual(len(self.spawner.calls), 2)
+
+    def test_leaves_before_the_result(self) -> None:
+        """Who leaves while the result is held back gets nothing more, and the lock is freed."""
+        connection, call = self.call("locked")
+        call.says(b'{"result":2}\n')
+        connection.leaves()
+        call.ends()
+        self.assertEqual(connection.received, STREAM_ACK)
+        self.call("hasty")
+
     def test_report(self) -> None:
         """Who has asked for it is told that it waits, and that it does not any more."""
         _, call = self.call("locked")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import ensureDeferred, maybeDeferred
+from twisted.internet.error import ConnectionDone
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from harp.settings import ConfigError
@@ -53,6 +54,15 @@ class JoinedTests(JoinedTestCase):
         client.transport.write(request(arguments=[2]))
         await client.ended
         self.assertTrue(client.received.endswith(ACK + b'{"result":"xx"}\n'))
+
+    async def test_kept_connection_at_the_end(self) -> None:
+        """A daemon that stops ends a kept connection in good order: no request is being read."""
+        service = await self.start(GOOD)
+        client = await self.connect(request(keepalive=True))
+        await eventually(lambda: client.received.endswith(b'{"result":[]}\n'), "the result")
+        await maybeDeferred(service.stopService)
+        await client.ended
+        self.assertIsInstance(client.reason.value, ConnectionDone)
 
     async def test_describe(self) -> None:
         """What the procedures file tells is told, over the kept connection too."""
@@ -221,8 +231,28 @@ class ReloadTests(JoinedTestCase):
         await eventually(lambda: daemon._reloading is not None, "that it has been asked for")
         await eventually(lambda: daemon._reloading is None, "the end of reloading")
         self.assertEqual(await self.answer(request()), ACK + b'{"result":2}\n')
-        await maybeDeferred(daemon.stopService)
-        self.assertEqual(signal.getsignal(signal.SIGHUP), signal.SIG_DFL)
+
+    async def test_hang_up_at_the_end(self) -> None:
+        """SIGHUP does not end a daemon that is giving its calls their grace."""
+        daemon = await self.start(
+            "@procedure\ndef plain(seconds):\n    import time; time.sleep(seconds); return 1",
+            shutdown_grace=20,
+        )
+        client = await self.connect(request(arguments=[0.5]))
+        await eventually(lambda: client.received == ACK, "the acknowledgement")
+        stopped = maybeDeferred(daemon.stopService)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await stopped
+        self.assertEqual(client.received, ACK + b'{"result":1}\n')
+
+    async def test_hang_up_at_the_start(self) -> None:
+        """SIGHUP that comes before the daemon has started is heeded when it has."""
+        await self.start(GOOD, started=False)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await eventually(lambda: self.daemon._is_asked_again, "that it has been asked for")
+        self.daemon.startService()
+        self.assertIsNotNone(self.daemon._reloading)
+        await eventually(lambda: self.daemon._reloading is None, "the end of reloading")
 
     async def test_running_calls(self) -> None:
         """Running calls finish on the old code, whose zygote ends with the last of them."""
@@ -407,7 +437,13 @@ class LockTests(JoinedTestCase):
             await client.ended
             self.assertEqual(client.received, ACK + b'{"result":null}\n')
         locks = self.daemon._factory._parts.locks
-        await eventually(lambda: not locks.is_taken("door"), "the end of the last process")
+        self.assertFalse(locks.is_taken("door"))
+
+    async def test_one_after_the_other(self) -> None:
+        """A caller that waits for the end of its call never meets its own lock."""
+        await self.start("@procedure(lock='door', lock_wait=0)\ndef plain(): return 1")
+        for _ in range(20):
+            self.assertEqual(await self.answer(request()), ACK + b'{"result":1}\n')
 
     async def test_zygote_dies(self) -> None:
         """A lock is free when the processes of its call are gone, not when its end is known."""

@@ -9,7 +9,12 @@ from twisted.internet.defer import Deferred
 
 from harp.wire.lines import MAX_REQUEST
 from harpd.offers import Catalogue, ProceduresError
-from harpd.protocol import CLOSE_DEADLINE, IDLE_DEADLINE, REQUEST_DEADLINE
+from harpd.protocol import (
+    CLOSE_DEADLINE,
+    GOODBYE_DEADLINE,
+    IDLE_DEADLINE,
+    REQUEST_DEADLINE,
+)
 from tests.harpd.connections import (
     ACK,
     STREAM_ACK,
@@ -221,16 +226,26 @@ class DeadlineTests(ConnectionTestCase):
     """Nothing waits for ever."""
 
     def test_silent_client(self) -> None:
-        """A client that sends no request is cut, also in the middle of one."""
-        for data in [b"", b'{"harp":']:
-            connection = self.connect(data)
-            self.clock.advance(REQUEST_DEADLINE - 1)
-            if data:
-                connection.sends(b" ")  # does not give it more time
-            self.assertFalse(connection.wire.aborted)
-            self.clock.advance(1)
-            self.assertTrue(connection.wire.aborted)
-            connection.leaves()
+        """A client that sends no request is left, and cut if it does not take notice of that."""
+        connection = self.connect()
+        self.clock.advance(REQUEST_DEADLINE - 1)
+        self.assertFalse(connection.wire.disconnecting)
+        self.clock.advance(1)
+        self.assertTrue(connection.wire.disconnecting)
+        self.clock.advance(GOODBYE_DEADLINE)
+        self.assertTrue(connection.wire.aborted)
+        connection.leaves()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_begun_request(self) -> None:
+        """A client that is in the middle of its request is cut; more of it gives it no time."""
+        connection = self.connect(b'{"harp":')
+        self.clock.advance(REQUEST_DEADLINE - 1)
+        connection.sends(b" ")
+        self.assertFalse(connection.wire.aborted)
+        self.clock.advance(1)
+        self.assertTrue(connection.wire.aborted)
+        connection.leaves()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_long_run(self) -> None:
@@ -433,16 +448,30 @@ class KeepaliveTests(ConnectionTestCase):
         self.assertEqual(connection.received, ACK)
 
     def test_idle(self) -> None:
-        """Who does not come back in time is cut, also in the middle of a request."""
-        for data in (b"", b'{"harp"'):
-            connection, _ = self.kept()
-            connection.sends(data)
-            self.clock.advance(IDLE_DEADLINE - 0.1)
-            self.assertFalse(connection.wire.aborted)
-            self.clock.advance(0.1)
-            self.assertTrue(connection.wire.aborted)
-            connection.leaves()
+        """Who does not come back in time is left in good order; what he asks then is not done."""
+        connection, _ = self.kept()
+        self.clock.advance(IDLE_DEADLINE - 0.1)
+        self.assertFalse(connection.wire.disconnecting)
+        self.clock.advance(0.1)
+        self.assertTrue(connection.wire.disconnecting)
+        connection.sends(request())
+        self.assertEqual(connection.received, b"")
+        self.assertEqual(len(self.spawner.planned), 1)
+        self.clock.advance(GOODBYE_DEADLINE - 0.1)
+        self.assertFalse(connection.wire.aborted)
+        self.clock.advance(0.1)
+        self.assertTrue(connection.wire.aborted)
+        connection.leaves()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_begun_request(self) -> None:
+        """Who is in the middle of a request when the time is over is cut."""
+        connection, _ = self.kept()
+        connection.sends(b'{"harp"')
+        self.clock.advance(IDLE_DEADLINE)
+        self.assertFalse(connection.wire.disconnecting)
+        self.assertTrue(connection.wire.aborted)
+        connection.leaves()
 
     def test_leaves(self) -> None:
         """A client that leaves after its call has cancelled nothing, in the next one it has."""
@@ -497,7 +526,7 @@ class FactoryTests(ConnectionTestCase):
         ended = self.shut_down()
         self.assertEqual(running.received, STREAM_ACK)
         self.assert_ended(waiting, SHUTDOWN)
-        self.assertFalse(silent.wire.aborted)
+        self.assertFalse(silent.wire.disconnecting)
         call.says(b'{"stream":1}\n')
         self.clock.advance(self.GRACE - 0.1)
         self.assertEqual(running.received, STREAM_ACK + b'{"stream":1}\n')
@@ -505,7 +534,7 @@ class FactoryTests(ConnectionTestCase):
         self.clock.advance(0.1)
         self.assert_ended(running, STREAM_ACK + b'{"stream":1}\n' + SHUTDOWN)
         self.assertEqual(silent.received, b"")
-        self.assertTrue(silent.wire.aborted)
+        self.assertTrue(silent.wire.disconnecting)
         self.assertEqual(call.kills, 1)
         self.login.held.callback(True)
         self.assertEqual(len(self.spawner.planned), 1)
@@ -523,10 +552,10 @@ class FactoryTests(ConnectionTestCase):
         ended = self.shut_down()
         call.says(b'{"result":1}\n')
         self.clock.advance(0)
-        self.assertFalse(kept.wire.aborted)
+        self.assertFalse(kept.wire.disconnecting)
         second.leaves()
         self.clock.advance(0)
-        self.assertTrue(kept.wire.aborted)
+        self.assertTrue(kept.wire.disconnecting)
         self.assert_ended(first, ACK + b'{"result":1}\n')
         first.leaves()
         kept.leaves()

@@ -9,7 +9,7 @@ from pathlib import Path
 from twisted.internet.defer import CancelledError, Deferred
 
 from harpd.offers import Offer, ProceduresError
-from harpd.spawner import Spawner
+from harpd.spawner import FIRST_DELAY, LOAD_LIMIT, Spawner
 from harpd.zygote_command import zygote_settings
 from tests.harpd.spawners import (
     ClockedReactor,
@@ -23,6 +23,8 @@ from tests.harpd.waiting import alive, descriptors, eventually, reactor, turns, 
 from tests.harpd.zygotes import KILL_GRACE, PRELUDE, write_procedures
 
 ONE = "@procedure\ndef f(*args): return list(args)\n"
+
+ENDLESS = "open('{begun}', 'w').close(); signal.pause()"
 
 STUBBORN = """
     @streaming_procedure
@@ -49,6 +51,39 @@ class CatalogueTests(SpawnerTestCase):
         """)
         expected = {"plain": Offer(False, None), "stream": Offer(True, 2.5)}
         self.assertEqual(await spawner.catalogue(), expected)
+
+    async def test_loads_for_ever(self) -> None:
+        """What is not loaded in time counts as mistaken, and is tried again."""
+        clocked = ClockedReactor()
+        begun = Path(self.mktemp()).absolute()
+        file = write_procedures(self.mktemp(), ENDLESS.format(begun=begun))
+        spawner = Spawner(clocked, zygote_settings(file, [], KILL_GRACE))
+        self.addCleanup(self.check_nothing_left, spawner)
+        spawner.start()
+        catalogue = spawner.catalogue()
+        await eventually(begun.exists, "the beginning")
+        clocked.clock.advance(LOAD_LIMIT - 0.1)
+        self.assertNoResult(catalogue)
+        clocked.clock.advance(0.1)
+        mistake = str(self.failureResultOf(catalogue, ProceduresError).value)
+        self.assertEqual(mistake, f"{file}: was not loaded within 60 s")
+        Path(file).write_text(PRELUDE + ONE)
+        clocked.clock.advance(FIRST_DELAY)
+        await eventually(lambda: isinstance(spawner._catalogue, dict), "the next attempt's success")
+        clocked.clock.advance(2 * KILL_GRACE)  # the end of the first zygote
+
+    async def test_prepared_for_ever(self) -> None:
+        """What is to take the place of others has as much time; then they stay."""
+        clocked = ClockedReactor()
+        spawner = await self.spawner(ONE, clocked=clocked)
+        begun = Path(self.mktemp()).absolute()
+        file = write_procedures(self.mktemp(), ENDLESS.format(begun=begun))
+        prepared = spawner.prepare(zygote_settings(file, [], KILL_GRACE))
+        await eventually(begun.exists, "the beginning")
+        clocked.clock.advance(LOAD_LIMIT)
+        self.failureResultOf(prepared, ProceduresError)
+        self.assertEqual(await Running(spawner, "f", "[1]").end(), ("result", [1]))
+        clocked.clock.advance(2 * KILL_GRACE)
 
     async def test_waiting(self) -> None:
         """Whoever asks before it is loaded waits for it, unless he gives up."""

@@ -141,6 +141,36 @@ class LoadTests(ZygoteTestCase):
         found = self.bare(procedures).loaded()
         self.assertIn("No module named 'own_procedures'", found[0]["mistake"])
 
+    def test_daemon_gone(self) -> None:
+        """A zygote ends with its daemon also while it loads, however long that may take."""
+        begun = Path(self.mktemp()).absolute()
+        zygote = self.bare(f"open('{begun}', 'w').close(); signal.pause()")
+        wait_until(begun.exists, "the beginning")
+        (pid,) = tree.descendants(zygote.process.pid)
+        zygote.control.close()
+        zygote.process.wait(PATIENCE)
+        self.assertFalse(alive(pid))
+
+    def test_file_that_forks(self) -> None:
+        """What the file forks ends with it, whichever way: there is one zygote."""
+        for end in ("pass", "sys.exit()"):
+            zygote = self.zygote(f"""
+                forked = os.fork()
+                if forked == 0:
+                    {end}
+                else:
+                    os.waitpid(forked, 0)
+
+                @procedure
+                def f():
+                    return os.getppid()
+            """)
+            call = zygote.start("f")
+            replied, _ = call.to_end()
+            call.exit_code()
+            (above,) = tree.descendants(zygote.process.pid)
+            self.assertEqual(json.loads(replied), {"result": above})
+
     def test_printed_once(self) -> None:
         """What the file prints while it is loaded is not printed again by every fork."""
         zygote = self.zygote("print('loaded', end='')\n@procedure\ndef f(): pass")

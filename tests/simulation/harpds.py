@@ -52,7 +52,7 @@ class Harpd:
 class HarpdConnection(Protocol):
     """One connection with the dispatcher."""
 
-    transport: End  # type: ignore[assignment]
+    transport: End
 
     def __init__(self, daemon: Harpd) -> None:
         self.daemon = daemon
@@ -69,6 +69,7 @@ class HarpdConnection(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self._reader.feed(data)
         line = self._reader.next_line()
+        self._tell(f"reads {line!r}")
         if line is None or not self.transport.is_open:
             return
         if self._session is not None:
@@ -92,6 +93,7 @@ class HarpdConnection(Protocol):
             self._take(request)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._tell(f"loses its connection: {reason.getErrorMessage()}")
         self._leave()
         if self in self.daemon.idle:
             self.daemon.idle.remove(self)
@@ -110,6 +112,7 @@ class HarpdConnection(Protocol):
 
     def die(self) -> None:
         """End without a word."""
+        self._tell("dies")
         self.transport.abortConnection()
         self._leave()
 
@@ -174,6 +177,10 @@ class HarpdConnection(Protocol):
         else:
             self.transport.loseConnection()
 
+    def _tell(self, what: str) -> None:
+        call = "" if self.story is None else f" of call {self.story.token}"
+        self.daemon.book.tell(f"{self.daemon.host.name}{call} {what}")
+
     def _leave(self) -> None:
         self.story = None
         self._script = []
@@ -185,6 +192,7 @@ class HarpdConnection(Protocol):
 
     def _line(self, reply: harpd.Reply) -> bytes:
         assert self._session is not None
+        self._tell(f"says {reply}")
         return self._session.send(reply)
 
 

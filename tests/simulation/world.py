@@ -13,7 +13,8 @@ from uuid import UUID
 import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from zope.interface import implementer
 
 from harp.wire import dispatcher as wire
 from harpcaller.connections import Endpoint
@@ -47,6 +48,7 @@ def run(seed: int, trace: Trace | None = None) -> None:
     world = World(seed, trace)
     problems: list[str] = []
 
+    @implementer(ILogObserver)
     def observe(event: LogEvent) -> None:
         if "log_failure" in event:
             problems.append(event["log_failure"].getTraceback())
@@ -74,7 +76,7 @@ class World:
         random = self.random = Random(seed)
         self.clock = Clock()
         self.disk = blank_disk()
-        self.book = Book(self.disk.raw, self.now)
+        self.book = Book(self.disk.raw, self.now, self._tell)
         self.network = Network(random, self.clock.seconds)
         hosts = [
             Host(f"h{number}", "10.0.0.1", 4306, "dispatcher", f"secret{number}")
@@ -88,8 +90,7 @@ class World:
         self.node: Node | None = None
         self.servers: list[End] = []
         self.clients: list[ClientConnection] = []
-        self.disk_has_failed = False
-        self._calls_left = random.choice([2, 3, 4, 5, 6, 8, 12])
+        self._calls_left = random.choice([2, 3, 4, 5, 6, 9])
         self._queues = [b'{"n":1}', b'{"n":2,"m":[]}'][: random.choice([1, 2])]
         self._queued = random.choice([0.3, 0.8, 1.0])
         self._trouble = random.choice([0.0, 0.01, 0.03])
@@ -108,7 +109,7 @@ class World:
     def live(self) -> None:
         """Run from the beginning to the end."""
         self._start()
-        length = (self._calls_left + 2) * self.random.choice([15, 30, 60])
+        length = (self._calls_left + 2) * self.random.choice([15, 25, 45])
         for _ in range(length):
             self._step(self._happen)
         self._calm_down()
@@ -127,12 +128,14 @@ class World:
         if self.log.failures:
             self._check_log()
         if self.node is not None and self.node.is_gone:
+            if self.node.is_stopping and not self.book.disk_has_failed:
+                self.book.check_stopped()
             self._bury()
         return happened
 
     def _check_log(self) -> None:
         # Who is still waiting when the store is closed at a stop is told so by a closed connection.
-        if not (self.disk_has_failed or self.node is None or self.node.is_stopping):
+        if not (self.book.disk_has_failed or self.node is None or self.node.is_stopping):
             raise Violation(f"the dispatcher logged a failure: {self.log.failures[0]}")
         self.log.failures.clear()
 
@@ -201,23 +204,26 @@ class World:
     def _store_acts(self) -> bool:
         if self.node is None:
             return False
-        store, random = self.node.store, self.random
+        node, store, random = self.node, self.node.store.threads, self.random
         roll = random.random()
-        if roll < 0.4 and store.answer():
+        if roll < 0.4 and store.answer(random):
             return True
-        if store.waiting and (roll < 0.8 or not store.reads):
+        if store.may_commit and (roll < 0.8 or not store.may_look):
             count = store.waiting if random.random() < 0.7 else random.randint(1, store.waiting)
             is_full = self._in_trouble and random.random() < self._disk_trouble
-            self.disk_has_failed |= is_full
             self.book.disk_has_failed |= is_full
             self._tell(f"{count} changes are committed{' to a full disk' if is_full else ''}")
             store.commit(count, is_full)
-            self.watch.check(store.is_written, self.node.is_ready and not self.node.is_stopping)
+            # Of another capacity that a full disk did not take, those that wait hear later.
+            releases = node.is_ready and not (node.is_stopping or self.book.disk_has_failed)
+            self.watch.check(not store.waiting, releases)
+            if node.stopped_at is not None:
+                self.watch.check_waiting(node.stopped_at)
             return True
-        if store.reads:
-            store.read(int(random.random() * store.reads))
+        if store.may_look:
+            store.look()
             return True
-        return store.answer()
+        return store.answer(random)
 
     def _harpd_acts(self) -> bool:
         calls = [call for harpd in self.harpds.values() for call in harpd.calls]
@@ -243,9 +249,15 @@ class World:
 
     def _check_limits(self, call: HarpdConnection) -> None:
         near = call.transport.other
-        if call.story is None or not call.counts or not near.reading:
+        if call.story is None or not call.counts:
+            return
+        if not near.reading:
+            if self.node is not None and self.node.store.threads.is_idle:
+                raise Violation(f"all is recorded, yet {call.story} is not read from")
             return
         now = self.clock.seconds()
+        if self.node is not None and self.node.ends_at is not None and now > self.node.ends_at:
+            raise Violation(f"the dispatcher should have stopped, yet {call.story} goes on")
         row = self.book.row_of(call.story)
         if now - call.since > row.max_exec_time + 1e-6:
             raise Violation(f"{row.id} has run for {now - call.since} s")
@@ -270,7 +282,7 @@ class World:
             client_or_none.babble(random)
             return
         asked = self._any_request()
-        self._tell(f"a client sends {asked.message}")
+        self._tell(f"a client sends {wire.encode_request(asked.message).decode().strip()}")
         client_or_none.ask(asked)
 
     def _any_client(self) -> ClientConnection | None:
@@ -301,7 +313,8 @@ class World:
             return requests.AskedCall(book, random.choice(keyed), keepalive)
         if roll < 0.25 or not book.acknowledged:
             return requests.about_all(book, random, self._queues, list(self.harpds))
-        job_id = random.choice(book.acknowledged) if roll < 0.97 else UNKNOWN_JOB
+        recent = book.acknowledged[-2:] if roll < 0.7 else book.acknowledged
+        job_id = random.choice(recent) if roll < 0.97 else UNKNOWN_JOB
         return requests.about_job(book, random, job_id, keepalive)
 
     def _any_call(self) -> Story:
@@ -351,7 +364,9 @@ class World:
 
     def _start(self) -> None:
         self._tell("the dispatcher starts")
-        self.node = Node(self.clock, self.now, self.disk, self.network, self.hosts, self.capacity)
+        self.node = Node(
+            self.clock, self.now, self.disk, self.network, self.hosts, self.capacity, self.log
+        )
         self.node.start()
 
     def _kill(self) -> None:
@@ -361,10 +376,10 @@ class World:
             self._bury()
 
     def _stop(self) -> None:
-        if self.node is not None and self.node.is_ready and not self.node.is_stopping:
+        if self.node is not None and not self.node.is_stopping:
             for end in self.servers:
                 end.excused = end.other.excused = True
-            self.node.stop(self.random.choice([0.0, 1.0, 10.0]))
+            self.node.stop(self.random.choice([0.0, 1.0, 10.0]), self.random)
 
     def _bury(self) -> None:
         """Take away all that a dispatcher had, but the disk."""
@@ -413,7 +428,7 @@ class World:
         setting: Deferred[None] = Deferred.fromCoroutine(
             node.dispatcher.set_capacity(self.capacity)
         )
-        setting.addErrback(lambda failure: None if self.disk_has_failed else failure)
+        setting.addErrback(lambda failure: None if self.book.disk_has_failed else failure)
 
     def _any_capacity(self) -> Capacity:
         random = self.random
@@ -423,9 +438,6 @@ class World:
         name = self.random.choice(list(self.harpds))
         if self.hosts.known.pop(name, None) is None:
             self.hosts.known[name] = self.harpds[name].host
-        if self.node is not None:
-            known = self.hosts.known
-            self.node.connections.retain(lambda host: known.get(host.name) == host)
 
     def _trust_anew(self) -> None:
         if self.node is not None:
