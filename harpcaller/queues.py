@@ -20,7 +20,7 @@ _PLAIN = range(-7, 21)
 
 
 def canonical_queue_name(raw: bytes) -> bytes:
-    """Return the one spelling that all JSON texts of an equal value share.
+    """Return the one spelling that all JSON texts of an equal value share; of a dedup's key too.
 
     Keys are sorted at every depth. Numbers are compared exactly, as decimals: ``1``, ``1.0`` and
     ``1e0`` are one number, two long integers that a double can't tell apart are two.
@@ -29,15 +29,6 @@ def canonical_queue_name(raw: bytes) -> bytes:
     :raises ValueError: if it is not such an object, is longer than `MAX_NAME`, or has a number out
         of a double's range.
     """
-    return _canonical(raw, "the queue's name")
-
-
-def canonical_dedup_key(raw: bytes) -> bytes:
-    """Do for the key of a ``dedup`` what `canonical_queue_name` does for a queue's name."""
-    return _canonical(raw, "the dedup's key")
-
-
-def _canonical(raw: bytes, what: str) -> bytes:
     try:
         if len(raw) > MAX_NAME:
             raise ValueError(f"is longer than {MAX_NAME} bytes")
@@ -46,9 +37,9 @@ def _canonical(raw: bytes, what: str) -> bytes:
             raise ValueError("is not a JSON object")
         return msgspec.json.encode(value, order="sorted")
     except RecursionError as error:
-        raise ValueError(f"{what} is nested too deep") from error
+        raise ValueError("it is nested too deep") from error
     except ValueError as error:
-        raise ValueError(f"{what} {error}") from error
+        raise ValueError(f"it {error}") from error
 
 
 def _canonical_number(text: str) -> msgspec.Raw:
@@ -59,9 +50,8 @@ def _canonical_number(text: str) -> msgspec.Raw:
         raise ValueError("has a number that is out of range")
     number = Decimal(text)
     # Without an exponent a few bytes could be hundreds of zeros.
-    mantissa, e, exponent = format(number, "f" if number.adjusted() in _PLAIN else "e").partition(
-        "e"
-    )
+    style = "f" if number.adjusted() in _PLAIN else "e"
+    mantissa, e, exponent = format(number, style).partition("e")
     if "." in mantissa:
         mantissa = mantissa.rstrip("0").rstrip(".")
     return msgspec.Raw(f"{mantissa}{e}{exponent}".encode())

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from harpcaller.queues import MAX_NAME, canonical_dedup_key, canonical_queue_name
+from harpcaller.queues import MAX_NAME, canonical_queue_name
 
 _VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.text(max_size=5) | st.integers() | st.floats(-1e300, 1e300),
@@ -99,24 +99,16 @@ class CanonicalNameTests(SynchronousTestCase):
         self.refused(b'{"a": %b%b}' % (b"[" * 30_000, b"]" * 30_000))
 
     def test_errors_name_what_is_wrong(self) -> None:
-        """The error names which of a call's objects is wrong, and how."""
-        for read, what in (
-            (canonical_queue_name, "the queue's name"),
-            (canonical_dedup_key, "the dedup's key"),
+        """The error tells what is wrong; where, knows who has the request."""
+        for raw, how in (
+            (b"[]", "is not a JSON object"),
+            (b'{"a": 1e999}', "has a number that is out of range"),
+            (b'{"a": NaN}', "has NaN, which is not JSON"),
+            (b'{"a": %b%b}' % (b"[" * 30_000, b"]" * 30_000), "is nested too deep"),
+            (b" " * (MAX_NAME + 1), "is longer than 65536 bytes"),
         ):
-            for raw, how in (
-                (b"[]", "is not a JSON object"),
-                (b'{"a": 1e999}', "has a number that is out of range"),
-                (b'{"a": NaN}', "has NaN, which is not JSON"),
-                (b'{"a": %b%b}' % (b"[" * 30_000, b"]" * 30_000), "is nested too deep"),
-                (b" " * (MAX_NAME + 1), "is longer than 65536 bytes"),
-            ):
-                with self.assertRaisesRegex(ValueError, f"^{what} {how}$"):
-                    read(raw)
-
-    def test_dedup_keys(self) -> None:
-        """Keys of dedup are equal when names of queues would be."""
-        self.assertEqual(canonical_dedup_key(b'{"b": 1.0, "a": []}'), b'{"a":[],"b":1}')
+            with self.assertRaisesRegex(ValueError, f"^it {how}$"):
+                canonical_queue_name(raw)
 
     @given(st.dictionaries(st.text(max_size=3), _VALUES))
     def test_value_is_kept(self, name: dict[str, Any]) -> None:
