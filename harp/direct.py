@@ -181,7 +181,8 @@ class Server(Generic[I]):
             with call.address.blamed():
                 if isinstance(reply, harpd.Procedures):
                     return outcomes.decode_payload(reply.procedures)  # type: ignore[no-any-return]
-                return outcomes.value_of(outcomes.outcome(reply, outcomes.DIRECT))  # type: ignore[no-any-return]
+                outcome = outcomes.outcome(reply, outcomes.DIRECT, is_refusal=True)
+                return outcomes.value_of(outcome)  # type: ignore[no-any-return]
         finally:
             call.close()
 

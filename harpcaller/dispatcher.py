@@ -252,6 +252,7 @@ class Dispatcher:
 
     async def _record_end(self, job: Job, result: EndResult, origin: Origin | None) -> None:
         ending: Ending | None = None
+        told = False
         while ending is None:
             try:
                 # When the dispatcher stops, those that wait are not to be started any more.
@@ -259,7 +260,10 @@ class Dispatcher:
                     job.id, result, origin, self._now(), release=not self._is_stopping
                 )
             except Exception:  # whatever it was, a job must not run for ever
-                self._log.failure("the end of job {id} is not recorded", id=job.id)
+                if not told:  # once: many jobs may try for hours, and the log fills a disk too
+                    text = "the end of job {id} is not recorded, which is tried again"
+                    self._log.failure(text, id=job.id)
+                    told = True
                 if self._grace_is_over:
                     return  # the next start closes it
                 again: Deferred[None] = Deferred()

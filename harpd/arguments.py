@@ -111,10 +111,10 @@ class Parameters:
     def _by_position(self, arguments: list[Any]) -> dict[str, Any]:
         values = dict(zip(self._positional, arguments, strict=False))
         rest = arguments[len(self._positional) :]
-        if self._rest is not None:
+        if rest:  # no entry without any: behind one not given it would be given by name
+            if self._rest is None:
+                raise ArgumentError("too many positional arguments", None, "too_many")
             values[self._rest] = rest
-        elif rest:
-            raise ArgumentError("too many positional arguments", None, "too_many")
         return values
 
     def _by_name(self, arguments: dict[str, Any]) -> dict[str, Any]:

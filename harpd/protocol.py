@@ -31,7 +31,7 @@ long result, and for the peer's end of TLS."""
 
 
 GOODBYE_DEADLINE = 5.0
-"""Seconds for the peer's end of TLS where no request is under way."""
+"""The same where no request is under way, or where the grace of a daemon that stops is over."""
 
 
 class HarpdProtocol(Protocol):
@@ -106,6 +106,7 @@ class HarpdProtocol(Protocol):
         """End the connection; who has not asked for anything gets no answer."""
         if self._conversation is None:
             self._is_ending = True  # as soon as the last answer has gone
+            self._progress()
         elif self._conversation.is_requested:
             self.refuse_for_shutdown()
         else:
@@ -165,7 +166,8 @@ class HarpdProtocol(Protocol):
             self.transport.loseConnection()
 
     def _progress(self) -> None:
-        self.deadline.set(CLOSE_DEADLINE, self._cut)
+        limit = GOODBYE_DEADLINE if self._factory.is_over else CLOSE_DEADLINE
+        self.deadline.set(limit, self._cut)
 
     def _cut(self) -> None:
         assert self.transport is not None
@@ -208,7 +210,7 @@ class HarpdFactory(Factory):
     noisy = False
 
     def __init__(self, parts: Parts) -> None:
-        self.is_stopping = False
+        self.is_stopping = self.is_over = False
         self._parts = parts
         self._open: set[HarpdProtocol] = set()
         self._grace: IDelayedCall | None = None
@@ -250,6 +252,7 @@ class HarpdFactory(Factory):
 
     def _end_all(self) -> None:
         self._grace = None
+        self.is_over = True
         for protocol in list(self._open):
             protocol.shut_down()
         self._check_empty()

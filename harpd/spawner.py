@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -37,10 +39,16 @@ class Spawner:
         self._restart = Deadline(reactor)
         self._delay = FIRST_DELAY
         self._stopped: Deferred[None] | None = None
+        self._user = os.geteuid()
 
     def start(self) -> None:
         """Start the zygote, while the daemon may still hand out other users' identities."""
-        zygote = self._zygote = self._new_zygote(self._settings)
+        try:
+            zygote = self._zygote = self._new_zygote(self._settings)
+        except OSError as error:
+            self._fail(_not_started(self._settings, error))
+            self._start_again()
+            return
         zygote.loaded.addCallbacks(
             lambda catalogue: self._loaded(zygote, catalogue),
             lambda failure: self._not_loaded(zygote, failure),
@@ -72,7 +80,10 @@ class Spawner:
 
         :raises ProceduresError: (errback) if the procedures can't be loaded.
         """
-        zygote = self._new_zygote(settings)
+        try:
+            zygote = self._new_zygote(settings)
+        except OSError as error:
+            return fail(_not_started(settings, error))
         return zygote.loaded.addCallback(lambda _: zygote)
 
     def adopt(self, zygote: ZygoteProcess, settings: Settings) -> None:
@@ -99,6 +110,9 @@ class Spawner:
         return self._stopped
 
     def _new_zygote(self, settings: Settings) -> ZygoteProcess:
+        if os.geteuid() != self._user:
+            # Procedures must not run as another user than before, nor fail to become theirs.
+            raise PermissionError(errno.EPERM, "harpd has given up the user it was started as")
         zygote = ZygoteProcess(self._reactor, settings, self._lost, self._ended)
         self._all.add(zygote)
         too_long = ProceduresError(
@@ -128,8 +142,11 @@ class Spawner:
         failure.trap(ProceduresError)
         if zygote is not self._zygote:
             return
-        error = failure.value
-        assert isinstance(error, ProceduresError)
+        assert isinstance(failure.value, ProceduresError)
+        self._fail(failure.value)
+
+    def _fail(self, error: ProceduresError) -> None:
+        """Tell callers that there is nothing to be called."""
         self._log.error("the procedures can't be loaded: {error}", error=error)
         self._catalogue = error
         waiting, self._waiting = self._waiting, []
@@ -143,11 +160,21 @@ class Spawner:
         if not isinstance(self._catalogue, ProceduresError):
             self._catalogue = None
         if self._stopped is None:
-            self._log.error("the zygote ended; another is started in {delay} s", delay=self._delay)
-            self._restart.set(self._delay, self.start)
-            self._delay = min(2 * self._delay, LAST_DELAY)
+            self._log.error("the zygote ended")
+            self._start_again()
+
+    def _start_again(self) -> None:
+        self._log.info("another zygote is started in {delay} s", delay=self._delay)
+        self._restart.set(self._delay, self.start)
+        self._delay = min(2 * self._delay, LAST_DELAY)
 
     def _ended(self, zygote: ZygoteProcess) -> None:
         self._all.discard(zygote)
         if self._stopped is not None and not self._all:
             self._stopped.callback(None)
+
+
+def _not_started(settings: Settings, error: OSError) -> ProceduresError:
+    return ProceduresError(
+        [f"{settings.procedures}: no process can be started that loads it: {error.strerror}"]
+    )

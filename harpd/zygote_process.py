@@ -41,6 +41,7 @@ class ZygoteProcess(ProcessProtocol):
 
     :param lost: called when no more calls can be started, whyever.
     :param ended: called when the guard and all it watches over are gone.
+    :raises OSError: if no process can be started.
     """
 
     _log = Logger("harpd.zygote")
@@ -54,6 +55,7 @@ class ZygoteProcess(ProcessProtocol):
     ) -> None:
         self.loaded: Deferred[Catalogue] = Deferred()
         self._reactor = reactor
+        self._file = settings.procedures
         self._kill_grace = settings.kill_grace
         self._tell_lost = lost
         self._tell_ended = ended
@@ -66,21 +68,24 @@ class ZygoteProcess(ProcessProtocol):
         self._kills: dict[int, IDelayedCall] = {}
         self._printed = PrintedText(self._log_printed)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._channel = ControlChannel(reactor, ours, self._received, self._channel_lost)
         command = zygote_command(settings)
-        with theirs, open(os.devnull, "rb") as devnull:
-            self._process = reactor.spawnProcess(
-                self,
-                command[0],
-                command,
-                env=os.environ,
-                childFDs={
-                    0: devnull.fileno(),
-                    1: "r",
-                    2: "r",
-                    settings.control: theirs.fileno(),
-                },
-            )
+        with ExitStack() as undo:
+            undo.enter_context(ours)
+            with theirs, open(os.devnull, "rb") as devnull:
+                self._process = reactor.spawnProcess(
+                    self,
+                    command[0],
+                    command,
+                    env=os.environ,
+                    childFDs={
+                        0: devnull.fileno(),
+                        1: "r",
+                        2: "r",
+                        settings.control: theirs.fileno(),
+                    },
+                )
+            undo.pop_all()
+        self._channel = ControlChannel(reactor, ours, self._received, self._channel_lost)
 
     def plan(self, number: int) -> PlannedCall:
         """Return a call that is to be forked from this zygote, which stays as long as for that."""
@@ -166,7 +171,8 @@ class ZygoteProcess(ProcessProtocol):
             timer.cancel()
         self._kills.clear()
         if not self.loaded.called:
-            why = self._mistakes or [f"the zygote ended: {reason.getErrorMessage()}"]
+            how = f"{self._file}: the process that loads it ended: {reason.getErrorMessage()}"
+            why = self._mistakes or [how]
             self.loaded.errback(ProceduresError(why))
             self._tell_lost(self)
         for number in list(self._calls):

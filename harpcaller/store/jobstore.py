@@ -154,14 +154,15 @@ class JobStore:
     def prune_jobs(self, ended_before: float, limit: int = PORTION) -> Deferred[Pruned]:
         """Remove a portion of the jobs that ended before a time, with their packets.
 
-        :param limit: the most rows of the portion, jobs and packets together.
+        :param limit: the most rows of the portion, jobs and packets together; long ones count as
+            several.
         """
         return self._change(prune_jobs, ended_before, limit)
 
     def prune_streams(self, ended_before: float, limit: int = PORTION) -> Deferred[Pruned]:
         """Remove a portion of the packets of jobs that ended before a time; the jobs stay.
 
-        :param limit: the most packets of the portion.
+        :param limit: the most packets of the portion; long ones count as several.
         """
         return self._change(prune_streams, ended_before, limit)
 

@@ -221,7 +221,7 @@ class DirectCalls(ContractTestCase):
         self.assertTrue(json.loads(peer.requests[0])["describe"])
         peer = self.harpd(ERROR % b'{"type":"invalid_request","message":"M"}')
         error = await self.failure(harp.RemoteError, self.server(peer.port).procedures)
-        self.assertEqual(error.type, "invalid_request")
+        self.assertEqual((error.type, error.may_have_run), ("invalid_request", False))
 
     async def test_mistakes(self) -> None:
         """Wrong options and arguments are refused before anything connects."""

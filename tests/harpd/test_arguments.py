@@ -40,6 +40,11 @@ def by_name(*, a, b=1):  # type: ignore[no-untyped-def]
     return {"a": a, "b": b}
 
 
+def optional(a=1, b=2, *rest, c=3, **extra):  # type: ignore[no-untyped-def]
+    """Need nothing."""
+    return {"a": a, "b": b, "rest": rest, "c": c, "extra": extra}
+
+
 def hinted(
     count: int,
     options: dict[str, list[int]] | None = None,
@@ -80,7 +85,7 @@ class BindTests(ArgumentsTestCase):
     """Arguments find their parameters as Python's own would."""
 
     @given(
-        st.sampled_from([many, by_position, plain, by_name]),
+        st.sampled_from([many, optional, by_position, plain, by_name]),
         st.lists(st.integers(), max_size=4)
         | st.dictionaries(st.sampled_from("abcdx"), st.integers()),
     )

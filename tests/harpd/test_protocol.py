@@ -595,10 +595,17 @@ class FactoryTests(ConnectionTestCase):
     def test_clients_that_do_not_leave(self) -> None:
         """Clients that do not close their connections do not hold up the end."""
         connection, _ = self.call()
+        left, call = self.call()
+        call.says(b'{"result":1}\n')
         self.shut_down()
         self.clock.advance(self.GRACE)
-        self.clock.advance(CLOSE_DEADLINE)
-        self.assertTrue(connection.wire.aborted)
+        self.clock.advance(GOODBYE_DEADLINE - 0.1)
+        for each in (connection, left):
+            self.assertTrue(each.wire.disconnecting)
+            self.assertFalse(each.wire.aborted)
+        self.clock.advance(0.1)
+        for each in (connection, left):
+            self.assertTrue(each.wire.aborted)
 
     def test_call_with_result(self) -> None:
         """A call that has its result gets nothing more."""

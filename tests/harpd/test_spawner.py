@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
+from typing import Any, NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred
 
@@ -35,6 +37,11 @@ STUBBORN = """
             signal.pause()
 """
 """A procedure that ends by KILL only, with a process in another session that ends by TERM."""
+
+
+def no_process(*args: Any, **kwargs: Any) -> NoReturn:
+    """Be a reactor of a machine without memory."""
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
 
 class CatalogueTests(SpawnerTestCase):
@@ -71,6 +78,31 @@ class CatalogueTests(SpawnerTestCase):
         clocked.clock.advance(FIRST_DELAY)
         await eventually(lambda: isinstance(spawner._catalogue, dict), "the next attempt's success")
         clocked.clock.advance(2 * KILL_GRACE)  # the end of the first zygote
+
+    async def test_no_process(self) -> None:
+        """If no zygote can be started callers learn that, and it is tried again."""
+        clocked = ClockedReactor()
+        file = write_procedures(self.mktemp(), ONE)
+        spawner = Spawner(clocked, zygote_settings(file, [], KILL_GRACE))
+        self.addCleanup(self.check_nothing_left, spawner)
+        memory = self.patch(clocked, "spawnProcess", no_process)
+        spawner.start()
+        for attempt in (spawner.catalogue(), spawner.prepare(spawner._settings)):
+            mistake = str(self.failureResultOf(attempt, ProceduresError).value)
+            self.assertIn("no process can be started that loads it: Cannot allocate", mistake)
+        memory.restore()
+        clocked.clock.advance(FIRST_DELAY)
+        await eventually(lambda: isinstance(spawner._catalogue, dict), "the next attempt's success")
+        self.assertEqual(await Running(spawner, "f", "[1]").end(), ("result", [1]))
+
+    async def test_other_user(self) -> None:
+        """A daemon that has given up its user starts no zygote, which would be the other user's."""
+        spawner = await self.spawner(ONE)
+        self.patch(os, "geteuid", lambda: 65534)
+        prepared = spawner.prepare(spawner._settings)
+        mistake = str(self.failureResultOf(prepared, ProceduresError).value)
+        self.assertIn("harpd has given up the user it was started as", mistake)
+        self.assertEqual(await Running(spawner, "f", "[1]").end(), ("result", [1]))
 
     async def test_prepared_for_ever(self) -> None:
         """What is to take the place of others has as much time; then they stay."""

@@ -33,7 +33,7 @@ class EndTests(SpawnerTestCase):
         """A file that ends its process while it is loaded is a mistake too."""
         await self.spawner("os._exit(7)")
         self.assertEqual(len(self.mistakes), 1)
-        self.assertIn("the zygote ended: ", self.mistakes[0])
+        self.assertIn("temp: the process that loads it ended: ", self.mistakes[0])
 
     async def test_all_mistakes_of_an_ended_zygote(self) -> None:
         """Mistakes that were sent before the end are taken, though the end is seen with them."""
