@@ -92,10 +92,15 @@ class Deployment:
     :param folder: all files are made in it.
     :param procedures: the procedures file, which is copied.
     :param limits: more keys for the dispatcher's configuration.
+    :param harpd: more keys for harpd's.
     """
 
     def __init__(
-        self, folder: Path, procedures: Path, limits: Mapping[str, Any] | None = None
+        self,
+        folder: Path,
+        procedures: Path,
+        limits: Mapping[str, Any] | None = None,
+        harpd: Mapping[str, Any] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder = folder.absolute()
@@ -103,14 +108,14 @@ class Deployment:
         self.ca_file = folder / "ca.pem"
         self.procedures = folder / "procedures.py"
         shutil.copy(procedures, self.procedures)
-        self._make_certificates()
+        self.make_certificates()
         _write_private(folder / "passwords", f"{USER}:{_hash(PASSWORD)}\n".encode())
-        _write_yaml(folder / "harpd.yaml", self._harpd_config())
+        self.configure_harpd(harpd or {})
         self.set_hosts({HOST: self.host_entry()})
         script = folder / "list-hosts"
         script.write_text(f"#!/bin/sh\nexec cat '{folder}/hosts.jsonl'\n")
         script.chmod(0o755)
-        _write_yaml(folder / "harpcaller.yaml", {**self._harpcaller_config(), **(limits or {})})
+        self.configure_harpcaller(limits or {})
         self.harpd = Daemon(
             folder, "harpd", ["--config=harpd.yaml", f"--procedures={self.procedures}"]
         )
@@ -154,7 +159,21 @@ class Deployment:
         lines = [json.dumps({"hostname": name, **entry}) for name, entry in hosts.items()]
         _write_private(self.folder / "hosts.jsonl", "\n".join([*lines, ""]).encode())
 
-    def _make_certificates(self) -> None:
+    def configure_harpd(self, changes: Mapping[str, Any]) -> None:
+        """Write harpd's configuration, with other keys or values than it would have."""
+        _write_yaml(self.folder / "harpd.yaml", {**self._harpd_config(), **changes})
+
+    def configure_harpcaller(self, changes: Mapping[str, Any]) -> None:
+        """Write the dispatcher's configuration, with other keys or values than it would have.
+
+        :param changes: None takes a key away.
+        """
+        keys = {**self._harpcaller_config(), **changes}
+        keys = {key: value for key, value in keys.items() if value is not None}
+        _write_yaml(self.folder / "harpcaller.yaml", keys)
+
+    def make_certificates(self) -> None:
+        """Make a new authority and a certificate that it has signed for harpd."""
         authority = trustme.CA()
         certificate = authority.issue_cert(HOST, "127.0.0.1")
         authority.cert_pem.write_to_path(str(self.ca_file))

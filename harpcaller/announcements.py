@@ -5,10 +5,12 @@ A hint, never the carrier of truth: everything announced is in the store already
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol as Interface
 
 from harpcaller.jobs import Job
+from harpcaller.logs import logger
 
 
 class Watcher(Interface):
@@ -28,6 +30,8 @@ class Watcher(Interface):
 class Announcements:
     """The watchers of every job that is being watched."""
 
+    _log = logger("harpcaller.announcements")
+
     def __init__(self) -> None:
         self._watchers: dict[str, set[Watcher]] = {}
 
@@ -46,9 +50,19 @@ class Announcements:
     def packets(self, job_id: str, first: int, packets: Sequence[bytes], recorded: float) -> None:
         """Announce packets that are on disk."""
         for watcher in list(self._watchers.get(job_id, ())):
-            watcher.packets(first, packets, recorded)
+            with self._own_faults(job_id):
+                watcher.packets(first, packets, recorded)
 
     def ended(self, job: Job) -> None:
         """Announce an end that is on disk."""
         for watcher in self._watchers.pop(job.id, set()):
-            watcher.ended(job)
+            with self._own_faults(job.id):
+                watcher.ended(job)
+
+    @contextmanager
+    def _own_faults(self, job_id: str) -> Iterator[None]:
+        """Log what goes wrong with one watcher: the job and the others must not suffer from it."""
+        try:
+            yield
+        except Exception:
+            self._log.failure("somebody who watches job {id} failed", id=job_id)

@@ -21,6 +21,7 @@ from harpcaller.hosts.sources import MAX_LOSS
 from harpcaller.jobs import Capacity
 from harpcaller.logs import LEVELS
 from harpcaller.retention import Ages
+from harpcaller.store import KEY_LIFE
 from harpcaller.submission import Limits
 from harpcaller.trust import ServerTrust, read_certificates
 
@@ -48,6 +49,7 @@ class Config:
     :param limits: the time limits of jobs.
     :param capacity: how many jobs run at once.
     :param ages: how long what has ended is kept.
+    :param key_life: for how long an idempotency key stands for its job.
     :param shutdown_grace: for how long running jobs may go on when the dispatcher is stopped.
     :param log_level: what is logged at least.
     :param trust: which certificates of harpd are trusted.
@@ -59,6 +61,7 @@ class Config:
     limits: Limits
     capacity: Capacity
     ages: Ages
+    key_life: float
     shutdown_grace: float
     log_level: str
     trust: ServerTrust
@@ -82,6 +85,7 @@ def load(path: Path) -> Config:
             max_running_per_host=keys.optional_integer("max_running_per_host", 1, MAX_COUNT),
         )
         ages = Ages(jobs=keys.hours("max_age"), streams=keys.hours("max_stream_age"))
+        key_life = keys.hours("idempotency_key_life") or KEY_LIFE
         grace = keys.seconds("shutdown_grace", DEFAULT_GRACE)
         level = keys.choice("log_level", "info", LEVELS)
         server_trust = ServerTrust(
@@ -89,7 +93,9 @@ def load(path: Path) -> Config:
             _certificates(keys, "known_certs_file", folder),
         )
     assert hosts is not None  # else it was a mistake
-    return Config(listen_on, database, hosts, limits, capacity, ages, grace, level, server_trust)
+    return Config(
+        listen_on, database, hosts, limits, capacity, ages, key_life, grace, level, server_trust
+    )
 
 
 def _listen(keys: settings.Section) -> tuple[str, ...]:

@@ -208,7 +208,12 @@ class Dispatcher:
         packets = _Packets(job, self._store, self._announcements, self._now)
         conversation = Conversation(self._reactor, job, packets.record, partial(self._ended, job))
         self._running[job.id] = conversation
-        conversation.start(host, self._connections)
+        try:
+            conversation.start(host, self._connections)
+        except Exception:  # those that were released with it must be started all the same
+            self._log.failure("job {id} can't be started", id=job.id)
+            text = "the dispatcher's own code failed, see its log"
+            conversation.fail(results.error(errors.OS_ERROR, text), Origin.DISPATCHER)
 
     def _ended(self, job: Job, result: EndResult, origin: Origin | None) -> None:
         self._running.pop(job.id, None)
@@ -247,6 +252,7 @@ class Dispatcher:
 
     async def _record_end(self, job: Job, result: EndResult, origin: Origin | None) -> None:
         ending: Ending | None = None
+        told = False
         while ending is None:
             try:
                 # When the dispatcher stops, those that wait are not to be started any more.
@@ -254,7 +260,10 @@ class Dispatcher:
                     job.id, result, origin, self._now(), release=not self._is_stopping
                 )
             except Exception:  # whatever it was, a job must not run for ever
-                self._log.failure("the end of job {id} is not recorded", id=job.id)
+                if not told:  # once: many jobs may try for hours, and the log fills a disk too
+                    text = "the end of job {id} is not recorded, which is tried again"
+                    self._log.failure(text, id=job.id)
+                    told = True
                 if self._grace_is_over:
                     return  # the next start closes it
                 again: Deferred[None] = Deferred()

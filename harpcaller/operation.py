@@ -24,11 +24,11 @@ from harpcaller.connections import Connections
 from harpcaller.dispatcher import Dispatcher
 from harpcaller.hosts import HostsRegistry
 from harpcaller.jobs import JobState
-from harpcaller.queues import canonical_queue_name
 from harpcaller.refusal import RefusedError
 from harpcaller.remote import describe
 from harpcaller.retention import Retention
 from harpcaller.store import JobFilter, JobStore
+from harpcaller.submission import canonical_name
 
 
 @dataclass(frozen=True)
@@ -54,23 +54,24 @@ async def _server_info(parts: Parts, answer: Answer, request: wire.ServerInfo) -
 
 async def _list_jobs(parts: Parts, answer: Answer, request: wire.ListJobs) -> None:
     asked = request.list_jobs
-    with _blamed("list_jobs"):
-        page = await parts.store.jobs(_job_filter(asked), asked.limit, asked.cursor)
+    wanted = _job_filter(asked)
+    with _blamed_cursor("list_jobs"):
+        page = await parts.store.jobs(wanted, asked.limit, asked.cursor)
     answer.finish(wire.Jobs(list(map(summaries.job_summary, page.items)), page.cursor))
 
 
 async def _list_queues(parts: Parts, answer: Answer, request: wire.ListQueues) -> None:
     asked = request.list_queues
-    with _blamed("list_queues"):
+    with _blamed_cursor("list_queues"):
         page = await parts.store.queues(asked.limit, asked.cursor)
     answer.finish(wire.Queues(list(map(summaries.queue_summary, page.items)), page.cursor))
 
 
 async def _list_queue(parts: Parts, answer: Answer, request: wire.ListQueue) -> None:
     asked = request.list_queue
-    with _blamed("list_queue"):
-        name = canonical_queue_name(bytes(asked.name))
-        queue = await parts.store.queue(name)
+    name = canonical_name(asked.name, "list_queue.name")
+    queue = await parts.store.queue(name)
+    with _blamed_cursor("list_queue"):
         page = await parts.store.queue_jobs(name, asked.limit, asked.cursor)
     summary = None if queue is None else summaries.queue_summary(queue)
     jobs = list(map(summaries.job_summary, page.items))
@@ -78,8 +79,7 @@ async def _list_queue(parts: Parts, answer: Answer, request: wire.ListQueue) -> 
 
 
 async def _cancel_queue(parts: Parts, answer: Answer, request: wire.CancelQueue) -> None:
-    with _blamed("cancel_queue"):
-        name = canonical_queue_name(bytes(request.cancel_queue.name))
+    name = canonical_name(request.cancel_queue.name, "cancel_queue.name")
     answer.finish(wire.CancelledJobs(await parts.dispatcher.cancel_queue(name)))
 
 
@@ -120,7 +120,7 @@ async def _reload(parts: Parts, answer: Answer, request: wire.Reload) -> None:
 def _job_filter(asked: WireFilter) -> JobFilter:
     queue = None
     if isinstance(asked.queue, msgspec.Raw):
-        queue = canonical_queue_name(bytes(asked.queue))
+        queue = canonical_name(asked.queue, "list_jobs.queue")
     return JobFilter(
         states=frozenset(map(JobState, _several(asked.state))),
         ends=frozenset(map(EndKind, _several(asked.end))),
@@ -139,12 +139,12 @@ def _several(value: str | Sequence[str] | None) -> Sequence[str]:
 
 
 @contextmanager
-def _blamed(key: str) -> Iterator[None]:
-    """Make a request's own fault of a queue's name or a cursor that is none."""
+def _blamed_cursor(key: str) -> Iterator[None]:
+    """Make a request's own fault of a cursor that is none."""
     try:
         yield
     except ValueError as error:
-        raise RefusedError(errors.INVALID_REQUEST, f"{error} - at `$.{key}`") from error
+        raise RefusedError(errors.INVALID_REQUEST, f"{error} - at `$.{key}.cursor`") from error
 
 
 ANSWERS: Mapping[type[wire.Request], Callable[[Parts, Answer, Any], Coroutine[Any, Any, None]]] = {

@@ -11,6 +11,7 @@ from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IListeningPort,
     IOpenSSLServerConnectionCreator,
@@ -44,23 +45,26 @@ class Ports:
         """Open what is new, then close what is not wanted any more.
 
         What stays is not touched, but the connections to come get the certificates that are in
-        their files now.
+        their files now. What is not wanted any more is closed first where it has the number of a
+        new port: an address in place of all, TLS in place of TCP.
 
         :return: why that can't be done; then nothing has changed.
         """
+        leaving = [port for each, port in self._open.items() if each not in descriptions]
+        closed: list[_Port] = []
         new: dict[str, _Port] = {}
         certificates: list[tuple[_Certificate, CertificateOptions]] = []
         for description in descriptions:
             try:
                 if description not in self._open:
-                    new[description] = await self._listen(description)
+                    new[description] = await self._take_over(description, leaving, closed)
                 elif (address := listen.tls_address(description)) is not None:
                     holder = self._open[description].certificate
                     assert holder is not None
                     certificates.append((holder, address.certificate))
             except Exception as error:  # plug-ins raise what they like
                 await _close(new.values())
-                return [f"listen: {description}: {error}"]
+                return [f"listen: {description}: {error}", *_reopen(closed)]
         for holder, certificate in certificates:
             holder.options = certificate
         old = [self._open.pop(each) for each in list(self._open) if each not in descriptions]
@@ -77,15 +81,30 @@ class Ports:
         for description in descriptions:
             self._open[description] = await self._listen(description)
 
+    async def _take_over(
+        self, description: str, leaving: Sequence[_Port], closed: list[_Port]
+    ) -> _Port:
+        """Open a port, and close those before that leave and have its number."""
+        try:
+            return await self._listen(description)
+        except CannotListenError as error:
+            in_the_way = [each for each in leaving if each.number == error.port]
+            if not in_the_way or error.port in [each.number for each in closed]:
+                raise
+        closed += in_the_way
+        await _close(in_the_way)
+        return await self._listen(description)
+
     async def _listen(self, description: str) -> _Port:
         address = listen.tls_address(description)
         if address is None:
-            return _Port(await listen.endpoint(self._reactor, description).listen(self._factory))
+            port = await listen.endpoint(self._reactor, description).listen(self._factory)
+            return _Port(port, getattr(port.getHost(), "port", None))
         holder = _Certificate(address.certificate)
         port = self._reactor.listenSSL(
             address.port, self._factory, holder, address.backlog, address.interface
         )
-        return _Port(port, holder)
+        return _Port(port, address.port, holder)
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -102,9 +121,20 @@ class _Certificate:
 @dataclass(frozen=True)
 class _Port:
     port: IListeningPort
+    number: int | None
     certificate: _Certificate | None = None
 
 
 async def _close(ports: Iterable[_Port]) -> None:
     for each in ports:
         await maybeDeferred(each.port.stopListening)
+
+
+def _reopen(closed: Iterable[_Port]) -> list[str]:
+    mistakes = []
+    for each in closed:
+        try:
+            each.port.startListening()
+        except CannotListenError as error:  # somebody else was quick
+            mistakes.append(f"listen: what was open before is closed now: {error}")
+    return mistakes

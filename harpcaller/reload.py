@@ -18,6 +18,7 @@ from harpcaller.dispatcher import Dispatcher
 from harpcaller.hosts import HostsRegistry
 from harpcaller.ports import Ports
 from harpcaller.retention import Retention
+from harpcaller.store import JobStore
 
 
 class Reloading(Service):
@@ -38,6 +39,7 @@ class Reloading(Service):
         hosts: HostsRegistry,
         connections: Connections,
         dispatcher: Dispatcher,
+        store: JobStore,
         retention: Retention,
     ) -> None:
         self._reactor = reactor
@@ -47,6 +49,7 @@ class Reloading(Service):
         self._hosts = hosts
         self._connections = connections
         self._dispatcher = dispatcher
+        self._store = store
         self._retention = retention
         self._turn = DeferredLock()
         self._is_due = False
@@ -116,6 +119,7 @@ class Reloading(Service):
         old, self.config = self.config, new
         logs.set_level(new.log_level)
         self._dispatcher.limits = new.limits
+        self._store.key_life = new.key_life
         self._retention.ages = new.ages
         self._hosts.reconfigure(new.hosts)
         if new.trust != old.trust:

@@ -19,7 +19,8 @@ from harp.errors import Origin
 from harp.wire import harpd, results
 from harp.wire.results import EndResult
 from harp.wire.text import encode
-from harpcaller.connections import Attempt, Connections
+from harpcaller.attempt import Attempt, ask
+from harpcaller.connections import Connections
 from harpcaller.hosts import Host
 from harpcaller.jobs import Job
 
@@ -57,6 +58,7 @@ class Conversation:
         self._quiet: IDelayedCall = reactor.callLater(self._silence, self._too_quiet)
         self._whole: IDelayedCall = reactor.callLater(job.max_exec_time, self._too_long)
         self._unrecorded = 0
+        self._last: tuple[EndResult, Origin | None] | None = None
         self.lock: str | None = None
         """The lock that the call waits for on its host."""
 
@@ -71,8 +73,10 @@ class Conversation:
             context=msgspec.Raw(encode({"job_id": self._job.id})),
             report_lock=True,
         )
-        attempt = connections.ask(host, request, self)
-        if not self._over:
+        attempt = ask(connections, host, request, self)
+        if self._over:
+            attempt.cancel()
+        else:
             self._attempt = attempt
 
     def stop(self) -> None:
@@ -86,7 +90,7 @@ class Conversation:
             self._close()
             self._ended(end, origin)
 
-    # What harpd says; see `harpcaller.connections.Receiver`.
+    # What harpd says; see `harpcaller.attempt.Receiver`.
 
     def received(self, replies: list[harpd.Reply]) -> None:
         """Take replies."""
@@ -103,10 +107,14 @@ class Conversation:
             self._keep(packets)
 
     def ended(self, last: EndResult | harpd.Procedures, origin: Origin | None) -> None:
-        """Take the end result."""
+        """Take the end result; it is told when all packets before it are on disk."""
         assert isinstance(last, EndResult)  # nothing else answers a call
         self._attempt = None
-        self.fail(last, origin)
+        if self._over:
+            return
+        self._stop_timers()
+        self._last = last, origin
+        self._tell_last()
 
     # Flow: harpd is read from as fast as the database records, no faster.
 
@@ -123,10 +131,15 @@ class Conversation:
 
     def _kept(self, size: int) -> None:
         self._unrecorded -= size
+        self._tell_last()
         attempt = self._attempt
         if attempt is not None and attempt.paused and self._unrecorded <= MAX_UNRECORDED:
             attempt.pause(False)
             self._quiet.reset(self._silence)  # the silence was ours
+
+    def _tell_last(self) -> None:
+        if self._last is not None and not self._unrecorded:
+            self.fail(*self._last)
 
     # Time limits.
 
@@ -142,11 +155,14 @@ class Conversation:
     def _time_out(self, limit: str) -> None:
         self.fail(results.error(errors.TIMEOUT, limit), Origin.DISPATCHER)
 
-    def _close(self) -> None:
-        self._over = True
+    def _stop_timers(self) -> None:
         for timer in (self._quiet, self._whole):
             if timer.active():
                 timer.cancel()
+
+    def _close(self) -> None:
+        self._over = True
+        self._stop_timers()
         del self._quiet, self._whole  # one that went off holds us: a circle
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
@@ -169,7 +185,7 @@ class _Question:
         auth = harpd.Auth(host.user, host.password)
         request = harpd.DescribeRequest(harp=1, describe=True, auth=auth, keepalive=True)
         self._limit = connections.reactor.callLater(DESCRIBE_LIMIT, self._too_long)
-        self._attempt = connections.ask(host, request, self)
+        self._attempt = ask(connections, host, request, self)
 
     def received(self, replies: list[harpd.Reply]) -> None:
         """Nothing comes before the answer."""

@@ -67,7 +67,9 @@ class DispatcherService(Service):
 
     def __init__(self, reactor: Any, file: Path, config: config.Config) -> None:
         self._reactor = reactor
-        self._store = JobStore(str(config.database), reactor, config.capacity)
+        self._store = JobStore(
+            str(config.database), reactor, config.capacity, key_life=config.key_life
+        )
         self._hosts = HostsRegistry(reactor, reactor, config.hosts)
         announcements = Announcements()
         self._connections = connections = Connections(reactor, endpoint_by(reactor, config.trust))
@@ -95,6 +97,7 @@ class DispatcherService(Service):
             self._hosts,
             connections,
             self._dispatcher,
+            self._store,
             self._retention,
         )
         self._started: Deferred[None] = Deferred()

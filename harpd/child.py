@@ -72,11 +72,11 @@ def run(call: Call, zygote: int, guard: int) -> NoReturn:
     """
     status = 1
     output = _identity(call.output)
-    notice = _Notice(zygote, guard)
+    notice = _Notice()
     try:
         report = _Report(call.connection, call.max_line)
         try:
-            _become(call, zygote, notice)
+            _become(call, zygote, guard, notice)
             _carry_out(call, report)
             status = 0
         except Terminated:
@@ -98,7 +98,7 @@ def run(call: Call, zygote: int, guard: int) -> NoReturn:
         os._exit(status)
 
 
-def _become(call: Call, zygote: int, notice: _Notice) -> None:
+def _become(call: Call, zygote: int, guard: int, notice: _Notice) -> None:
     """Take the order of facts: session, descriptors, groups, user, and only then the parent."""
     try:
         os.setsid()
@@ -113,28 +113,37 @@ def _become(call: Call, zygote: int, notice: _Notice) -> None:
             os.setresgid(identity.gid, identity.gid, identity.gid)
             os.setresuid(identity.uid, identity.uid, identity.uid)
         signal.signal(signal.SIGTERM, notice)
-        tree.terminate_with_parent(zygote)
+        # What the procedure makes of TERM has no influence on this.
+        signal.signal(tree.PARENT_DIED, _Orphan(zygote, guard))
+        tree.watch_parent(zygote)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # which the zygote blocked
     except OSError as error:
         raise _Refusal(SYSTEM_ERROR, f"the process of the call: {error}") from error
 
 
-class _Notice:
-    """What TERM does, and whether it has come.
+class _Orphan:
+    """What is done when the zygote or its guard has died: nothing, for the other ends this call.
 
-    It comes from the zygote or from its guard, and from the kernel when one of them has died. If
-    both have, nobody is left who would end this call, so it ends itself with its whole tree.
+    If both have, nobody is left who would, so it ends itself with its whole tree.
     """
 
     def __init__(self, zygote: int, guard: int) -> None:
-        self.given = False
-        self.raises = True
         self._leader = os.getpid()
         self._superiors = {zygote, guard}
 
     def __call__(self, number: int, frame: object) -> None:
         if os.getpid() == self._leader and os.getppid() not in self._superiors:
             tree.kill(self._leader)
+
+
+class _Notice:
+    """What TERM does, and whether it has come from the zygote or its guard."""
+
+    def __init__(self) -> None:
+        self.given = False
+        self.raises = True
+
+    def __call__(self, number: int, frame: object) -> None:
         first, self.given = not self.given, True
         if first and self.raises:
             raise Terminated

@@ -28,15 +28,19 @@ def adopt_orphans() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def terminate_with_parent(parent: int) -> None:
-    """Get TERM when the parent dies, and when one dies that takes its place.
+PARENT_DIED = signal.SIGRTMAX
+"""What the kernel sends when a parent has died; a real-time signal is nobody's habit to ignore."""
+
+
+def watch_parent(parent: int) -> None:
+    """Get `PARENT_DIED` when the parent dies, and when one dies that takes its place.
 
     setuid clears this, so it comes after it (prctl(2)).
 
     :param parent: the process id of the parent; if it is gone already, this process ends at once.
     :raises OSError: if the kernel refuses.
     """
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    _prctl(_PR_SET_PDEATHSIG, PARENT_DIED)
     if os.getppid() != parent:
         os._exit(1)
 
@@ -74,13 +78,24 @@ def terminate(leader: int) -> dict[int, int]:
 
 
 def kill(leader: int) -> None:
-    """Kill a process and all below it, itself last so that orphans can't leave the tree."""
+    """Kill a process, which may be this one, and all below it.
+
+    They are stopped first: one that is being killed while another forks would leave an orphan, and
+    a shell starts the next command when one has been killed. The leader is killed last, so that
+    orphans can't leave the tree.
+    """
+    if leader != os.getpid():
+        _send(leader, signal.SIGSTOP)
+    stopped: dict[int, int] = {}
     for _ in range(_ROUNDS):
-        members = descendants(leader)
-        if not members:
+        new = descendants(leader).items() - stopped.items()
+        if not new:
             break
-        for pid in members:
-            _send(pid, signal.SIGKILL)
+        for pid, _ in new:
+            _send(pid, signal.SIGSTOP)
+        stopped.update(new)
+    for pid in stopped:
+        _send(pid, signal.SIGKILL)
     _send(leader, signal.SIGKILL)
 
 

@@ -42,7 +42,7 @@ class JobStore:
     :param reactor: where the Deferreds fire.
     :param capacity: how much may run at once, until `set_capacity` says something else.
     :param readers: how many threads read.
-    :param key_life: seconds for which an idempotency key stands for its job.
+    :param key_life: seconds for which an idempotency key stands for its job; may be replaced.
     :raises ValueError: if the URL is not that of an SQLite file.
     """
 
@@ -57,7 +57,7 @@ class JobStore:
         self._access = Access(Database(url), reactor, readers)
         self._change = self._access.change
         self._read = self._access.read
-        self._key_life = key_life
+        self.key_life = key_life
         self._capacity = capacity
 
     def open(self) -> Deferred[None]:
@@ -82,7 +82,7 @@ class JobStore:
 
         :raises StoreError: through the Deferred, also if the id is taken.
         """
-        return self._change(changes.submit, self._capacity, new, now, self._key_life)
+        return self._change(changes.submit, self._capacity, new, now, self.key_life)
 
     def append(
         self, job_id: str, first: int, packets: Sequence[bytes], now: float
@@ -154,20 +154,21 @@ class JobStore:
     def prune_jobs(self, ended_before: float, limit: int = PORTION) -> Deferred[Pruned]:
         """Remove a portion of the jobs that ended before a time, with their packets.
 
-        :param limit: the most rows of the portion, jobs and packets together.
+        :param limit: the most rows of the portion, jobs and packets together; long ones count as
+            several.
         """
         return self._change(prune_jobs, ended_before, limit)
 
     def prune_streams(self, ended_before: float, limit: int = PORTION) -> Deferred[Pruned]:
         """Remove a portion of the packets of jobs that ended before a time; the jobs stay.
 
-        :param limit: the most packets of the portion.
+        :param limit: the most packets of the portion; long ones count as several.
         """
         return self._change(prune_streams, ended_before, limit)
 
     def prune_keys(self, now: float, limit: int = PORTION) -> Deferred[int]:
         """Remove a portion of the idempotency keys whose life is over; return how many."""
-        return self._change(prune_keys, now - self._key_life, limit)
+        return self._change(prune_keys, now - self.key_life, limit)
 
     def job(self, job_id: str) -> Deferred[Job | None]:
         """Return the job of this id, None if there is none."""

@@ -6,8 +6,10 @@ there is no more.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
-from sqlalchemy import Connection, Integer, bindparam, delete, select, update
+from sqlalchemy import Connection, Integer, bindparam, delete, func, select, update
 
 from harpcaller.store.schema import jobs, packets
 
@@ -23,9 +25,20 @@ class Pruned(msgspec.Struct, frozen=True):
     more: bool
 
 
+ROW_BYTES = 16 * 1024
+"""A row counts as one more for each of these that its values have.
+
+SQLite may overwrite what it deletes (``SECURE_DELETE``, which Debian compiles in), so 200 rows of
+1 MiB would keep everybody waiting for seconds.
+"""
+
 _most = bindparam("most", type_=Integer)
 _OLD_JOBS = (
-    select(jobs.c.seq, jobs.c.stream_ended.is_not(None))
+    select(
+        jobs.c.seq,
+        jobs.c.stream_ended.is_not(None),
+        func.length(jobs.c.arguments) + func.length(jobs.c.info) + func.length(jobs.c.end_value),
+    )
     .where(jobs.c.ended < bindparam("before"))
     .order_by(jobs.c.ended)
     .limit(_most)
@@ -36,16 +49,14 @@ _OLD_STREAMS = (
     .order_by(jobs.c.stream_ended)
     .limit(_most)
 )
-_REMOVE_PACKETS = delete(packets).where(
-    packets.c.job == bindparam("of_job"),
-    packets.c.number.in_(
-        select(packets.c.number)
-        .where(packets.c.job == bindparam("of_job"))
-        .order_by(packets.c.number)
-        .limit(_most)
-        .correlate(None)
-    ),
+_of_job = packets.c.job == bindparam("of_job")
+_FIRST_PACKETS = (
+    select(packets.c.number, func.length(packets.c.data))
+    .where(_of_job)
+    .order_by(packets.c.number)
+    .limit(_most)
 )
+_REMOVE_PACKETS = delete(packets).where(_of_job, packets.c.number <= bindparam("last"))
 _REMOVE_JOB = delete(jobs).where(jobs.c.seq == bindparam("at"))
 _STREAM_IS_GONE = update(jobs).where(jobs.c.seq == bindparam("at")).values(stream_ended=None)
 
@@ -53,33 +64,37 @@ _STREAM_IS_GONE = update(jobs).where(jobs.c.seq == bindparam("at")).values(strea
 def prune_jobs(connection: Connection, ended_before: float, limit: int) -> Pruned:
     """Remove jobs that ended before a time, with their packets, the oldest first.
 
-    :param limit: the most rows to be removed; a job whose packets are more goes in several
-        portions.
+    :param limit: the most rows to be removed, long ones counted by `ROW_BYTES`; a job whose packets
+        are more goes in several portions.
     """
-    found = connection.execute(_OLD_JOBS, {"before": ended_before, "most": limit}).all()
     left = limit
     removed = []
-    for seq, has_packets in found:
-        if has_packets:
-            left -= _remove_packets(connection, seq, left)
-        if left <= 0:
-            break
-        removed.append({"at": seq})
-        left -= 1
+    # Row by row: long ones take their time even to be looked at.
+    with connection.execute(_OLD_JOBS, {"before": ended_before, "most": limit}) as found:
+        for seq, has_packets, size in found:
+            if has_packets and left > 0:
+                left -= _remove_packets(connection, seq, left).rows
+            if left <= 0:
+                break
+            removed.append({"at": seq})
+            left -= _rows(size)
     if removed:
         connection.execute(_REMOVE_JOB, removed)
     return Pruned(len(removed), left <= 0)
 
 
 def prune_streams(connection: Connection, ended_before: float, limit: int) -> Pruned:
-    """Remove the packets of jobs that ended before a time, so many at the most."""
+    """Remove the packets of jobs that ended before a time.
+
+    :param limit: as for `prune_jobs`.
+    """
     found = connection.execute(_OLD_STREAMS, {"before": ended_before, "most": limit}).scalars()
     left = limit
     removed = 0
     for seq in found.all():
-        count = _remove_packets(connection, seq, left)
-        removed += count
-        left -= count
+        gone = _remove_packets(connection, seq, left)
+        removed += gone.packets
+        left -= gone.rows
         if left <= 0:
             break
         connection.execute(_STREAM_IS_GONE, {"at": seq})
@@ -87,5 +102,22 @@ def prune_streams(connection: Connection, ended_before: float, limit: int) -> Pr
     return Pruned(removed, left <= 0)
 
 
-def _remove_packets(connection: Connection, seq: int, most: int) -> int:
-    return connection.execute(_REMOVE_PACKETS, {"of_job": seq, "most": most}).rowcount
+class _Gone(NamedTuple):
+    packets: int
+    rows: int
+
+
+def _remove_packets(connection: Connection, seq: int, most: int) -> _Gone:
+    last, count, rows = None, 0, 0
+    with connection.execute(_FIRST_PACKETS, {"of_job": seq, "most": most}) as found:
+        for number, size in found:
+            last, count, rows = number, count + 1, rows + _rows(size)
+            if rows >= most:
+                break
+    if last is not None:
+        connection.execute(_REMOVE_PACKETS, {"of_job": seq, "last": last})
+    return _Gone(count, rows)
+
+
+def _rows(size: int) -> int:
+    return 1 + size // ROW_BYTES

@@ -10,7 +10,7 @@ import socket
 import ssl
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,18 @@ PATIENCE = 20.0
 __all__ = ["HOST", "PASSWORD", "USER"]
 
 
-def deploy(procedures: Path = PROCEDURES, **limits: Any) -> Deployment:
+def deploy(
+    procedures: Path = PROCEDURES, harpd: Mapping[str, Any] | None = None, **limits: Any
+) -> Deployment:
     """Return a deployment in a folder of its own, not started; it goes with the test run.
 
     :param procedures: its procedures file.
+    :param harpd: more keys for harpd's configuration.
     :param limits: more keys for the dispatcher's configuration.
     """
     folder = Path(tempfile.mkdtemp(prefix="harpcaller-test-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    deployment = Deployment(folder, procedures, limits)
+    deployment = Deployment(folder, procedures, limits, harpd)
     atexit.register(deployment.stop)
     return deployment
 

@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +24,23 @@ from tests.acceptance.load import Load
 
 PROCEDURES = Path(__file__).with_name("marking_procedures.py")
 
-VICTIMS = (["harpcaller"], ["harpd"], ["harpcaller", "harpd"])
-"""What is killed at once."""
+KILL_GRACE = 0.5
+"""Seconds between TERM and KILL, which those that are deaf to TERM take."""
 
-BETWEEN = (0.3, 1.5)
+VICTIMS = (
+    ["harpcaller"],
+    ["harpd"],
+    ["zygote"],
+    ["guard"],
+    ["harpcaller", "harpd"],
+    ["harpcaller", "zygote"],
+    ["harpd", "guard"],
+    ["harpd", "zygote"],
+    ["guard", "zygote"],
+)
+"""What is killed at once, each of them once before any comes again."""
+
+BETWEEN = (0.2, 1.0)
 """Seconds from all being up to the next kill."""
 
 END_LIMIT = 60.0
@@ -49,6 +63,11 @@ class Report:
     faults: list[str]
 
 
+def deployment() -> Deployment:
+    """Return what can be loaded, not started."""
+    return deploy(PROCEDURES, {"kill_grace": KILL_GRACE})
+
+
 def run(deployment: Deployment, seconds: float, kills: int, seed: int) -> Report:
     """Load a running deployment, kill its daemons for a while, and judge.
 
@@ -59,12 +78,15 @@ def run(deployment: Deployment, seconds: float, kills: int, seed: int) -> Report
     marks = Path(tempfile.mkdtemp(prefix="marks-", dir=deployment.folder))
     load = Load(deployment.port, marks, str(seed))
     outages: list[verdict.Outage] = []
+    due: list[list[str]] = []
     load.start()
     try:
         until = time.monotonic() + seconds
         while time.monotonic() < until or len(outages) < kills:
             time.sleep(choice.uniform(*BETWEEN))  # a moment by chance; nothing is waited for
-            outages.append(_kill(deployment, choice.choice(VICTIMS), choice))
+            if not due:
+                due = choice.sample(VICTIMS, len(VICTIMS))
+            outages.append(_kill(deployment, due.pop(), choice))
     finally:
         load.stop()
     ends = verdict.ends(load.submissions, END_LIMIT)
@@ -80,26 +102,33 @@ def run(deployment: Deployment, seconds: float, kills: int, seed: int) -> Report
 
 def _kill(deployment: Deployment, victims: list[str], choice: random.Random) -> verdict.Outage:
     """Kill them one right after the other and start what was killed again."""
-    order = choice.sample(victims, len(victims))
     daemons: dict[str, Daemon] = {"harpd": deployment.harpd, "harpcaller": deployment.harpcaller}
+    inner = _inner(deployment)
     began = time.monotonic_ns()
-    for victim in order:
-        if victim == "zygote":
-            _kill_zygote(deployment)
-        else:
+    for victim in choice.sample(victims, len(victims)):
+        if victim in daemons:
             daemons[victim].kill()
-    for victim in choice.sample(order, len(order)):
+        elif (pid := inner[victim]) is not None:
+            _kill_process(pid)
+    for victim in choice.sample(victims, len(victims)):
         if victim in daemons:
             daemons[victim].start()
     return verdict.Outage(began, time.monotonic_ns())
 
 
-def _kill_zygote(deployment: Deployment) -> None:
+def _inner(deployment: Deployment) -> dict[str, int | None]:
+    """Return the processes that harpd has below it; None for one that is just being started."""
     assert deployment.harpd.process is not None
-    for zygote in children(deployment.harpd.process.pid):
-        os.kill(zygote, signal.SIGKILL)
-        while is_alive(zygote):
-            time.sleep(0.001)
+    guard = max(children(deployment.harpd.process.pid), default=None)
+    zygote = None if guard is None else max(children(guard), default=None)
+    return {"guard": guard, "zygote": zygote}
+
+
+def _kill_process(pid: int) -> None:
+    with suppress(ProcessLookupError):  # what killed the one above it was faster
+        os.kill(pid, signal.SIGKILL)
+    while is_alive(pid):
+        time.sleep(0.001)  # between two looks
 
 
 def main() -> None:
@@ -109,8 +138,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
-    with deploy(PROCEDURES) as deployment:
-        report = run(deployment, options.seconds, 0, options.seed)
+    with deployment() as loaded:
+        report = run(loaded, options.seconds, 0, options.seed)
     print(f"{report.jobs} jobs, {report.kills} kills, ends: {report.ends}")
     for fault in report.faults:
         print(fault)

@@ -178,3 +178,29 @@ def stream_large(path: str, packets: int, size: int) -> Iterator[Any]:
     for _ in range(packets):
         yield "x" * size
     yield Result(packets)
+
+
+@streaming_procedure
+def hold(path: str) -> Iterator[Any]:
+    """Say that the call has begun, and return when a file is there."""
+    yield os.getpid()
+    while not os.path.exists(path):
+        time.sleep(0.005)
+    yield Result("held")
+
+
+@procedure
+def note(path: str, text: str) -> None:
+    """Write a line into a file."""
+    with open(path, "a") as file:
+        file.write(f"{text}\n")
+
+
+@streaming_procedure
+def stay_deaf() -> Iterator[Any]:
+    """Stream the processes of the call, all deaf to TERM and one in a session, and stay."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    deaf = ["sh", "-c", "trap '' TERM; while :; do sleep 3600; done"]
+    yield [os.getpid(), subprocess.Popen(deaf).pid, subprocess.Popen(["setsid", *deaf]).pid]
+    while True:
+        signal.pause()

@@ -30,10 +30,10 @@ LEFT = 50_000
 PAUSE = 10_000
 """How many packets a follower misses that pauses, at most."""
 
-DEAF = 12
+DEAF = 10
 LARGE = 100_000
-LARGE_PACKETS = 300
-"""A stream of 30 MB, which would be there 12 times if it was kept for who does not read it."""
+LARGE_PACKETS = 200
+"""A stream of 20 MB, which would be there 10 times if it was kept for who does not read it."""
 
 MEMORY_KIB = 96 * 1024
 """What the dispatcher may grow by: a page and a socket's buffers for each, and its own work."""

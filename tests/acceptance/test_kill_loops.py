@@ -5,11 +5,8 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.acceptance import kill_loops
-from tests.acceptance.daemons import deploy
 
 SEED = 20
-SECONDS = 6
-KILLS = 4
 JOBS = 100
 """Fewer than these would show nothing."""
 
@@ -18,9 +15,9 @@ class KillLoopTests(SynchronousTestCase):
     """The short form; ``python -m tests.acceptance.kill_loops`` is as long as one likes."""
 
     def test_short(self) -> None:
-        """Dispatcher and harpd are killed while clients call as fast as they can."""
-        with deploy(kill_loops.PROCEDURES) as deployment:
-            report = kill_loops.run(deployment, SECONDS, KILLS, SEED)
+        """Both daemons and harpd's helpers are killed while clients call as fast as they can."""
+        with kill_loops.deployment() as deployment:
+            report = kill_loops.run(deployment, 0, len(kill_loops.VICTIMS), SEED)
         self.assertEqual(report.faults, [])
         self.assertGreater(report.ends.get("result", 0), JOBS)
         self.assertGreater(report.ends.get("missing_result", 0), 0)

@@ -17,9 +17,9 @@ import harp
 from harp.errors import ERROR_TYPES
 from tests.acceptance.load import QUEUES, Submission
 
-CUT_OFF = {"missing_result", "closed", "killed", "network_error", "ssl"}
-"""Error types of a job whose dispatcher, harpd or zygote was killed; ssl is for a harpd that was
-killed in mid-handshake."""
+CUT_OFF = {"missing_result", "closed", "killed", "network_error", "ssl", "procedure_loading_error"}
+"""Error types of a job whose dispatcher, harpd or zygote was killed; ssl is for a harpd in
+mid-handshake, procedure_loading_error for a zygote that was still loading."""
 
 
 @dataclass(frozen=True)

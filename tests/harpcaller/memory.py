@@ -153,6 +153,7 @@ class Wire(FakeTransport):
     """One end of a connection in memory; what is paused gets nothing.
 
     :ivar aborted: whether this end was cut rather than closed.
+    :ivar resumed: how often this end was told to read on.
     """
 
     other: Wire
@@ -161,6 +162,7 @@ class Wire(FakeTransport):
         super().__init__(protocol, isServer)  # type: ignore[no-untyped-call]
         self.paused = False
         self.aborted = False
+        self.resumed = 0
 
     def getOutBuffer(self) -> bytes | None:
         if self.other.paused:
@@ -172,6 +174,7 @@ class Wire(FakeTransport):
 
     def resumeProducing(self) -> None:
         self.paused = False
+        self.resumed += 1
 
     def abortConnection(self) -> None:
         self.aborted = True

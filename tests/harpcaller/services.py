@@ -44,6 +44,7 @@ class Deployment:
             "database": "sqlite:///jobs.db",
             "host_db": "hosts.db",
             "host_db_script": "hosts",
+            "shutdown_grace": 0.1,
         }
         self._hosts = {"web01": HOST_LINE}
         self.open_hosts()
@@ -63,7 +64,7 @@ class Deployment:
         """Let the hosts script wait until what is returned is called, or the test is over."""
         gate = self.folder / "gate"
         os.mkfifo(gate)
-        self._write_script(f"read line <'{gate}'\necho '{HOST_LINE}'")
+        self._write_script(f"touch '{gate}.asked'\nread line <'{gate}'\necho '{HOST_LINE}'")
         # Open for both directions, so that neither end waits for the other.
         end = os.open(gate, os.O_RDWR)
         test.addCleanup(os.close, end)
@@ -102,8 +103,9 @@ class KnownReactor:
 
     @property
     def port(self) -> int:
-        """The number of the port that was opened last."""
-        return int(cast(Any, self.ports[-1].getHost()).port)
+        """The number of the open port that was opened last."""
+        ports = [each for each in cast(list[Any], self.ports) if each.connected]
+        return int(ports[-1].getHost().port)
 
 
 class Harpd(Protocol):
@@ -213,7 +215,7 @@ class ServiceTestCase(TestCase):
     async def until(self, condition: Callable[[], object]) -> None:
         """Let the reactor turn until something has come about."""
         while not condition():
-            await deferLater(self.reactor.real, 0.005)
+            await deferLater(cast(Any, self.reactor.real), 0.005)
 
     async def state(self, job_id: bytes) -> str:
         """Return the state of a job."""

@@ -101,3 +101,18 @@ class AnnouncementsTests(SynchronousTestCase):
         self.assertEqual(leaving.told, [(0, 7.5, b"1")])
         for listener in others:
             self.assertEqual(listener.told, [(0, 7.5, b"1"), JOB])
+
+    def test_faulty_watcher(self) -> None:
+        """A watcher that fails harms neither who announces nor the other watchers."""
+
+        def mistake() -> None:
+            raise RuntimeError("a mistake")
+
+        listeners = [Listener(), Listener(mistake), Listener()]
+        for listener in listeners:
+            self.announcements.watch(JOB.id, listener)
+        self.announcements.packets(JOB.id, 0, [b"1"], 7.5)
+        self.announcements.ended(JOB)
+        for listener in listeners:
+            self.assertEqual(listener.told, [(0, 7.5, b"1"), JOB])
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 2)

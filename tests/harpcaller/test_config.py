@@ -71,6 +71,7 @@ class LoadTests(SynchronousTestCase):
             limits=Limits(default_timeout=600.0, max_exec_time=600.0),
             capacity=Capacity(max_running=1000, max_running_per_host=None),
             ages=Ages(jobs=None, streams=None),
+            key_life=86400.0,
             shutdown_grace=30.0,
             log_level="info",
             trust=ServerTrust(None, None),
@@ -87,6 +88,7 @@ class LoadTests(SynchronousTestCase):
             "default_timeout: 5\nmax_exec_time: 7.5\n"
             "max_running: 20\nmax_running_per_host: 3\nshutdown_grace: 4\n"
             "max_age: 2\nmax_stream_age: 0.5\nlog_level: warn\n"
+            "idempotency_key_life: 1.5\n"
             "ca_file: ca.pem\nknown_certs_file: known.pem\n"
         )
         expected = Config(
@@ -96,6 +98,7 @@ class LoadTests(SynchronousTestCase):
             limits=Limits(default_timeout=5.0, max_exec_time=7.5),
             capacity=Capacity(max_running=20, max_running_per_host=3),
             ages=Ages(jobs=7200.0, streams=1800.0),
+            key_life=5400.0,
             shutdown_grace=4.0,
             log_level="warn",
             trust=ServerTrust([self.ca], [self.known]),

@@ -16,7 +16,8 @@ from harp.wire import results
 from harp.wire.harpd import Ack, Auth, CallRequest, Packet, Procedures, Reply
 from harp.wire.results import EndKind, EndResult
 from harpcaller import connections as module
-from harpcaller.connections import IDLE_LIMIT, OLD_FOR, Attempt, endpoint_by
+from harpcaller.attempt import Attempt, ask
+from harpcaller.connections import IDLE_LIMIT, OLD_FOR, endpoint_by
 from harpcaller.harpd_connection import CLOSE_DEADLINE
 from harpcaller.hosts import Host
 from tests.harpcaller.memory import HOST, HarpdEnd, NetworkTestCase, awaited, trust, trust_in
@@ -74,7 +75,7 @@ class ConnectionsTestCase(NetworkTestCase):
     def ask(self, host: Host = HOST, **changes: Any) -> Asker:
         """Ask a harpd."""
         asker = Asker()
-        asker.attempt = self.connections.ask(host, request(**changes), asker)
+        asker.attempt = ask(self.connections, host, request(**changes), asker)
         return asker
 
     def kept(self) -> HarpdEnd:
@@ -134,7 +135,7 @@ class ReuseTests(ConnectionsTestCase):
 
         def ask_again() -> None:
             first.then = lambda: None
-            self.connections.ask(HOST, request(), second)
+            ask(self.connections, HOST, request(), second)
 
         first = self.ask()
         harpd = self.accept()
@@ -196,12 +197,12 @@ class ReuseTests(ConnectionsTestCase):
         asker.then = lambda: asker.attempt.pause(True)
         harpd.reply(Ack(True))
         self.assertTrue(harpd.near.paused)
-        harpd.near.paused = False  # what had been read already when the pause began
         harpd.reply(RESULT)
-        second = self.ask()
-        harpd.flush()
-        harpd.reply(Ack(False), RESULT)
-        self.assertEqual(second.told, [Ack(False), (RESULT, None)])
+        harpd.near.paused = False  # what comes had been read already when the pause began
+        harpd.near.bufferReceived(harpd.near.other.getOutBuffer())
+        self.assertEqual(asker.told, [Ack(True), (RESULT, None)])
+        self.assertEqual(harpd.near.resumed, 1)
+        self.assertIsNotNone(self.connections.take(HOST))
 
 
 class FreeTests(ConnectionsTestCase):
@@ -395,6 +396,13 @@ class OldHarpdTests(ConnectionsTestCase):
             harpd.reply(Ack(False), RESULT)
         self.assert_nothing_left()
 
+    def test_known_at_once(self) -> None:
+        """That it is old is known as soon as it has accepted a plain request."""
+        self.refused()
+        self.accept().reply(Ack(True))
+        self.ask()
+        self.assertEqual(self.accept().requests, [VERSION_1])
+
     def test_asked_for_the_extensions_again(self) -> None:
         """After a while it is asked for them again: it may have been replaced by a newer one."""
         self.refused()
@@ -524,7 +532,7 @@ class CancelTests(ConnectionsTestCase):
         harpd = self.accept()
         asker.then = lambda: asker.attempt.pause(True)
         harpd.say(b'{"harp":1,"stream_result":true}\n{"stream":1}\nnonsense\n')
-        self.assertTrue(harpd.lost)
+        self.assertEqual((harpd.lost, harpd.near.paused), (True, False))
         self.assert_nothing_left()
         asker = self.ask()
         harpd = self.accept()
@@ -532,5 +540,5 @@ class CancelTests(ConnectionsTestCase):
         asker.attempt.cancel()
         asker.attempt.pause(True)
         harpd.flush()
-        self.assertTrue(harpd.lost)
+        self.assertEqual((harpd.lost, harpd.near.paused), (True, False))
         self.assert_nothing_left()

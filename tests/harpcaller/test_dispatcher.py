@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamClientEndpoint
 
 from harp import errors
 from harp.errors import Origin
@@ -20,7 +21,9 @@ from harp.wire.harpd import Ack, Packet, Waiting
 from harp.wire.results import CANCELLED, EndKind, EndResult
 from harpcaller import dispatcher
 from harpcaller.announcements import Announcements
+from harpcaller.connections import endpoint_by
 from harpcaller.dispatcher import RECORD_AGAIN, Dispatcher
+from harpcaller.hosts import Host
 from harpcaller.jobs import Capacity, Job, JobState
 from harpcaller.queues import canonical_queue_name
 from harpcaller.refusal import RefusedError
@@ -39,6 +42,7 @@ from tests.harpcaller.memory import (
     hosts,
     new_network,
     running_job,
+    trust,
 )
 from tests.harpcaller.stores import StoreTestCase
 
@@ -378,23 +382,50 @@ class CancelQueueTests(DispatcherTestCase):
         for job_id in left:
             self.assertIsNone((await self.job(job_id)).end)
 
-    async def test_later_ones(self) -> None:
-        """What is submitted after the request is left alone, and started in its turn."""
-        self.patch(dispatcher, "PORTION", 2)
-        await self.submit_to_queue(*"abcd")
+    def submit_meanwhile(self, *procedures: str, **changes: Any) -> list[str]:
+        """Have jobs submitted as soon as a request to cancel the queue has come.
+
+        :return: gets their ids then.
+        """
         late: list[str] = []
         real = self.store.queue
 
         async def queue(name: bytes) -> object:
             found = await real(name)
-            late.extend(await self.submit_to_queue("late", "later"))
+            late.extend(await self.submit_to_queue(*procedures, **changes))
             return found
 
         self.patch(self.store, "queue", queue)
+        return late
+
+    async def test_later_ones(self) -> None:
+        """What is submitted after the request is left alone, and started in its turn."""
+        self.patch(dispatcher, "PORTION", 2)
+        await self.submit_to_queue(*"abcd")
+        late = self.submit_meanwhile("late", "later")
         self.assertEqual(await self.dispatcher.cancel_queue(self.NAME), 4)
         await self.finish(late[0])
         await self.finish(late[1])
         self.assertEqual(self.let_come(), ["late", "later"])
+
+    async def test_later_one_that_runs(self) -> None:
+        """What is submitted after the request is left alone also if it runs at once."""
+        wide = wire.QueueOption(QUEUE.name, 2)
+        await self.submit_to_queue("early", queue=wide)
+        late = self.submit_meanwhile("late", queue=wide)
+        self.assertEqual(await self.dispatcher.cancel_queue(self.NAME), 1)
+        await self.finish(late[0])
+
+    async def test_releases(self) -> None:
+        """A later job that only waited for one that is cancelled is started."""
+        await self.dispatcher.set_capacity(Capacity(10, max_running_per_host=1))
+        await self.submitted()
+        await self.submit_to_queue("waits for its host")
+        late = self.submit_meanwhile("late", host="web99")
+        self.assertEqual(await self.dispatcher.cancel_queue(self.NAME), 1)
+        end = (await self.ended(late[0])).end
+        assert end is not None
+        self.assertEqual(json.loads(end.value)["type"], "unknown_host")
 
     async def test_no_such_queue(self) -> None:
         """Where there is no queue there is nothing to cancel."""
@@ -671,6 +702,13 @@ class FailureTests(OrderTestCase):
         self.assertTrue(harpd.lost)
         self.assertEqual(self.watcher.told, [])
 
+    def test_packets_that_came_with_the_end(self) -> None:
+        """A job is no success while a packet of it is missing, be it the last."""
+        self.running().reply(Packet(b"1"), RESULT)
+        self.assertEqual(self.store.asked("end"), [])
+        self.store.answer("append", self.FAILURE)
+        self.assertEqual(json.loads(self.store.asked("end")[0]["result"].value)["type"], "os_error")
+
     def test_end(self) -> None:
         """An end that can't be recorded is recorded when it can, and then announced."""
         self.running().reply(RESULT)
@@ -678,7 +716,7 @@ class FailureTests(OrderTestCase):
             self.store.answer("end", self.FAILURE)
             self.assertEqual(self.store.questions, [])
             self.network.advance(RECORD_AGAIN)
-        self.assertEqual(len(self.flushLoggedErrors(StoreError)), 3)
+        self.assertEqual(len(self.flushLoggedErrors(StoreError)), 1)
         self.assertEqual(self.watcher.told, [])
         ended = ended_job(running_job(), RESULT)
         asked = self.store.answer("end", Ending(ended, []))
@@ -697,6 +735,24 @@ class FailureTests(OrderTestCase):
         ended = ended_job(running_job(), RESULT)
         self.store.answer("end", Ending(ended, []))
         self.assertEqual(self.watcher.told, [ended])
+
+    def test_mistake_at_the_start(self) -> None:
+        """A job that can't be started is ended, and those released with it are started."""
+        reach = endpoint_by(self.network, trust())
+
+        def endpoint(host: Host) -> IStreamClientEndpoint:
+            self.connections.use(reach)
+            raise RuntimeError("a mistake")
+
+        self.connections.use(endpoint)
+        recovered = Deferred.fromCoroutine(self.dispatcher.recover())
+        jobs = [running_job(), running_job(id="another")]
+        self.store.answer("recover", Recovery([], jobs))
+        self.successResultOf(recovered)
+        asked = self.store.answer("end", Ending(ended_job(running_job(), SHUTDOWN), []))
+        self.assertEqual(json.loads(asked["result"].value)["type"], "os_error")
+        self.assertEqual(self.harpd().requests[0]["context"], {"job_id": "another"})
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
 
 class StopTests(OrderTestCase):
@@ -803,7 +859,10 @@ class StopTests(OrderTestCase):
         self.assertEqual(len(self.flushLoggedErrors(StoreError)), 1)
 
     def test_while_recording_again(self) -> None:
-        """An end that can't be recorded is tried again within the grace, and then once more."""
+        """An end that can't be recorded is tried again within the grace, and then once more.
+
+        The log tells of it once.
+        """
         self.running().reply(RESULT)
         self.store.answer("end", StoreError("disk full"))
         stopped = self.stop()
@@ -814,7 +873,7 @@ class StopTests(OrderTestCase):
             self.assertEqual((asked["result"], asked["release"]), (RESULT, False))
         self.network.advance(RECORD_AGAIN)
         self.successResultOf(stopped)
-        self.flushLoggedErrors(StoreError)
+        self.assertEqual(len(self.flushLoggedErrors(StoreError)), 1)
         self.assertEqual(self.store.questions, [])
 
     def test_submit_while_stopping(self) -> None:

@@ -133,6 +133,42 @@ class ChangeTests(PortsTestCase):
         await self.connected(self.tcp(first))
         await self.assert_closed(second)
 
+    async def test_same_number(self) -> None:
+        """A port that leaves makes room for one that has its number; connections live on."""
+        port, second = self.free_port(), self.free_port()
+        await self.ports.open([f"127.0.0.1:{port}"])
+        client = await self.connected(self.tcp(port))
+        self.assertEqual(await self.ports.change([f"*:{port}", f"127.0.0.1:{second}"]), [])
+        elsewhere = TCP4ClientEndpoint(self.reactor, "127.0.0.2", port)
+        await self.connected(elsewhere)
+        self.assertEqual(await self.ports.change([f"127.0.0.1:{port}"]), [])
+        with self.assertRaises(ConnectError):
+            await connectProtocol(elsewhere, Protocol())
+        await self.connected(self.tcp(port))
+        self.assertEqual(await client.ask(), b"x")
+
+    async def test_same_number_in_vain(self) -> None:
+        """If another one can't be bound, what had to make room is back."""
+        port, taken = self.free_port(), self.free_port()
+        other = self.reactor.listenTCP(taken, Factory(), interface="127.0.0.1")
+        self.addCleanup(other.stopListening)
+        await self.ports.open([f"127.0.0.1:{port}"])
+        (mistake,) = await self.ports.change([f"*:{port}", f"127.0.0.1:{taken}"])
+        self.assertTrue(mistake.startswith(f"listen: 127.0.0.1:{taken}: "), mistake)
+        await self.connected(self.tcp(port))
+        with self.assertRaises(ConnectError):
+            await connectProtocol(TCP4ClientEndpoint(self.reactor, "127.0.0.2", port), Protocol())
+        self.assertEqual(await self.ports.change([f"*:{port}"]), [])
+        await self.connected(self.tcp(port))
+
+    async def test_number_of_one_that_stays(self) -> None:
+        """A port that stays makes no room."""
+        port = self.free_port()
+        await self.ports.open([f"127.0.0.1:{port}", f"127.0.0.1:{self.free_port()}"])
+        (mistake,) = await self.ports.change([f"127.0.0.1:{port}", f"*:{port}"])
+        self.assertIn("in use", mistake)
+        await self.connected(self.tcp(port))
+
     async def test_first_ports_cannot_be_bound(self) -> None:
         """At the start it is an error for who starts."""
         first = self.free_port()
@@ -197,6 +233,18 @@ class TlsTests(PortsTestCase):
         await self.connected(self.tls(self.new))
         await self.assert_distrusted(self.old)
         self.assertEqual(await client.ask(), b"x")
+
+    async def test_other_files(self) -> None:
+        """A certificate in another file comes into force on the same port."""
+        await self.ports.open([self.description])
+        other = self.folder / "other.pem"
+        self.file.rename(other)
+        self.issue(self.new)
+        moved = self.description.replace(str(self.file), str(other))
+        self.assertEqual(await self.ports.change([moved]), [])
+        await self.connected(self.tls(self.old))
+        self.assertEqual(await self.ports.change([self.description]), [])
+        await self.connected(self.tls(self.new))
 
     async def test_unusable(self) -> None:
         """A certificate that can't be used is a mistake, and the old one stays."""

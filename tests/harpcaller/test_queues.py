@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from harpcaller.queues import canonical_dedup_key, canonical_queue_name
+from harpcaller.queues import MAX_NAME, canonical_queue_name
 
 _VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.text(max_size=5) | st.integers() | st.floats(-1e300, 1e300),
@@ -73,7 +73,22 @@ class CanonicalNameTests(SynchronousTestCase):
         """A number that no double can hold is refused, in a time that its length allows."""
         for number in (b"1e999", b"-1e999", b"1e-999", b"1e999999999999", b"1e-999999999999"):
             self.refused(b'{"a": %b}' % number)
-        self.refused(b'{"a": %b}' % (b"1" * 1_000_000))
+        self.refused(b'{"a": %b}' % (b"1" * 60_000))
+
+    def test_no_longer_than_what_was_sent(self) -> None:
+        """A name does not grow by the zeros of its numbers."""
+        for number in (b"9e307", b"-1e-300", b"12.5e200", b"1e21", b"1e-8"):
+            raw = b'{"a":[%b]}' % b",".join([number] * 100)
+            self.assertLessEqual(len(canonical_queue_name(raw)), len(raw) + 200)
+        self.same('{"a": 1e21}', '{"a": 10e20}', '{"a": 1000000000000000000000}')
+        self.same('{"a": 125e-10}', '{"a": 0.0000000125}', '{"a": 1.250e-8}')
+        self.different('{"a": 1e21}', '{"a": 1e22}', '{"a": 1000000000000000000001}')
+
+    def test_too_long(self) -> None:
+        """A name that would take too long to be understood is refused."""
+        longest = b'{"a":"%b"}' % (b"x" * (MAX_NAME - 8))
+        self.assertEqual(canonical_queue_name(longest), longest)
+        self.refused(longest + b" ")
 
     def test_not_an_object(self) -> None:
         """Whatever is not a JSON object is refused."""
@@ -81,26 +96,19 @@ class CanonicalNameTests(SynchronousTestCase):
             self.refused(raw)
         self.refused(b'{"a": "\xff"}')
         self.refused(rb'{"a": "\ud800"}')
-        self.refused(b'{"a": %b%b}' % (b"[" * 100_000, b"]" * 100_000))
+        self.refused(b'{"a": %b%b}' % (b"[" * 30_000, b"]" * 30_000))
 
     def test_errors_name_what_is_wrong(self) -> None:
-        """The error names which of a call's objects is wrong, and how."""
-        for read, what in (
-            (canonical_queue_name, "the queue's name"),
-            (canonical_dedup_key, "the dedup's key"),
+        """The error tells what is wrong; where, knows who has the request."""
+        for raw, how in (
+            (b"[]", "is not a JSON object"),
+            (b'{"a": 1e999}', "has a number that is out of range"),
+            (b'{"a": NaN}', "has NaN, which is not JSON"),
+            (b'{"a": %b%b}' % (b"[" * 30_000, b"]" * 30_000), "is nested too deep"),
+            (b" " * (MAX_NAME + 1), "is longer than 65536 bytes"),
         ):
-            for raw, how in (
-                (b"[]", "is not a JSON object"),
-                (b'{"a": 1e999}', "has a number that is out of range"),
-                (b'{"a": NaN}', "has NaN, which is not JSON"),
-                (b'{"a": %b%b}' % (b"[" * 100_000, b"]" * 100_000), "is nested too deep"),
-            ):
-                with self.assertRaisesRegex(ValueError, f"^{what} {how}$"):
-                    read(raw)
-
-    def test_dedup_keys(self) -> None:
-        """Keys of dedup are equal when names of queues would be."""
-        self.assertEqual(canonical_dedup_key(b'{"b": 1.0, "a": []}'), b'{"a":[],"b":1}')
+            with self.assertRaisesRegex(ValueError, f"^it {how}$"):
+                canonical_queue_name(raw)
 
     @given(st.dictionaries(st.text(max_size=3), _VALUES))
     def test_value_is_kept(self, name: dict[str, Any]) -> None:

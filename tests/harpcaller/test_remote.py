@@ -8,24 +8,28 @@ import json
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import trustme
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectBindError, ConnectionRefusedError
 from twisted.internet.interfaces import (
     IAddress,
     IHostnameResolver,
     IHostResolution,
+    IProtocol,
+    IProtocolFactory,
     IResolutionReceiver,
+    IStreamClientEndpoint,
 )
+from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from harp.errors import Origin
-from harp.session import OutgoingCall
-from harp.wire.harpd import Ack, Packet, Procedures, Waiting
+from harp.session import IncomingCall, OutgoingCall
+from harp.wire.harpd import Ack, Packet, Procedures, Reply, Waiting
 from harp.wire.lines import ENVELOPE_ROOM, MAX_REPLY
 from harp.wire.results import EndKind, EndResult
 from harpcaller.harpd_connection import CLOSE_DEADLINE
@@ -51,6 +55,7 @@ class ConversationTestCase(NetworkTestCase):
     """A test with a conversation, whose packets are recorded when the test wants.
 
     :ivar origins: where the failure arose of each end that was told.
+    :ivar records_at_once: whether packets are recorded without being asked for.
     """
 
     def setUp(self) -> None:
@@ -59,6 +64,7 @@ class ConversationTestCase(NetworkTestCase):
         self.told: list[list[bytes] | EndResult] = []
         self.origins: list[Origin | None] = []
         self.recordings: list[Deferred[None]] = []
+        self.records_at_once = True
         self.conversation = Conversation(self.network, JOB, self.record, self.ended)
 
     def ended(self, end: EndResult, origin: Origin | None) -> None:
@@ -68,6 +74,8 @@ class ConversationTestCase(NetworkTestCase):
     def record(self, packets: list[bytes]) -> Deferred[None]:
         self.told.append(packets)
         self.recordings.append(Deferred())
+        if self.records_at_once:
+            self.recordings[-1].callback(None)
         return self.recordings[-1]
 
     def recorded(self) -> None:
@@ -227,6 +235,41 @@ class FlowTests(ConversationTestCase):
     """harpd is read from as fast as packets are recorded."""
 
     BIG = Packet(b'"%s"' % (b"x" * (MAX_UNRECORDED // 2)))
+
+    def setUp(self) -> None:
+        """Let the test record."""
+        super().setUp()
+        self.records_at_once = False
+
+    def test_end_before_all_is_recorded(self) -> None:
+        """The end is told when every packet before it is on disk, however long that takes."""
+        harpd = self.streaming()
+        harpd.reply(Packet(b"1"))
+        harpd.reply(Packet(b"2"), RESULT)
+        self.network.advance(JOB.max_exec_time)  # harpd was in time
+        self.recorded()
+        self.assertEqual(self.told, [[b"1"], [b"2"]])
+        self.recorded()
+        self.assertEqual(self.told[2:], [RESULT])
+
+    def test_end_of_what_is_not_recorded(self) -> None:
+        """A result is not told of a job one of whose packets could not be recorded."""
+        harpd = self.streaming()
+        harpd.reply(Packet(b"1"))
+        harpd.reply(Packet(b"2"), RESULT)
+        self.recordings.pop(0).errback(StoreError("disk full"))
+        self.recorded()
+        self.connections.close()
+        harpd.flush()
+        self.assert_ended(Origin.DISPATCHER, "os_error")
+
+    def test_stopped_before_all_is_recorded(self) -> None:
+        """Where the job was cancelled meanwhile the end is not told."""
+        harpd = self.streaming()
+        harpd.reply(Packet(b"1"), RESULT)
+        self.conversation.stop()
+        self.recorded()
+        self.assertEqual(self.told, [[b"1"]])
 
     def test_pause_and_resume(self) -> None:
         """Above the limit harpd is not read from; when enough is recorded it is again."""
@@ -557,6 +600,72 @@ class StopTests(ConversationTestCase):
         self.assertTrue(harpd.lost)
         self.assertEqual(self.told, [RESULT])
         self.assert_nothing_left()
+
+
+class AtOnceTests(ConversationTestCase):
+    """When all happens before `Conversation.start` has returned."""
+
+    def instant(self, *replies: Reply) -> StringTransport:
+        """Have every connection come about at once, and every request answered at once."""
+        session = IncomingCall()
+        said = b"".join(map(session.send, replies))
+        transport = Instant(lambda: connection.dataReceived(said))
+        connection: Any = None
+
+        @implementer(IStreamClientEndpoint)
+        class Endpoint:
+            def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+                nonlocal connection
+                connection = protocolFactory.buildProtocol(
+                    IPv4Address("TCP", HOST.address, HOST.port)
+                )
+                connection.makeConnection(transport)
+                connection.handshakeCompleted()
+                return succeed(connection)
+
+        self.connections.use(lambda host: Endpoint())
+        return transport
+
+    def test_result(self) -> None:
+        """The job ends, and its connection is kept."""
+        transport = self.instant(Ack(True), Packet(b"1"), RESULT)
+        self.start()
+        self.assertEqual(self.told, [[b"1"], RESULT])
+        self.assertFalse(transport.disconnecting)
+        self.assertIsNotNone(self.connections.take(HOST))
+        self.assert_nothing_left()
+
+    def test_packets_are_not_recorded(self) -> None:
+        """A job whose packets can't be recorded ends once, with what came behind or without."""
+        for last in ((), (RESULT,)):
+            self.setUp()
+            self.conversation = Conversation(
+                self.network, JOB, lambda packets: fail(StoreError("disk full")), self.ended
+            )
+            transport = self.instant(Ack(True), Packet(b"1"), *last)
+            self.start()
+            (end,) = self.told
+            assert isinstance(end, EndResult)
+            self.assertEqual(json.loads(end.value)["type"], "os_error")
+            self.assertEqual(transport.disconnecting, not last)
+
+
+class Instant(StringTransport):
+    """A transport on which there is an answer as soon as anything is written."""
+
+    def __init__(self, answer: Callable[[], None]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._answer = answer
+
+    def write(self, data: bytes) -> None:
+        super().write(data)  # type: ignore[no-untyped-call]
+        self._answer()
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Do nothing."""
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        """Do nothing."""
 
 
 class DescribeTests(NetworkTestCase):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import socket
+import ssl
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.error import CannotListenError, ConnectionRefusedError
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
@@ -125,6 +128,43 @@ class ServiceTests(ServiceTestCase):
             await connectProtocol(endpoint, Protocol())
         self.assertIsNone(await self.in_store(lambda store: store.job("x")))
 
+    async def test_one_connection(self) -> None:
+        """One connection, plain or with TLS, carries requests of every kind and length."""
+        pem = authority().issue_cert("127.0.0.1").private_key_and_cert_chain_pem
+        pem.write_to_path(str(self.deployment.folder / "identity.pem"))
+        tls = ssl.create_default_context()
+        authority().configure_trust(tls)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+        identity = self.deployment.folder / "identity.pem"
+        plain = f"127.0.0.1:{port}"
+        secured = f"ssl:{port}:privateKey={identity}:interface=127.0.0.1"
+
+        def talk(context: ssl.SSLContext | None) -> None:
+            connection = socket.create_connection(("127.0.0.1", port))
+            if context is not None:
+                connection = context.wrap_socket(connection, server_hostname="127.0.0.1")
+            with connection, connection.makefile("rb") as replies:
+
+                def ask(**request: Any) -> Any:
+                    line = json.dumps({"harpcaller": 1, "keepalive": True} | request)
+                    connection.sendall(line.encode() + b"\n")
+                    return json.loads(replies.readline())
+
+                arguments = ["x" * 500_000]
+                for _ in range(3):
+                    called = ask(host="web99", procedure="df", arguments=arguments)["job_id"]
+                    self.assertEqual(ask(get_result=called)["error"]["type"], "unknown_host")
+                    self.assertEqual(ask(get_status=called)["call"]["arguments"], arguments)
+                    self.assertIn("error", ask(follow_stream=called, since=0))
+                    self.assertEqual(ask(get_status="x")["error"]["type"], "invalid_jobid")
+                    self.assertIn("extensions", ask(server_info=True))
+
+        for listen, context in ((plain, None), (secured, tls)):
+            made = self.started(listen=listen)
+            await deferToThread(talk, context)
+            await made.stopService()
+
     async def test_stop_with_grace(self) -> None:
         """When it stops, new calls are refused, and what runs gets its time and its result."""
         harpds = self.harpds()
@@ -190,7 +230,7 @@ class ServiceTests(ServiceTestCase):
         waiting = await self.in_store(lambda store: Deferred.fromCoroutine(submit(store)))
         self.deployment.close_hosts(self)
         made = self.started()
-        await self.ask(b"nonsense")
+        await self.until((self.deployment.folder / "gate.asked").exists)
         await made.stopService()
         job = await self.in_store(lambda store: store.job(waiting))
         self.assertEqual((job.state, job.end), (JobState.WAITING, None))

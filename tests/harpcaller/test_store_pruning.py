@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from harp.wire.results import EndKind, EndResult
 from harpcaller.store import Packet, Pruned
+from harpcaller.store.pruning import ROW_BYTES
 from tests.harpcaller.stores import ONE_AT_A_TIME, RESULT, StoreTestCase, new_job
 
 
@@ -73,6 +75,23 @@ class PruningTests(StoreTestCase):
             self.assertLessEqual(portion.removed, 2)
             removed += portion.removed
         self.assertEqual(removed, 7)
+
+    async def test_long_values(self) -> None:
+        """Long packets, arguments and results count as several rows; the last may be too long."""
+        job_id = await self.ended(5.0)
+        streamed = await self.running()
+        await self.store.append(streamed, 0, [bytes(3 * ROW_BYTES)] * 3, 1.0)
+        await self.store.end(streamed, RESULT, None, 6.0)
+        long = EndResult(EndKind.RESULT, bytes(3 * ROW_BYTES))
+        for _ in range(2):
+            await self.store.end(await self.running(), long, None, 7.0)
+        asked = (await self.submit(new_job(arguments=bytes(9 * ROW_BYTES)))).id
+        await self.store.end(asked, RESULT, None, 8.0)
+        self.assertEqual(await self.store.prune_streams(9.0, 5), Pruned(2, True))
+        self.assertEqual(await self.store.packet_count(streamed), 3)
+        portions = [await self.store.prune_jobs(9.0, 5) for _ in range(5)]
+        self.assertEqual([portion.removed for portion in portions], [1, 2, 2, 0, 0])
+        self.assertIsNone(await self.store.job(job_id))
 
     async def test_closed_by_recovery(self) -> None:
         """The stream of a job that a crash cut off is pruned like any other."""

@@ -10,6 +10,7 @@ import signal
 import socket
 from typing import Any
 
+from harpd.tree import PARENT_DIED
 from tests.harpd.waiting import PATIENCE, alive, wait_gone
 from tests.harpd.zygotes import BareCall, ZygoteTestCase
 
@@ -646,7 +647,7 @@ class IdentityTests(ChildTestCase):
         """The uid gives the user and exactly that user's groups; it learns when the zygote dies."""
         nobody = pwd.getpwnam("nobody")
         groups = sorted(os.getgrouplist("nobody", nobody.pw_gid))
-        expected = [[nobody.pw_uid] * 3, [nobody.pw_gid] * 3, groups, signal.SIGTERM]
+        expected = [[nobody.pw_uid] * 3, [nobody.pw_gid] * 3, groups, PARENT_DIED]
         self.assertEqual(self.identity("uid='nobody'"), expected)
         self.assertEqual(self.identity(f"uid={nobody.pw_uid}"), expected)
 

@@ -203,6 +203,21 @@ signal.pause()
         tree.kill_remaining({members[0]: start_time(members[0])})
         wait_gone(*members)
 
+    def test_kill_shell(self) -> None:
+        """A shell does not get to start its next command when one has been killed."""
+        leader = self.leader("""
+shell = subprocess.Popen(["sh", "-c", "while :; do sleep 100; done"], start_new_session=True)
+while not tree.descendants(shell.pid):
+    pass
+say(shell.pid)
+signal.pause()
+""")
+        (shell,) = self.said(leader)
+        tree.kill_remaining({shell: start_time(shell)})
+        wait_gone(shell)
+        sessions = {status.session for _, status in tree._processes() if status.started is not None}
+        self.assertNotIn(shell, sessions)
+
     def test_number_used_again(self) -> None:
         """A process that has the number of one that is gone is left alone."""
         leader = self.leader("""
@@ -260,13 +275,13 @@ class ParentTests(TreeTestCase):
         self.assertEqual(self.said(leader), ["waited for it"])
 
     def test_parent_dies(self) -> None:
-        """A process that asked for it gets TERM when its parent dies."""
+        """A process that asked for it is told when its parent dies."""
         leader = self.leader("""
 parent = os.getpid()
 pid = os.fork()
 if pid == 0:
-    signal.signal(signal.SIGTERM, lambda *_: say("told"))
-    tree.terminate_with_parent(parent)
+    signal.signal(tree.PARENT_DIED, lambda *_: say("told"))
+    tree.watch_parent(parent)
     say(os.getpid())
 signal.pause()
 """)
@@ -280,7 +295,7 @@ signal.pause()
         leader = self.leader("""
 pid = os.fork()
 if pid == 0:
-    tree.terminate_with_parent(os.getppid() + 1)
+    tree.watch_parent(os.getppid() + 1)
     say("still there")
 _, status = os.waitpid(pid, 0)
 say(os.waitstatus_to_exitcode(status))

@@ -9,9 +9,21 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import traceback
 
 from tests.simulation.violation import Violation
 from tests.simulation.world import run
+
+
+def tell(seed: int) -> int:
+    """Run one seed and tell what happens; return 1 if it failed."""
+    try:
+        run(seed, print)
+    except Violation as violation:
+        traceback.print_exception(violation.__cause__)
+        print(violation)
+        return 1
+    return 0
 
 
 def main() -> int:
@@ -22,8 +34,7 @@ def main() -> int:
     parser.add_argument("--from", type=int, default=0, dest="first", help="the first of them")
     options = parser.parse_args()
     if options.seed is not None:
-        run(options.seed, print)
-        return 0
+        return tell(options.seed)
     failed = 0
     begun = time.monotonic()
     for seed in range(options.first, options.first + options.seeds):
@@ -31,7 +42,7 @@ def main() -> int:
             run(seed)
         except Violation as violation:
             failed += 1
-            print(violation, flush=True)
+            print(f"{violation}\n    python -m tests.simulation {seed}", flush=True)
     rate = options.seeds / (time.monotonic() - begun)
     print(f"{options.seeds} seeds, {failed} failed, {rate:.0f} a second")
     return 1 if failed else 0

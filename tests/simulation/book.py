@@ -30,6 +30,7 @@ class Story:
     :ivar token: its number, which is its first argument.
     :ivar queue: the canonical name of its queue.
     :ivar after: the place in the order of submission that it must be behind.
+    :ivar since: when it was first sent, in unix seconds.
     :ivar starts: how often it was started by a harpd.
     :ivar sent: the packets that harpd sent.
     :ivar end: the end result that harpd sent.
@@ -39,6 +40,7 @@ class Story:
     call: wire.Call
     queue: bytes | None
     after: int
+    since: float
     job_id: str | None = None
     duplicate: bool = False
     starts: int = 0
@@ -76,17 +78,25 @@ _ROWS = f"SELECT {', '.join(Row._fields)} FROM jobs"
 _OF_JOB = "(SELECT seq FROM jobs WHERE id = ?)"
 
 
+def _token(arguments: bytes) -> int:
+    return msgspec.json.decode(arguments, type=tuple[int])[0]
+
+
 class Book:
     """All that is known.
 
     :param raw: the disk.
     :param now: returns unix seconds.
+    :param tell: is told what happens.
     :ivar acknowledged: the ids that clients have got, in their order.
     :ivar disk_has_failed: whether something could not be recorded.
     """
 
-    def __init__(self, raw: sqlite3.Connection, now: Callable[[], float]) -> None:
+    def __init__(
+        self, raw: sqlite3.Connection, now: Callable[[], float], tell: Callable[[str], None]
+    ) -> None:
         self._raw = raw
+        self.tell = tell
         self.now = now
         self.harpds: list[Harpd] = []
         self.stories: list[Story] = []
@@ -141,19 +151,20 @@ class Book:
 
     def story(self, row: Row) -> Story:
         """Return the call that a job was made of."""
-        return self.stories[msgspec.json.decode(row.arguments)[0]]
+        return self.stories[_token(row.arguments)]
 
     # What clients do and are told.
 
     def intend(self, call: wire.Call, queue: bytes | None) -> Story:
         """Note a call that is about to be submitted."""
-        story = Story(len(self.stories), call, queue, self._youngest)
+        story = Story(len(self.stories), call, queue, self._youngest, self.now())
         story.call = msgspec.structs.replace(call, arguments=msgspec.Raw(b"[%d]" % story.token))
         self.stories.append(story)
         return story
 
     def was_acknowledged(self, story: Story, reply: wire.JobId) -> None:
         """Check the answer to a call."""
+        self.tell(f"call {story.token} is acknowledged as {reply.job_id}")
         row = self.row(reply.job_id)
         owner = self.story(row)
         if story.job_id not in {None, reply.job_id}:
@@ -174,17 +185,21 @@ class Book:
             raise Violation(f"call {story.token} has got the job {row.id} of call {owner.token}")
         if not reply.duplicate and story.call.idempotency_key is None:
             raise Violation(f"call {story.token} is not told that {row.id} is not its own")
+        if row.submitted < story.since - dedup.within - 1e-6:
+            raise Violation(f"call {story.token} is told that the old {row.id} is its job")
         if story.starts:
             raise Violation(f"call {story.token} was started, and is called a duplicate")
         story.duplicate = True
 
     def was_told_packet(self, job_id: str, packet: wire.NumberedPacket) -> None:
         """Check a packet that a client got."""
+        self.tell(f"a client gets packet {packet.packet} of {job_id}")
         if self.packet(job_id, packet.packet) != packet.data:
             raise Violation(f"packet {packet.packet} of {job_id} is not what is recorded")
 
     def was_told_end(self, job_id: str, end: EndResult) -> None:
         """Check an end result that a client got."""
+        self.tell(f"a client is told of {job_id} that it ended with {end}")
         row = self.row(job_id)
         plain = EndResult(end.kind, end.value)
         if row.end != plain:
@@ -196,7 +211,7 @@ class Book:
 
     def called(self, request: harpd.CallRequest, host: str) -> Story:
         """Check a request that a harpd got."""
-        story = self.stories[msgspec.json.decode(bytes(request.arguments))[0]]
+        story = self.stories[_token(bytes(request.arguments))]
         row = self.row_of(story)
         if row.started is None or row.host != host or story.duplicate:
             raise Violation(f"{host} is called for {row}")
@@ -233,6 +248,12 @@ class Book:
         for job_id in self.acknowledged:
             self.row(job_id)
 
+    def check_stopped(self) -> None:
+        """Check that a dispatcher that was told to stop has ended all that it had started."""
+        for row in self.rows("WHERE state = 'running'"):
+            if self.story(row).starts:
+                raise Violation(f"the dispatcher has stopped in good order, yet {row} runs")
+
     def check_ended(self) -> None:
         """Check all jobs when all of them must have ended."""
         self.check_kept()
@@ -245,7 +266,7 @@ class Book:
 
     def _check_end(self, row: Row) -> None:
         story = self.story(row)
-        if not self.disk_has_failed:
+        if not (self.disk_has_failed and row.end_kind == EndKind.ERROR.value):
             self._check_packets(row, story)
         if row.end_kind in _OF_HARPD and row.end != story.end:
             raise Violation(f"harpd sent {story.end} for {row.id}, recorded is {row.end}")
@@ -270,6 +291,12 @@ class Book:
         assert row.ended is not None and row.started is not None
         if row.ended - row.started < limit - 1e-6:
             raise Violation(f"{row.id} ran {row.ended - row.started} s and ended with {message!r}")
+        last = self._raw.execute(
+            "SELECT max(recorded) FROM packets WHERE job = ?", (row.seq,)
+        ).fetchone()[0]
+        heard = message.startswith("timeout:") and last is not None
+        if heard and row.ended - last < limit - 1e-6:
+            raise Violation(f"{row.id} was not silent and ended with {message!r}")
 
     def _check_dedup(self, rows: list[Row]) -> None:
         seen: dict[bytes, float] = {}

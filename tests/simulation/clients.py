@@ -20,7 +20,7 @@ class ClientConnection(Protocol):
     :ivar is_idle: whether it may be asked something.
     """
 
-    transport: End  # type: ignore[assignment]
+    transport: End
 
     def __init__(self) -> None:
         self.asked: Asked | None = None

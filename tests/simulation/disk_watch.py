@@ -93,6 +93,14 @@ class DiskWatch:
         if releases and settled:
             self._check_progress(jobs, queues)
 
+    def check_waiting(self, stopped_at: float) -> None:
+        """Check that what waits goes on waiting after the dispatcher was told to stop."""
+        found = self._raw.execute(
+            "SELECT id FROM jobs WHERE started > ? AND started > submitted", (stopped_at,)
+        ).fetchone()
+        if found is not None:
+            raise Violation(f"job {found[0]} left its queue while the dispatcher was stopping")
+
     def _check_states(self, jobs: list[Living]) -> None:
         living = {job.id: job.state for job in jobs}
         for job_id, state in living.items():
@@ -158,6 +166,6 @@ class DiskWatch:
             taken = sum(each.queue_id == job.queue_id for each in running)
             if job.queue_id not in past and taken < queues[job.queue_id].concurrency:
                 raise Violation(f"{job} waits for its turn, yet only {taken} run of its queue")
-        for queue_id in queues:
-            if not any(job.queue_id == queue_id for job in jobs):
-                raise Violation(f"{queues[queue_id]} is there without a job")
+        for queue in queues.values():
+            if not any(job.queue_id == queue.id for job in jobs):
+                raise Violation(f"{queue} is there without a job")

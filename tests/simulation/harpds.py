@@ -34,6 +34,8 @@ class Harpd:
 
     :ivar is_old: whether it knows version 1 only.
     :ivar is_down: whether it refuses connections.
+    :ivar calm: whether nothing goes wrong any more.
+    :ivar babbles: whether its procedures stream a lot.
     :ivar calls: the connections whose calls run, in the order in which they began.
     """
 
@@ -44,7 +46,7 @@ class Harpd:
         self.is_old = random.random() < 0.2
         self.is_down = False
         self.keeps = random.choice([0.0, 0.5, 1.0])
-        self.calm = False
+        self.calm = self.babbles = False
         self.calls: list[HarpdConnection] = []
         self.idle: list[HarpdConnection] = []
 
@@ -52,7 +54,7 @@ class Harpd:
 class HarpdConnection(Protocol):
     """One connection with the dispatcher."""
 
-    transport: End  # type: ignore[assignment]
+    transport: End
 
     def __init__(self, daemon: Harpd) -> None:
         self.daemon = daemon
@@ -69,6 +71,7 @@ class HarpdConnection(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self._reader.feed(data)
         line = self._reader.next_line()
+        self._tell(f"reads {line!r}")
         if line is None or not self.transport.is_open:
             return
         if self._session is not None:
@@ -92,6 +95,7 @@ class HarpdConnection(Protocol):
             self._take(request)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._tell(f"loses its connection: {reason.getErrorMessage()}")
         self._leave()
         if self in self.daemon.idle:
             self.daemon.idle.remove(self)
@@ -110,6 +114,7 @@ class HarpdConnection(Protocol):
 
     def die(self) -> None:
         """End without a word."""
+        self._tell("dies")
         self.transport.abortConnection()
         self._leave()
 
@@ -126,7 +131,7 @@ class HarpdConnection(Protocol):
             return
         self.story = story
         self.since = self.transport.network.seconds()
-        self._script = _script(random, story, request.report_lock, self.daemon.calm)
+        self._script = _script(random, story, request.report_lock, self.daemon)
         self.daemon.calls.append(self)
         self.daemon.book.started(story, self._others(story))
 
@@ -174,6 +179,10 @@ class HarpdConnection(Protocol):
         else:
             self.transport.loseConnection()
 
+    def _tell(self, what: str) -> None:
+        call = "" if self.story is None else f" of call {self.story.token}"
+        self.daemon.book.tell(f"{self.daemon.host.name}{call} {what}")
+
     def _leave(self) -> None:
         self.story = None
         self._script = []
@@ -185,6 +194,7 @@ class HarpdConnection(Protocol):
 
     def _line(self, reply: harpd.Reply) -> bytes:
         assert self._session is not None
+        self._tell(f"says {reply}")
         return self._session.send(reply)
 
 
@@ -196,19 +206,19 @@ def _of_version_1(request: Any) -> Any:
     )
 
 
-def _script(random: Random, story: Story, locks: bool, calm: bool) -> list[Step]:
-    streams = random.random() < 0.6
+def _script(random: Random, story: Story, locks: bool, daemon: Harpd) -> list[Step]:
+    streams = daemon.babbles or random.random() < 0.6
     script: list[Step] = [lambda call: call.acknowledge(streams)]
     if locks and random.random() < 0.1:
         script += [lambda call: call.wait("disk"), lambda call: call.wait(None)]
     number = 0
-    for _ in range(random.choice([0, 1, 2, 4]) if streams else 0):
+    for _ in range(random.choice([8, 12] if daemon.babbles else [0, 1, 2, 4]) if streams else 0):
         count = random.choice([1, 1, 2, 5])
         padding = "x" * random.choice([0, 0, 30, 300])
         data = [_json([story.token, number + n, padding]) for n in range(count)]
         number += count
         script.append(lambda call, data=data: call.packets(data))  # type: ignore[misc]
-    return script + _last_steps(random, story, calm)
+    return script + _last_steps(random, story, daemon.calm)
 
 
 def _last_steps(random: Random, story: Story, calm: bool) -> list[Step]:

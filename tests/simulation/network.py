@@ -246,6 +246,8 @@ class SecuredEnd(End):
     def write(self, data: bytes) -> None:
         if not self.secured:
             raise Violation("something was sent before TLS stood")
+        if not self.connected:
+            raise Violation("something was sent over a connection that is known to be lost")
         super().write(data)
 
     def secure(self) -> bool:
@@ -275,7 +277,7 @@ class Attempt:
     def refuse(self, random: Random) -> None:
         """Let it fail."""
         reason = random.choice([ConnectionRefusedError, TimeoutError, ConnectBindError])
-        self.answer.errback(Failure(reason()))
+        self.answer.errback(Failure(reason()))  # type: ignore[no-untyped-call]
 
 
 @implementer(IStreamClientEndpoint)

@@ -1,4 +1,4 @@
-"""One life of the dispatcher in the simulation: the real parts, joined as ``harpcaller.service`` does.
+"""One life of the dispatcher in the simulation: the real parts, joined as in the service.
 
 What it logs as a failure is kept, since nothing here may fail but the disk.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
+from random import Random
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import patch
@@ -18,7 +19,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 import harp.flow
-from harpcaller import api, remote, streams, submission
+from harpcaller import api, connection, remote, streams, submission
 from harpcaller.announcements import Announcements
 from harpcaller.api import Api, Parts
 from harpcaller.connection import ClientFactory
@@ -66,6 +67,8 @@ class Node:
 
     :ivar is_ready: whether what was left from the life before is in order.
     :ivar is_stopping: whether it was told to stop.
+    :ivar stopped_at: when it was, in unix seconds.
+    :ivar ends_at: when nothing may run any more, by the clock.
     :ivar is_gone: whether it has ended by itself, because it could not start or has stopped.
     """
 
@@ -77,9 +80,16 @@ class Node:
         network: Network,
         hosts: Hosts,
         capacity: Capacity,
+        log: Log,
+        slowness: float,
     ) -> None:
+        self._log = log
         self.is_ready = self.is_stopping = self.is_gone = False
-        self.store = PatientStore(disk, capacity)
+        self.stopped_at: float | None = None
+        self.ends_at: float | None = None
+        self._clock = clock
+        self._now = now
+        self.store = PatientStore(disk, capacity, slowness)
         announcements = Announcements()
         self._network = network
         self.connections = Connections(clock, self.endpoint)
@@ -108,13 +118,15 @@ class Node:
     def start(self) -> None:
         """Put the last life's jobs in order, then answer."""
         starting: Deferred[None] = Deferred.fromCoroutine(self.dispatcher.recover())
-        starting.addCallbacks(self._started, lambda failure: self._gone())
+        starting.addCallbacks(self._started, self._failed)
 
-    def stop(self, grace: float) -> None:
+    def stop(self, grace: float, random: Random) -> None:
         """End in good order."""
         self.is_stopping = True
+        self.stopped_at = self._now()
+        self.ends_at = self._clock.seconds() + grace + 1e-6
         stopping: Deferred[None] = Deferred.fromCoroutine(self.dispatcher.stop(grace))
-        stopping.addCallback(lambda _: self._stopped())
+        stopping.addCallback(lambda _: self._stopped(random))
 
     def _started(self, _: None) -> None:
         self.is_ready = True
@@ -122,8 +134,12 @@ class Node:
         for deferred in waiting:
             deferred.callback(None)
 
-    def _stopped(self) -> None:
-        self.store.shut()
+    def _stopped(self, random: Random) -> None:
+        self.store.threads.shut(random)
+        self._gone()
+
+    def _failed(self, failure: Failure) -> None:
+        self._log.failure("the dispatcher can't start", failure)
         self._gone()
 
     def _gone(self) -> None:
@@ -161,6 +177,7 @@ def product_under_a_seed(new_id: Callable[[], UUID], log: Log) -> Iterator[None]
             (streams, "PAGE_BYTES", 400),
             (remote, "MAX_UNRECORDED", 400),
             (harp.flow, "SLICE", 300),
+            (connection, "SLICE", 300),
         ):
             changes.enter_context(patch.object(owner, name, value))
         yield

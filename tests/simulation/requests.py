@@ -155,9 +155,9 @@ class AskedStream(AskedOfJob):
     def _check_number(self, number: int) -> None:
         if self._next is None:
             lowest, highest = self._range()
-            if not lowest <= number <= highest:
+            if not lowest <= number <= highest and not self.book.disk_has_failed:
                 raise Violation(f"{self.message} begins with packet {number}")
-        elif number != self._next:
+        elif number != self._next and not self.book.disk_has_failed:
             raise Violation(f"{self.message}: packet {number} came instead of {self._next}")
         self._next = number + 1
 
@@ -166,7 +166,7 @@ class AskedStream(AskedOfJob):
         wanted = self._known_before if count is None else count
         first = self._range()[1]
         reached = first if self._next is None else self._next
-        if reached < wanted:
+        if reached < wanted and not self.book.disk_has_failed:
             raise Violation(f"{self.message} ends before packet {reached} of {wanted}")
 
 
@@ -225,15 +225,28 @@ def about_job(book: Book, random: Random, job_id: str, keepalive: bool) -> Asked
     if roll < 0.55:
         wait = random.random() < 0.7
         return AskedResult(book, wire.GetResult(get_result=job_id, wait=wait, **common), job_id)
-    begin: dict[str, int] = {}
-    if random.random() < 0.8:
-        begin[random.choice(["since", "recent"])] = random.choice([0, 0, 1, 3, 50])
-    message: wire.StreamRequest
     if roll < 0.9:
-        message = wire.FollowStream(follow_stream=job_id, **begin, **common)
-    else:
-        message = wire.ReadStream(read_stream=job_id, **begin, **common)
+        return to_follow(book, random, job_id, keepalive)
+    message = wire.ReadStream(read_stream=job_id, **_beginning(random), **common)
     return AskedStream(book, message, job_id)
+
+
+def to_follow(book: Book, random: Random, job_id: str, keepalive: bool) -> AskedStream:
+    """Return a request to follow a job."""
+    message = wire.FollowStream(
+        harpcaller=1,
+        follow_stream=job_id,
+        keepalive=keepalive,
+        detail=random.random() < 0.3,
+        **_beginning(random),
+    )
+    return AskedStream(book, message, job_id)
+
+
+def _beginning(random: Random) -> dict[str, Any]:
+    if random.random() < 0.2:
+        return {}
+    return {random.choice(["since", "recent"]): random.choice([0, 0, 1, 3, 50])}
 
 
 def about_all(book: Book, random: Random, queues: list[bytes], hosts: list[str]) -> Asked:

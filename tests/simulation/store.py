@@ -6,9 +6,9 @@ A process that is killed loses what it has not committed, and the answers that h
 from __future__ import annotations
 
 import sqlite3
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cache
+from random import Random
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, NullPool, create_engine
@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from harpcaller.jobs import Capacity
 from harpcaller.store import KEY_LIFE, JobStore, StoreError
+from harpcaller.store.access import Access
 from harpcaller.store.database import transaction
 from harpcaller.store.schema import metadata
 from harpcaller.store.writer import Writer, _commit, _fire, _Write
@@ -58,6 +59,11 @@ def blank_disk() -> Disk:
     return disk
 
 
+class _Outcome(NamedTuple):
+    answers: Sequence[Deferred[Any]]
+    outcomes: Sequence[object]
+
+
 class PatientWriter(Writer):
     """Writes when it is told to, instead of in a thread."""
 
@@ -74,20 +80,25 @@ class PatientWriter(Writer):
         return [self._queue.get_nowait() for _ in range(count)]  # type: ignore[misc]
 
 
-class PatientStore(JobStore):
-    """A store for one life of the dispatcher: the methods are the real ones, the threads are not."""
+class Threads(Access):
+    """The threads of a store, as steps: what they do, and what the reactor hears of it.
+
+    Between the two others may do and tell something, as with threads.
+
+    :param slowness: how likely the writer tells something before a reader that could.
+    """
 
     _writer: PatientWriter
 
-    def __init__(self, disk: Disk, capacity: Capacity) -> None:
+    def __init__(self, disk: Disk, slowness: float) -> None:
         self._disk = disk
-        self._capacity = capacity
-        self._key_life = KEY_LIFE
+        self._slowness = slowness
         self._writer = PatientWriter()
         self._is_open = True
         self._asked: list[tuple[Deferred[Any], Callable[[], Any]]] = []
-        # Both kinds of threads answer through the one queue of the reactor.
-        self._answers: deque[tuple[Sequence[Deferred[Any]], Sequence[object]]] = deque()
+        # What is done and not told: the writer at most one thing, each reader one.
+        self._committed: _Outcome | None = None
+        self._found: list[_Outcome] = []
 
     @property
     def waiting(self) -> int:
@@ -95,52 +106,75 @@ class PatientStore(JobStore):
         return self._writer.waiting
 
     @property
-    def is_written(self) -> bool:
-        """Whether no change waits for its commit."""
-        return not self._writer.waiting
+    def is_idle(self) -> bool:
+        """Whether nothing is asked for and everything is answered."""
+        return not (self.waiting or self._committed or self._asked or self._found)
+
+    @property
+    def may_commit(self) -> bool:
+        """Whether the writer has something to do and has told of what it did before."""
+        return self._committed is None and self.waiting > 0
 
     def commit(self, count: int, disk_is_full: bool = False) -> None:
         """Commit the first changes that wait, as one group."""
-        group = self._writer.take(min(count, self._writer.waiting))
+        group = self._writer.take(min(count, self.waiting))
         if disk_is_full:
             outcomes: list[object] = [Failure(StoreError("disk is full")) for _ in group]
         else:
             outcomes = _commit(self._disk.writer, group)
-        self._answers.append(([write.answer for write in group], outcomes))
+        self._committed = _Outcome([write.answer for write in group], outcomes)
 
     @property
-    def reads(self) -> int:
-        """How many reads the threads are about to do."""
-        return min(READERS, len(self._asked))
+    def may_look(self) -> bool:
+        """Whether there is something to read, and a thread for it."""
+        return bool(self._asked) and len(self._found) < READERS
 
-    def read(self, index: int) -> None:
-        """Do one of the reads."""
-        answer, function = self._asked.pop(index)
+    def look(self) -> None:
+        """Do the oldest of the reads; any other may be answered before it."""
+        answer, function = self._asked.pop(0)
         try:
             outcome = function()
         except Exception:
             outcome = Failure()
-        self._answers.append(([answer], [outcome]))
+        self._found.append(_Outcome([answer], [outcome]))
 
-    def answer(self) -> bool:
-        """Give the reactor the oldest answer; tell whether there was one."""
-        if not self._answers:
+    def answer(self, random: Random) -> bool:
+        """Have one of the threads tell the reactor what it did; tell whether there was any."""
+        outcome = self._committed
+        if self._found and (outcome is None or random.random() > self._slowness):
+            outcome = self._found.pop(int(random.random() * len(self._found)))
+        elif outcome is not None:
+            self._committed = None
+        else:
             return False
-        _fire(*self._answers.popleft())
+        _fire(*outcome)
         return True
 
-    def shut(self) -> None:
+    def shut(self, random: Random) -> None:
         """Take nothing more and finish what was asked for, as `close` does."""
         self._is_open = False
-        while self._writer.waiting or self._answers:
-            if self._writer.waiting:
-                self.commit(self._writer.waiting)
-            self.answer()
+        while not self.is_idle:
+            if self.may_commit:
+                self.commit(self.waiting)
+            if self.may_look:
+                self.look()
+            self.answer(random)
 
-    def _read(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
+    def read(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
         answer: Deferred[Any] = Deferred()
         if not self._is_open:
             answer.errback(StoreError("the store is not open"))
         else:
             self._asked.append((answer, lambda: function(self._disk.reader, *args, **kwargs)))
         return answer
+
+
+class PatientStore(JobStore):
+    """A store for one life of the dispatcher: the real statements, and threads that wait."""
+
+    def __init__(self, disk: Disk, capacity: Capacity, slowness: float) -> None:
+        self.threads = self._access = Threads(disk, slowness)
+        self._change = self.threads.change
+        self._read = self.threads.read
+        self.key_life = KEY_LIFE
+        self._capacity = capacity

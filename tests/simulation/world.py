@@ -7,33 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import Any
 from uuid import UUID
 
-import msgspec
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from zope.interface import implementer
 
-from harp.wire import dispatcher as wire
-from harpcaller.connections import Endpoint
 from harpcaller.hosts import Host
-from harpcaller.jobs import Capacity
-from harpcaller.queues import canonical_queue_name
-from tests.simulation import requests
-from tests.simulation.book import Book, Story
+from tests.simulation.book import Book
 from tests.simulation.clients import ClientConnection
+from tests.simulation.crowd import Crowd
 from tests.simulation.disk_watch import DiskWatch
 from tests.simulation.harpds import Harpd, HarpdConnection
 from tests.simulation.network import ADDRESS, End, Network, SecuredEnd, TcpEnd
 from tests.simulation.node import Hosts, Log, Node, product_under_a_seed
 from tests.simulation.store import blank_disk
+from tests.simulation.troubles import TROUBLES, any_capacity
 from tests.simulation.violation import Violation
 
 EPOCH = 1_700_000_000.0
 MOST_STEPS = 20_000
-UNKNOWN_JOB = str(UUID(int=7))
-MAX_CLIENTS = 8
 
 Trace = Callable[[str], None]
 
@@ -47,6 +40,7 @@ def run(seed: int, trace: Trace | None = None) -> None:
     world = World(seed, trace)
     problems: list[str] = []
 
+    @implementer(ILogObserver)
     def observe(event: LogEvent) -> None:
         if "log_failure" in event:
             problems.append(event["log_failure"].getTraceback())
@@ -74,7 +68,7 @@ class World:
         random = self.random = Random(seed)
         self.clock = Clock()
         self.disk = blank_disk()
-        self.book = Book(self.disk.raw, self.now)
+        self.book = Book(self.disk.raw, self.now, self._tell)
         self.network = Network(random, self.clock.seconds)
         hosts = [
             Host(f"h{number}", "10.0.0.1", 4306, "dispatcher", f"secret{number}")
@@ -83,18 +77,16 @@ class World:
         self.hosts = Hosts(hosts)
         self.harpds = {host.name: Harpd(host, self.book, random) for host in hosts}
         self.book.harpds.extend(self.harpds.values())
-        self.capacity = self._any_capacity()
+        self.capacity = any_capacity(random)
         self.watch = DiskWatch(self.disk.raw, self.book, self.capacity)
         self.node: Node | None = None
         self.servers: list[End] = []
-        self.clients: list[ClientConnection] = []
-        self.disk_has_failed = False
-        self._calls_left = random.choice([2, 3, 4, 5, 6, 8, 12])
-        self._queues = [b'{"n":1}', b'{"n":2,"m":[]}'][: random.choice([1, 2])]
-        self._queued = random.choice([0.3, 0.8, 1.0])
+        self.crowd = Crowd(random, self.book, list(self.harpds), self._join)
+        for harpd in self.harpds.values():
+            harpd.babbles = self.crowd.follows
+        self._slowness = random.choice([0.2, 0.5, 0.9, 0.97])
         self._trouble = random.choice([0.0, 0.01, 0.03])
         self._disk_trouble = random.choice([0.0, 0.0, 0.0, 0.05])
-        self._bad_manners = random.choice([0.0, 0.1, 0.4])
         self._in_trouble = True
 
     def new_id(self) -> UUID:
@@ -107,15 +99,15 @@ class World:
 
     def live(self) -> None:
         """Run from the beginning to the end."""
-        self._start()
-        length = (self._calls_left + 2) * self.random.choice([15, 30, 60])
+        self.start()
+        length = (self.crowd.calls_left + 2) * self.random.choice([15, 25, 45])
         for _ in range(length):
             self._step(self._happen)
         self._calm_down()
         self._come_to_rest()
         self.book.check_ended()
         self._check_quiet()
-        self._ask_again()
+        self.crowd.ask_again()
         self._come_to_rest()
         self._check_quiet()
 
@@ -127,22 +119,26 @@ class World:
         if self.log.failures:
             self._check_log()
         if self.node is not None and self.node.is_gone:
-            self._bury()
+            if self.node.is_stopping and not self.book.disk_has_failed:
+                self.book.check_stopped()
+            self.bury()
         return happened
 
     def _check_log(self) -> None:
         # Who is still waiting when the store is closed at a stop is told so by a closed connection.
-        if not (self.disk_has_failed or self.node is None or self.node.is_stopping):
+        if not (self.book.disk_has_failed or self.node is None or self.node.is_stopping):
             raise Violation(f"the dispatcher logged a failure: {self.log.failures[0]}")
         self.log.failures.clear()
 
     def _happen(self) -> bool:
         roll = self.random.random()
-        if roll < 0.12:
-            self._client_acts()
-        elif roll < 0.12 + self._trouble:
-            self._get_into_trouble()
-        elif roll < 0.21:
+        if roll < (0.2 if self.crowd.follows else 0.12):
+            self.crowd.act()
+        elif roll > 1 - self._trouble:
+            trouble = self.random.choice(TROUBLES)
+            self._tell(trouble.__name__)
+            trouble(self)
+        elif roll < 0.27:
             self._let_time_pass()
         else:
             return self._go_on()
@@ -161,7 +157,7 @@ class World:
             if self._step(self._go_on):
                 continue
             if self.node is None:
-                self._start()
+                self.start()
             elif self.clock.calls:
                 self._advance(self.clock.calls[0].getTime() - self.clock.seconds())
             else:
@@ -201,23 +197,26 @@ class World:
     def _store_acts(self) -> bool:
         if self.node is None:
             return False
-        store, random = self.node.store, self.random
+        node, store, random = self.node, self.node.store.threads, self.random
         roll = random.random()
-        if roll < 0.4 and store.answer():
+        if roll < 0.4 and store.answer(random):
             return True
-        if store.waiting and (roll < 0.8 or not store.reads):
+        if store.may_commit and (roll < 0.8 or not store.may_look):
             count = store.waiting if random.random() < 0.7 else random.randint(1, store.waiting)
             is_full = self._in_trouble and random.random() < self._disk_trouble
-            self.disk_has_failed |= is_full
             self.book.disk_has_failed |= is_full
             self._tell(f"{count} changes are committed{' to a full disk' if is_full else ''}")
             store.commit(count, is_full)
-            self.watch.check(store.is_written, self.node.is_ready and not self.node.is_stopping)
+            # Of another capacity that a full disk did not take, those that wait hear later.
+            releases = node.is_ready and not (node.is_stopping or self.book.disk_has_failed)
+            self.watch.check(not store.waiting, releases)
+            if node.stopped_at is not None:
+                self.watch.check_waiting(node.stopped_at)
             return True
-        if store.reads:
-            store.read(int(random.random() * store.reads))
+        if store.may_look:
+            store.look()
             return True
-        return store.answer()
+        return store.answer(random)
 
     def _harpd_acts(self) -> bool:
         calls = [call for harpd in self.harpds.values() for call in harpd.calls]
@@ -243,130 +242,47 @@ class World:
 
     def _check_limits(self, call: HarpdConnection) -> None:
         near = call.transport.other
-        if call.story is None or not call.counts or not near.reading:
+        if call.story is None or not call.counts:
+            return
+        if not near.reading:
+            if self.node is not None and self.node.store.threads.is_idle:
+                raise Violation(f"all is recorded, yet {call.story} is not read from")
             return
         now = self.clock.seconds()
+        if self.node is not None and self.node.ends_at is not None and now > self.node.ends_at:
+            raise Violation(f"the dispatcher should have stopped, yet {call.story} goes on")
         row = self.book.row_of(call.story)
         if now - call.since > row.max_exec_time + 1e-6:
             raise Violation(f"{row.id} has run for {now - call.since} s")
         if now - max(call.since, near.heard) > row.timeout + 1e-6:
             raise Violation(f"{row.id} has been silent for {now - near.heard} s")
 
-    # Clients.
-
-    def _client_acts(self) -> None:
-        random = self.random
-        self.clients = [client for client in self.clients if not client.is_lost]
-        if self.clients and random.random() < self._bad_manners:
-            client = random.choice(self.clients)
-            if client.transport.is_open:
-                self._tell("a client misbehaves")
-                client.misbehave(random)
-            return
-        client_or_none = self._any_client()
-        if client_or_none is None:
-            return
-        if random.random() < 0.01:
-            client_or_none.babble(random)
-            return
-        asked = self._any_request()
-        self._tell(f"a client sends {asked.message}")
-        client_or_none.ask(asked)
-
-    def _any_client(self) -> ClientConnection | None:
-        idle = [client for client in self.clients if client.is_idle and client.transport.is_open]
-        if idle and self.random.random() < 0.7:
-            return self.random.choice(idle)
-        return self._new_client()
-
-    def _new_client(self) -> ClientConnection | None:
-        if self.node is None or len(self.clients) >= MAX_CLIENTS:
-            return None
-        client = ClientConnection()
+    def _join(self, client: ClientConnection) -> bool:
+        if self.node is None:
+            return False
         _, server = self.network.join(TcpEnd, client, self.node.factory.buildProtocol(ADDRESS))
         server.excused = self.node.is_stopping
         self.servers.append(server)
-        self.clients.append(client)
-        return client
+        return True
 
-    def _any_request(self) -> requests.Asked:
-        random, book = self.random, self.book
-        keepalive = random.random() < 0.4
-        if self._calls_left and (random.random() < 0.4 or not book.acknowledged):
-            self._calls_left -= 1
-            return requests.AskedCall(book, self._any_call(), keepalive)
-        roll = random.random()
-        keyed = [story for story in book.stories if story.call.idempotency_key is not None]
-        if keyed and roll < 0.15:
-            return requests.AskedCall(book, random.choice(keyed), keepalive)
-        if roll < 0.25 or not book.acknowledged:
-            return requests.about_all(book, random, self._queues, list(self.harpds))
-        job_id = random.choice(book.acknowledged) if roll < 0.97 else UNKNOWN_JOB
-        return requests.about_job(book, random, job_id, keepalive)
+    # The dispatcher.
 
-    def _any_call(self) -> Story:
-        random = self.random
-        changes: dict[str, Any] = {}
-        queue = None
-        if random.random() < self._queued:
-            name = random.choice(self._queues)
-            queue = canonical_queue_name(name)
-            changes["queue"] = wire.QueueOption(msgspec.Raw(name), random.choice([1, 1, 2, 3]))
-        if random.random() < 0.4:
-            changes["timeout"] = random.choice([0.5, 5.0, 100.0])
-        if random.random() < 0.3:
-            changes["max_exec_time"] = random.choice([1.0, 10.0, 1000.0])
-        if random.random() < 0.4:
-            changes["idempotency_key"] = f"key{len(self.book.stories)}"
-        if random.random() < 0.15:
-            key = msgspec.Raw(b'{"d":%d}' % random.randint(0, 1))
-            changes["dedup"] = wire.Dedup(key, random.choice([0.5, 5.0, 500.0]))
-        host = random.choice(list(self.harpds)) if random.random() < 0.97 else "nowhere"
-        call = wire.Call(
-            harpcaller=1, host=host, procedure="p", arguments=msgspec.Raw(b"[]"), **changes
-        )
-        return self.book.intend(call, queue)
-
-    # Trouble.
-
-    def _get_into_trouble(self) -> None:
-        trouble = self.random.choice(
-            [
-                self._kill,
-                self._kill,
-                self._stop,
-                self._break_connection,
-                self._break_connection,
-                self._break_call,
-                self._close_idle,
-                self._harpd_goes_or_comes,
-                self._change_capacity,
-                self._change_capacity,
-                self._host_goes_or_comes,
-                self._trust_anew,
-            ]
-        )
-        self._tell(trouble.__name__[1:])
-        trouble()
-
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Begin a life of the dispatcher."""
         self._tell("the dispatcher starts")
-        self.node = Node(self.clock, self.now, self.disk, self.network, self.hosts, self.capacity)
+        self.node = Node(
+            self.clock,
+            self.now,
+            self.disk,
+            self.network,
+            self.hosts,
+            self.capacity,
+            self.log,
+            self._slowness,
+        )
         self.node.start()
 
-    def _kill(self) -> None:
-        if self.node is None:
-            self._start()
-        else:
-            self._bury()
-
-    def _stop(self) -> None:
-        if self.node is not None and self.node.is_ready and not self.node.is_stopping:
-            for end in self.servers:
-                end.excused = end.other.excused = True
-            self.node.stop(self.random.choice([0.0, 1.0, 10.0]))
-
-    def _bury(self) -> None:
+    def bury(self) -> None:
         """Take away all that a dispatcher had, but the disk."""
         self.node = None
         self.clock.calls.clear()  # nobody else uses it
@@ -379,59 +295,6 @@ class World:
         self.servers = []
         self.book.check_kept()
 
-    def _break_connection(self) -> None:
-        self.servers = [end for end in self.servers if end.connected]
-        if self.servers:
-            end = self.random.choice(self.servers)
-            end.excused = end.other.excused = True
-            end.cut()
-
-    def _break_call(self) -> None:
-        calls = [call for harpd in self.harpds.values() for call in harpd.calls]
-        if calls:
-            self.random.choice(calls).die()
-
-    def _close_idle(self) -> None:
-        for harpd in self.harpds.values():
-            for connection in list(harpd.idle):
-                connection.close_idle()
-
-    def _harpd_goes_or_comes(self) -> None:
-        harpd = self.random.choice(list(self.harpds.values()))
-        harpd.is_down = not harpd.is_down
-        if harpd.is_down:
-            for connection in [*harpd.calls, *harpd.idle]:
-                connection.die()
-
-    def _change_capacity(self) -> None:
-        if self.node is not None and self.node.is_ready and not self.node.is_stopping:
-            self.capacity = self._any_capacity()
-            self.watch.allow(self.capacity)
-            self._set_capacity(self.node)
-
-    def _set_capacity(self, node: Node) -> None:
-        setting: Deferred[None] = Deferred.fromCoroutine(
-            node.dispatcher.set_capacity(self.capacity)
-        )
-        setting.addErrback(lambda failure: None if self.disk_has_failed else failure)
-
-    def _any_capacity(self) -> Capacity:
-        random = self.random
-        return Capacity(random.choice([1000, 1000, 1, 2, 3]), random.choice([None, None, 1, 2]))
-
-    def _host_goes_or_comes(self) -> None:
-        name = self.random.choice(list(self.harpds))
-        if self.hosts.known.pop(name, None) is None:
-            self.hosts.known[name] = self.harpds[name].host
-        if self.node is not None:
-            known = self.hosts.known
-            self.node.connections.retain(lambda host: known.get(host.name) == host)
-
-    def _trust_anew(self) -> None:
-        if self.node is not None:
-            endpoint: Endpoint = self.node.endpoint
-            self.node.connections.use(endpoint)
-
     # The end.
 
     def _calm_down(self) -> None:
@@ -440,31 +303,10 @@ class World:
             harpd.is_down = False
             harpd.calm = True
             self.hosts.known[harpd.host.name] = harpd.host
-        for client in self.clients:
-            if not client.is_lost:
-                client.transport.resumeProducing()
-
-    def _ask_again(self) -> None:
-        """Have the end and all packets of some jobs told once more."""
-        self.clients = []
-        for job_id in self.random.sample(
-            self.book.acknowledged, min(2, len(self.book.acknowledged))
-        ):
-            for message in (
-                wire.GetResult(harpcaller=1, get_result=job_id),
-                wire.FollowStream(harpcaller=1, follow_stream=job_id, since=0),
-            ):
-                client = self._new_client()
-                assert client is not None
-                kind: Any = (
-                    requests.AskedResult
-                    if isinstance(message, wire.GetResult)
-                    else requests.AskedStream
-                )
-                client.ask(kind(self.book, message, job_id))
+        self.crowd.calm_down()
 
     def _check_quiet(self) -> None:
-        for client in self.clients:
+        for client in self.crowd.clients:
             if client.asked is not None and not client.is_lost:
                 raise Violation(f"{client.asked.message} is not answered at rest")
         for harpd in self.harpds.values():
