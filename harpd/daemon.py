@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IOpenSSLServerConnectionCreator
 from twisted.internet.ssl import CertificateOptions
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
@@ -91,6 +92,8 @@ class Daemon(Service):
         if self._port is not None:
             await maybeDeferred(self._port.stopListening)
         await maybeDeferred(self._spawner.stop)
+        if self._reloading is not None:
+            await self._reloading
 
     def _listen(self, config: Config) -> IListeningPort:
         port: IListeningPort = self._reactor.listenSSL(
@@ -126,7 +129,11 @@ class Daemon(Service):
     async def _reload(self) -> None:
         self._log.info("reading configuration and procedures again")
         try:
-            config = self._read()
+            config = await deferToThreadPool(
+                self._reactor, self._reactor.getThreadPool(), self._read
+            )
+            if not self.running:
+                return
             settings = self._settings(config)
             zygote = await self._spawner.prepare(settings)
         except (ConfigError, ProceduresError) as error:

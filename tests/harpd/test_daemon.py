@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -389,6 +390,27 @@ class ReloadTests(JoinedTestCase):
         daemon.reload()
         await maybeDeferred(daemon.stopService)
         self.assertIsNone(daemon._reloading)
+
+    async def test_slow_file_system(self) -> None:
+        """While files are read calls go on, and an end waits for them and starts nothing more."""
+        daemon = await self.first()
+        readable = threading.Event()
+
+        def read() -> config.Config:
+            readable.wait(PATIENCE)
+            return self.config
+
+        self.patch(daemon, "_read", read)
+        self.addCleanup(readable.set)
+        daemon.reload()
+        self.assertEqual(await self.answer(request()), ACK + b'{"result":1}\n')
+        stopped = maybeDeferred(daemon.stopService)
+        await eventually(lambda: not self.spawner._all, "the end of the zygote")
+        self.assertNoResult(stopped)
+        readable.set()
+        await stopped
+        self.assertIsNone(daemon._reloading)
+        self.assertEqual(self.spawner._all, set())
 
     async def test_mended(self) -> None:
         """A daemon whose zygote could not be replaced takes what can be loaded at once."""
