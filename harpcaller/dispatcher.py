@@ -43,7 +43,7 @@ RECORD_AGAIN = 1.0
 """Seconds until an end that could not be recorded is recorded again: a full disk gets emptied."""
 
 PORTION = 100
-"""Jobs of a queue that are cancelled in one transaction."""
+"""Jobs of a queue that are cancelled in one transaction, fewer where they are long."""
 
 _STOPPED = results.error(errors.SHUTDOWN, "the dispatcher was stopped")
 
@@ -114,8 +114,8 @@ class Dispatcher:
         queue = await self._store.queue(name)
         if queue is None:
             return 0
-        count, portion = 0, PORTION
-        while portion == PORTION:
+        count, portion = 0, 1
+        while portion:
             self._refuse_when_stopping()
             cancellation = self._store.cancel_waiting(name, queue.last_seq, PORTION, self._now())
             portion = await self._followed(cancellation.addCallback(self._queue_cancelled))

@@ -34,6 +34,7 @@ from harpcaller.store.outcomes import (
     Recovery,
     Submission,
 )
+from harpcaller.store.portions import counted
 from harpcaller.store.queues import digest_of
 from harpcaller.store.records import Record, find, select_records, to_record
 from harpcaller.store.repeats import Repeat
@@ -143,13 +144,21 @@ def cancel_waiting(
     """End jobs that wait in a queue and release those that waited for them.
 
     The last one submitted is the first to go, so that no job starts only to be cancelled.
+
+    :param limit: the most jobs, long ones counted as several.
     """
-    digest, up_to = digest_of(queue), min(up_to_seq, LARGEST_INTEGER)
+    parameters = {"digest": digest_of(queue), "up_to": min(up_to_seq, LARGEST_INTEGER)}
     found: list[Record] = []
+    left = limit
     for what in WaitsFor:  # one that has come past the queue was submitted before those in it
-        parameters = {"digest": digest, "up_to": up_to, "most": limit - len(found)}
-        rows = connection.execute(_WAITING_IN_QUEUE[what], parameters)
-        found += [to_record(row) for row in rows]
+        if left <= 0:
+            break
+        with connection.execute(_WAITING_IN_QUEUE[what], parameters | {"most": left}) as rows:
+            for record in map(to_record, rows):
+                found.append(record)
+                left -= counted(len(record.job.arguments) + len(record.job.info))
+                if left <= 0:
+                    break
     ended = [
         _end(connection, record, JobEvent.CANCEL, results.CANCELLED, None, now) for record in found
     ]

@@ -147,7 +147,8 @@ class JobStore:
         """Cancel a portion of the jobs that wait in a queue, the last one submitted first.
 
         :param up_to_seq: leaves those alone that were submitted later; see `QueueSummary`.
-        :param limit: the most jobs of the portion; if fewer ended, there are no more.
+        :param limit: the most jobs of the portion; long ones count as several. If none ended,
+            there are no more.
         """
         return self._change(changes.cancel_waiting, self._capacity, queue, up_to_seq, limit, now)
 

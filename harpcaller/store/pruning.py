@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 from sqlalchemy import Connection, Integer, bindparam, delete, func, select, update
 
+from harpcaller.store.portions import counted
 from harpcaller.store.schema import jobs, packets
 
 
@@ -24,13 +25,6 @@ class Pruned(msgspec.Struct, frozen=True):
     removed: int
     more: bool
 
-
-ROW_BYTES = 16 * 1024
-"""A row counts as one more for each of these that its values have.
-
-SQLite may overwrite what it deletes (``SECURE_DELETE``, which Debian compiles in), so 200 rows of
-1 MiB would keep everybody waiting for seconds.
-"""
 
 _most = bindparam("most", type_=Integer)
 _OLD_JOBS = (
@@ -64,7 +58,7 @@ _STREAM_IS_GONE = update(jobs).where(jobs.c.seq == bindparam("at")).values(strea
 def prune_jobs(connection: Connection, ended_before: float, limit: int) -> Pruned:
     """Remove jobs that ended before a time, with their packets, the oldest first.
 
-    :param limit: the most rows to be removed, long ones counted by `ROW_BYTES`; a job whose packets
+    :param limit: the most rows to be removed, long ones counted as several; a job whose packets
         are more goes in several portions.
     """
     left = limit
@@ -77,7 +71,7 @@ def prune_jobs(connection: Connection, ended_before: float, limit: int) -> Prune
             if left <= 0:
                 break
             removed.append({"at": seq})
-            left -= _rows(size)
+            left -= counted(size)
     if removed:
         connection.execute(_REMOVE_JOB, removed)
     return Pruned(len(removed), left <= 0)
@@ -111,13 +105,9 @@ def _remove_packets(connection: Connection, seq: int, most: int) -> _Gone:
     last, count, rows = None, 0, 0
     with connection.execute(_FIRST_PACKETS, {"of_job": seq, "most": most}) as found:
         for number, size in found:
-            last, count, rows = number, count + 1, rows + _rows(size)
+            last, count, rows = number, count + 1, rows + counted(size)
             if rows >= most:
                 break
     if last is not None:
         connection.execute(_REMOVE_PACKETS, {"of_job": seq, "last": last})
     return _Gone(count, rows)
-
-
-def _rows(size: int) -> int:
-    return 1 + size // ROW_BYTES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harp.wire.results import EndKind, EndResult
 from harpcaller.store import Packet, Pruned
-from harpcaller.store.pruning import ROW_BYTES
+from harpcaller.store.portions import ROW_BYTES
 from tests.harpcaller.stores import ONE_AT_A_TIME, RESULT, StoreTestCase, new_job
 
 

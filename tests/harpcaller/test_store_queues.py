@@ -7,6 +7,7 @@ import sqlite3
 from harp.wire.results import CANCELLED
 from harpcaller.jobs import Capacity, Job, JobState, QueueSpec, WaitsFor
 from harpcaller.store import JobStore
+from harpcaller.store.portions import ROW_BYTES
 from tests.harpcaller.stores import ONE_AT_A_TIME, RESULT, StoreTestCase, new_job, real_reactor
 
 TWO_AT_A_TIME = QueueSpec(b'{"disk":"sdb"}', 2)
@@ -103,6 +104,20 @@ class QueueTests(StoreTestCase):
                 self.assertEqual(await self.store.job(job.id), job)
         ending = await self.store.end(jobs[0].id, RESULT, None, 6.0)
         self.assertEqual(_ids(ending.released), _ids(later))
+
+    async def test_cancel_long_ones(self) -> None:
+        """Jobs with long arguments count as several; the last of a portion may be too long."""
+        runs = await self.submit(new_job(ONE_AT_A_TIME))
+        waits = [
+            await self.submit(new_job(ONE_AT_A_TIME, arguments=bytes(size * ROW_BYTES)))
+            for size in (0, 0, 9, 3, 0)
+        ]
+        for expected in (waits[:1:-1], waits[1::-1], []):
+            portion = await self.store.cancel_waiting(ONE_AT_A_TIME.name, 100, 6, 5.0)
+            self.assertEqual(_ids(portion.jobs), _ids(expected))
+        job = await self.store.job(runs.id)
+        assert job is not None
+        self.assertIs(job.state, JobState.RUNNING)
 
     def count_queues(self) -> int:
         """Return how many queues the database has."""
