@@ -122,9 +122,10 @@ def _become(call: Call, zygote: int, guard: int, notice: _Notice) -> None:
 
 
 class _Orphan:
-    """What is done when the zygote or its guard has died: nothing, for the other ends this call.
+    """What is done when the zygote or its guard has died: it is as if the other had sent TERM.
 
-    If both have, nobody is left who would, so it ends itself with its whole tree.
+    Which it will: what waits for a signal must not take this one for its own. If both have died,
+    nobody is left who would end this call, so it ends itself with its whole tree.
     """
 
     def __init__(self, zygote: int, guard: int) -> None:
@@ -132,8 +133,10 @@ class _Orphan:
         self._superiors = {zygote, guard}
 
     def __call__(self, number: int, frame: object) -> None:
-        if os.getpid() == self._leader and os.getppid() not in self._superiors:
-            tree.kill(self._leader)
+        if os.getpid() == self._leader:
+            if os.getppid() not in self._superiors:
+                tree.kill(self._leader)
+            os.kill(self._leader, signal.SIGTERM)
 
 
 class _Notice:
