@@ -51,8 +51,8 @@ _STOPPED = results.error(errors.SHUTDOWN, "the dispatcher was stopped")
 class Dispatcher:
     """Runs the jobs that the store lets run.
 
-    :param reactor: time limits are its; jobs are recorded with its wall clock.
-    :param now: returns unix seconds.
+    :param reactor: time limits are its.
+    :param now: returns unix seconds, which jobs are recorded with.
     :param limits: of the jobs to come; may be replaced.
     """
 
