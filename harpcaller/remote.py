@@ -27,6 +27,10 @@ from harpcaller.jobs import Job
 MAX_UNRECORDED = 256 * 1024
 """Bytes of packets on their way to the database, above which harpd is not read from."""
 
+PACKET_COST = 64
+"""Bytes that a packet counts beside its own. What is recorded at once is told to every follower
+in one turn of the reactor, and with many short packets that would take too long."""
+
 DESCRIBE_LIMIT = 60.0
 """Seconds for harpd to say what it offers."""
 
@@ -119,7 +123,7 @@ class Conversation:
     # Flow: harpd is read from as fast as the database records, no faster.
 
     def _keep(self, packets: list[bytes]) -> None:
-        size = sum(map(len, packets))
+        size = sum(map(len, packets)) + PACKET_COST * len(packets)
         self._unrecorded += size
         if self._unrecorded > MAX_UNRECORDED and self._attempt is not None:
             self._attempt.pause(True)

@@ -34,7 +34,7 @@ from harp.wire.lines import ENVELOPE_ROOM, MAX_REPLY
 from harp.wire.results import EndKind, EndResult
 from harpcaller.harpd_connection import CLOSE_DEADLINE
 from harpcaller.hosts import Host
-from harpcaller.remote import DESCRIBE_LIMIT, MAX_UNRECORDED, Conversation, describe
+from harpcaller.remote import DESCRIBE_LIMIT, MAX_UNRECORDED, PACKET_COST, Conversation, describe
 from harpcaller.store import StoreError
 from harpcaller.trust import ServerTrust
 from tests.harpcaller.memory import (
@@ -284,6 +284,12 @@ class FlowTests(ConversationTestCase):
         self.assertFalse(harpd.near.paused)
         harpd.flush()
         self.assertEqual(self.told[2:], [[b"3"]])
+
+    def test_short_packets(self) -> None:
+        """Short packets count more than their bytes: some thousands at most are told at once."""
+        harpd = self.streaming()
+        harpd.reply(*[Packet(b"1")] * (MAX_UNRECORDED // PACKET_COST))
+        self.assertTrue(harpd.near.paused)
 
     def test_one_limit_for_many_recordings(self) -> None:
         """It counts what is still to be recorded, however many recordings that is."""

@@ -23,9 +23,10 @@ SEEDS = 2500
 WORKERS = 2
 
 FOUND = {
-    8: "the end of the last job was not recorded when the dispatcher stopped",
-    25: "the same",
-    443: "a job ended with its result, though a full disk had not taken all its packets",
+    11: "the end of the last job was not recorded when the dispatcher stopped",
+    12: "the same",
+    1995: "a job ended with its result, though a full disk had not taken all its packets",
+    2960: "the same",
 }
 """Seeds that once failed, and what they showed.
 
