@@ -202,7 +202,7 @@ class Dispatcher:
             return
         host = self._hosts.lookup(job.host)
         if host is None:
-            text = f"there is no host {job.host} in the hosts registry"
+            text = f"there is no host {job.host[:100]} in the hosts registry"
             self._ended(job, results.error(errors.UNKNOWN_HOST, text), Origin.DISPATCHER)
             return
         packets = _Packets(job, self._store, self._announcements, self._now)
