@@ -51,8 +51,8 @@ _STOPPED = results.error(errors.SHUTDOWN, "the dispatcher was stopped")
 class Dispatcher:
     """Runs the jobs that the store lets run.
 
-    :param reactor: time limits are its; jobs are recorded with its wall clock.
-    :param now: returns unix seconds.
+    :param reactor: time limits are its.
+    :param now: returns unix seconds, which jobs are recorded with.
     :param limits: of the jobs to come; may be replaced.
     """
 
@@ -202,7 +202,7 @@ class Dispatcher:
             return
         host = self._hosts.lookup(job.host)
         if host is None:
-            text = f"there is no host {job.host} in the hosts registry"
+            text = f"there is no host {job.host[:100]} in the hosts registry"
             self._ended(job, results.error(errors.UNKNOWN_HOST, text), Origin.DISPATCHER)
             return
         packets = _Packets(job, self._store, self._announcements, self._now)

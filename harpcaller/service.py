@@ -184,6 +184,9 @@ def makeService(options: Options) -> IService:
     """Return the dispatcher made of its parts."""
     from twisted.internet import reactor  # noqa: PLC0415 - twistd has chosen it by now
 
+    # Twisted takes the wall clock: set forward, it would end all jobs by their time limits.
+    clock: Any = reactor
+    clock.seconds = time.monotonic
     # A connection for each running job and for each client: more than the 1024 of old programs,
     # which are the soft limit only for the sake of select(2).
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

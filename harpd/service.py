@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,9 @@ def makeService(options: Options) -> IService:
     """Return the daemon made of its parts."""
     from twisted.internet import reactor  # noqa: PLC0415 - twistd has chosen it by now
 
+    # Twisted takes the wall clock: set forward, it would end all calls by their time limits.
+    clock: Any = reactor
+    clock.seconds = time.monotonic
     service = MultiService()
     daemon = Daemon(reactor, options.config, options.procedures, lambda: config.load(options.file))
     daemon.setServiceParent(service)

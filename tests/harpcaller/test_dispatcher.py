@@ -263,11 +263,15 @@ class JobTests(DispatcherTestCase):
         self.assertIsNone(self.dispatcher.lock_of(job_id))
 
     async def test_unknown_host(self) -> None:
-        """A job for a host that is not in the registry ends at once, and names the host."""
-        job_id = await self.submitted(host="web99")
-        end = (await self.ended(job_id)).end
-        text = "there is no host web99 in the hosts registry"
-        self.assertEqual(end, results.error(errors.UNKNOWN_HOST, text))
+        """A job for a host that is not in the registry ends at once, and names the host.
+
+        A name that is as long as a request is not repeated whole.
+        """
+        for host, named in (("web99", "web99"), ("x" * 900_000, "x" * 100)):
+            job_id = await self.submitted(host=host)
+            end = (await self.ended(job_id)).end
+            text = f"there is no host {named} in the hosts registry"
+            self.assertEqual(end, results.error(errors.UNKNOWN_HOST, text))
 
     async def test_unsound_queue_name(self) -> None:
         """A queue's name that is no sound JSON is refused, and nothing is recorded."""

@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +29,7 @@ from harpcaller.service import DispatcherService, Options
 from harpcaller.store import JobStore, StoreError
 from tests.harpcaller.memory import authority
 from tests.harpcaller.services import Deployment, ServiceTestCase
-from tests.harpcaller.stores import ONE_AT_A_TIME, new_job
+from tests.harpcaller.stores import ONE_AT_A_TIME, new_job, real_reactor
 
 
 class OptionsTests(SynchronousTestCase):
@@ -72,10 +73,16 @@ class OptionsTests(SynchronousTestCase):
         self.assertRaises(UsageError, Options().parseOptions, ["--config", path])
 
     def test_service(self) -> None:
-        """The service that twistd gets is the dispatcher's, and nothing is opened yet."""
+        """The service that twistd gets is the dispatcher's, and nothing is opened yet.
+
+        Its times are not those of the wall clock, which somebody may set.
+        """
         options = Options()
         options.parseOptions(["--config", self.deployment.write()])
+        reactor: Any = real_reactor()
+        self.patch(reactor, "seconds", reactor.seconds)
         made = service.makeService(options)
+        self.assertIs(reactor.seconds, time.monotonic)
         (part,) = IServiceCollection(made)
         self.assertIsInstance(part, DispatcherService)
         self.assertFalse((self.deployment.folder / "jobs.db").exists())

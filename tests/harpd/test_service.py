@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from twisted.application.service import IService
 from twisted.python.usage import UsageError
@@ -89,11 +91,20 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(self.check(), (0, "OK\n"))
 
     def test_service(self) -> None:
-        """The plugin makes the service from the options; nothing runs yet."""
+        """The plugin makes the service from the options; nothing runs yet.
+
+        Its times are not those of the wall clock, which somebody may set.
+        """
+        from twisted.internet import reactor
+
         from twisted.plugins import harpd_plugin
+
+        clock: Any = reactor
+        self.patch(clock, "seconds", clock.seconds)
 
         self.assertIs(harpd_plugin.harpd.options, Options)
         self.assertIs(harpd_plugin.harpd.makeService, makeService)
         service = makeService(self.options())
         self.assertTrue(IService.providedBy(service))
+        self.assertIs(clock.seconds, time.monotonic)
         self.assertEqual(processes() - self.others, set())
