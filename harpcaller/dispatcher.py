@@ -24,6 +24,7 @@ from harpcaller.connections import Connections
 from harpcaller.hosts import HostsRegistry
 from harpcaller.jobs import Capacity, Job, JobState
 from harpcaller.logs import logger
+from harpcaller.recording import PacketRecorder
 from harpcaller.refusal import RefusedError
 from harpcaller.remote import Conversation
 from harpcaller.store import (
@@ -39,8 +40,8 @@ from harpcaller.submission import Limits, new_job
 
 T = TypeVar("T")
 
-RECORD_AGAIN = 1.0
-"""Seconds until an end that could not be recorded is recorded again: a full disk gets emptied."""
+AGAIN = 1.0
+"""Seconds until what could not be recorded is recorded again: a full disk gets emptied."""
 
 PORTION = 100
 """Jobs of a queue that are cancelled in one transaction, fewer where they are long."""
@@ -75,6 +76,7 @@ class Dispatcher:
         self._connections = connections
         self._announcements = announcements
         self.limits = limits
+        self._capacity: Capacity | None = None
         self._running: dict[str, Conversation] = {}
         self._is_stopping = False
         self._grace_is_over = False
@@ -129,9 +131,19 @@ class Dispatcher:
         await self._followed(self._store.recover(self._now()).addCallback(self._recovered))
 
     async def set_capacity(self, capacity: Capacity) -> None:
-        """Let so many run at once from now on; what runs beyond that is left alone."""
-        released = self._store.set_capacity(capacity, self._now())
-        await self._followed(released.addCallback(self._start_all))
+        """Let so many run at once from now on; what runs beyond that is left alone.
+
+        It goes on trying, for else those that wait might not be looked at again.
+        """
+        self._capacity = capacity
+        while self._capacity is capacity and not self._is_stopping:
+            try:
+                released = self._store.set_capacity(capacity, self._now())
+                await self._followed(released.addCallback(self._start_all))
+                return
+            except Exception:
+                self._log.failure("the jobs that wait can't be looked at, which is tried again")
+                await self._a_while()
 
     def lock_of(self, job_id: str) -> str | None:
         """Return the lock that a running job waits for on its host, None if it does not."""
@@ -205,7 +217,7 @@ class Dispatcher:
             text = f"there is no host {job.host[:100]} in the hosts registry"
             self._ended(job, results.error(errors.UNKNOWN_HOST, text), Origin.DISPATCHER)
             return
-        packets = _Packets(job, self._store, self._announcements, self._now)
+        packets = PacketRecorder(job.id, self._store, self._announcements, self._now)
         conversation = Conversation(self._reactor, job, packets.record, partial(self._ended, job))
         self._running[job.id] = conversation
         try:
@@ -266,12 +278,15 @@ class Dispatcher:
                     told = True
                 if self._grace_is_over:
                     return  # the next start closes it
-                again: Deferred[None] = Deferred()
-                self._reactor.callLater(RECORD_AGAIN, again.callback, None)
-                await again
+                await self._a_while()
         if ending.job is not None:  # else it was cancelled meanwhile
             self._is_over(ending.job)
             self._start_all(ending.released)
+
+    def _a_while(self) -> Deferred[None]:
+        over: Deferred[None] = Deferred()
+        self._reactor.callLater(AGAIN, over.callback, None)
+        return over
 
     def _is_over(self, job: Job) -> None:
         assert job.end is not None
@@ -285,25 +300,3 @@ def _told(end: EndResult) -> str:
         return str(end.kind.value)
     fault: Fault = msgspec.json.decode(end.value, type=Fault)
     return shown(f"{end.kind.value}: {fault.type}: {fault.message}")
-
-
-class _Packets:
-    """Numbers and records the packets of one job, then announces them."""
-
-    def __init__(
-        self, job: Job, store: JobStore, announcements: Announcements, now: Callable[[], float]
-    ) -> None:
-        self._job_id = job.id
-        self._store = store
-        self._announcements = announcements
-        self._now = now
-        self._count = 0
-
-    def record(self, packets: list[bytes]) -> Deferred[None]:
-        first, recorded = self._count, self._now()
-        self._count += len(packets)
-
-        def announce(_: None) -> None:
-            self._announcements.packets(self._job_id, first, packets, recorded)
-
-        return self._store.append(self._job_id, first, packets, recorded).addCallback(announce)

@@ -106,7 +106,7 @@ class Reloading(Service):
             text = "the configuration stays as it was: {mistakes}"
             self._log.error(text, mistakes="; ".join(mistakes))
         else:
-            await self._take(new)
+            self._take(new)
         return mistakes
 
     def _compare(self, new: config.Config) -> list[str]:
@@ -114,7 +114,7 @@ class Reloading(Service):
             return [f"{self._file}: database: can't be changed but by a restart"]
         return []
 
-    async def _take(self, new: config.Config) -> None:
+    def _take(self, new: config.Config) -> None:
         """Put a configuration into force of which nothing can be refused any more."""
         old, self.config = self.config, new
         logs.set_level(new.log_level)
@@ -125,7 +125,5 @@ class Reloading(Service):
         if new.trust != old.trust:
             self._connections.use(endpoint_by(self._reactor, new.trust))
         self._log.info("{file} is in force", file=str(self._file))
-        try:
-            await self._dispatcher.set_capacity(new.capacity)
-        except Exception:  # those that could have started do so when the next job ends
-            self._log.failure("waiting jobs were not looked at")
+        # Not waited for: while the disk is full that takes its time.
+        Deferred.fromCoroutine(self._dispatcher.set_capacity(new.capacity))

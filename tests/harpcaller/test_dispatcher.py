@@ -22,7 +22,7 @@ from harp.wire.results import CANCELLED, EndKind, EndResult
 from harpcaller import dispatcher
 from harpcaller.announcements import Announcements
 from harpcaller.connections import endpoint_by
-from harpcaller.dispatcher import RECORD_AGAIN, Dispatcher
+from harpcaller.dispatcher import AGAIN, Dispatcher
 from harpcaller.hosts import Host
 from harpcaller.jobs import Capacity, Job, JobState
 from harpcaller.queues import canonical_queue_name
@@ -696,6 +696,28 @@ class FailureTests(OrderTestCase):
         self.assertIs(self.failureResultOf(submitted).value, self.FAILURE)
         self.assertEqual(self.network.tcpClients, [])
 
+    def test_capacity(self) -> None:
+        """Those that a greater capacity lets run are looked for until the store can tell."""
+        setting = Deferred.fromCoroutine(self.dispatcher.set_capacity(Capacity(3)))
+        self.store.answer("set_capacity", self.FAILURE)
+        self.assertEqual(self.store.questions, [])
+        self.network.advance(AGAIN)
+        self.assertEqual(self.store.answer("set_capacity", [])["capacity"], Capacity(3))
+        self.successResultOf(setting)
+        self.assertEqual(len(self.flushLoggedErrors(StoreError)), 1)
+
+    def test_capacity_that_is_replaced(self) -> None:
+        """Of two capacities only the later one is tried again."""
+        first = Deferred.fromCoroutine(self.dispatcher.set_capacity(Capacity(3)))
+        second = Deferred.fromCoroutine(self.dispatcher.set_capacity(Capacity(4)))
+        self.store.answer("set_capacity", self.FAILURE)
+        self.store.answer("set_capacity", [])
+        self.network.advance(AGAIN)
+        for setting in (first, second):
+            self.successResultOf(setting)
+        self.assertEqual(self.store.questions, [])
+        self.flushLoggedErrors(StoreError)
+
     def test_packets(self) -> None:
         """A job whose packets can't be recorded is ended, and they are not announced."""
         harpd = self.running()
@@ -719,12 +741,12 @@ class FailureTests(OrderTestCase):
         for _ in range(3):
             self.store.answer("end", self.FAILURE)
             self.assertEqual(self.store.questions, [])
-            self.network.advance(RECORD_AGAIN)
+            self.network.advance(AGAIN)
         self.assertEqual(len(self.flushLoggedErrors(StoreError)), 1)
         self.assertEqual(self.watcher.told, [])
         ended = ended_job(running_job(), RESULT)
         asked = self.store.answer("end", Ending(ended, []))
-        self.assertEqual((asked["result"], asked["now"]), (RESULT, 3 * RECORD_AGAIN))
+        self.assertEqual((asked["result"], asked["now"]), (RESULT, 3 * AGAIN))
         self.assertEqual(self.watcher.told, [ended])
         self.connections.close()
         self.harpd()
@@ -735,7 +757,7 @@ class FailureTests(OrderTestCase):
         self.running().reply(RESULT)
         self.store.answer("end", RuntimeError("a mistake"))
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
-        self.network.advance(RECORD_AGAIN)
+        self.network.advance(AGAIN)
         ended = ended_job(running_job(), RESULT)
         self.store.answer("end", Ending(ended, []))
         self.assertEqual(self.watcher.told, [ended])
@@ -870,12 +892,12 @@ class StopTests(OrderTestCase):
         self.running().reply(RESULT)
         self.store.answer("end", StoreError("disk full"))
         stopped = self.stop()
-        for _ in range(int(GRACE / RECORD_AGAIN)):
-            self.network.advance(RECORD_AGAIN)
+        for _ in range(int(GRACE / AGAIN)):
+            self.network.advance(AGAIN)
             self.assertNoResult(stopped)
             asked = self.store.answer("end", StoreError("disk full"))
             self.assertEqual((asked["result"], asked["release"]), (RESULT, False))
-        self.network.advance(RECORD_AGAIN)
+        self.network.advance(AGAIN)
         self.successResultOf(stopped)
         self.assertEqual(len(self.flushLoggedErrors(StoreError)), 1)
         self.assertEqual(self.store.questions, [])

@@ -35,8 +35,9 @@ class Queue(NamedTuple):
 class Ceiling:
     """How much may run: the most that was allowed since it was last that few."""
 
-    def __init__(self, limit: float) -> None:
-        self._limit = self._most = limit
+    def __init__(self, limit: float, most: float) -> None:
+        self._limit = limit
+        self._most = most
 
     def allow(self, limit: float) -> None:
         """Learn of another limit, which is not in force yet."""
@@ -51,6 +52,10 @@ class Ceiling:
             self._most = max(self._limit, running)
 
 
+def _per_host(capacity: Capacity) -> float:
+    return capacity.max_running_per_host or float("inf")
+
+
 class DiskWatch:
     """Compares what is on disk with what was there before."""
 
@@ -59,16 +64,18 @@ class DiskWatch:
         self._book = book
         self._states: dict[str, str] = {}
         self._queues: dict[int, Queue] = {}
-        self._total = Ceiling(capacity.max_running)
+        self._total = Ceiling(capacity.max_running, capacity.max_running)
         self._per_host: dict[str, Ceiling] = {}
+        self._most_per_host = _per_host(capacity)  # of the limits that may still have been in force
         self._capacity = capacity
 
     def allow(self, capacity: Capacity) -> None:
         """Learn that another capacity was asked for."""
         self._capacity = capacity
         self._total.allow(capacity.max_running)
+        self._most_per_host = max(self._most_per_host, _per_host(capacity))
         for ceiling in self._per_host.values():
-            ceiling.allow(capacity.max_running_per_host or float("inf"))
+            ceiling.allow(_per_host(capacity))
 
     def check(self, settled: bool, releases: bool) -> None:
         """Look at the rows.
@@ -119,11 +126,13 @@ class DiskWatch:
     def _check_capacity(self, jobs: list[Living], settled: bool) -> None:
         running = [job for job in jobs if job.state == "running"]
         self._total.check(len(running), settled, "in all")
+        limit = _per_host(self._capacity)
         for host in {job.host for job in running}:
-            limit = self._capacity.max_running_per_host or float("inf")
-            ceiling = self._per_host.setdefault(host, Ceiling(limit))
+            ceiling = self._per_host.setdefault(host, Ceiling(limit, self._most_per_host))
             count = sum(job.host == host for job in running)
             ceiling.check(count, settled, f"on {host}")
+        if settled:
+            self._most_per_host = limit
 
     def _check_queues(self, jobs: list[Living], queues: dict[int, Queue]) -> None:
         members: dict[int, list[Living]] = defaultdict(list)

@@ -27,6 +27,7 @@ from harpcaller.connections import Connections
 from harpcaller.dispatcher import Dispatcher
 from harpcaller.hosts import Host, HostsRegistry
 from harpcaller.jobs import Capacity
+from harpcaller.recording import PacketRecorder
 from harpcaller.retention import Retention
 from harpcaller.submission import Limits
 from tests.simulation.network import HarpdEndpoint, Network
@@ -155,9 +156,19 @@ class Node:
 
 
 @contextmanager
-def product_under_a_seed(new_id: Callable[[], UUID], log: Log) -> Iterator[None]:
-    """Take chance out of the product for a while, and make its limits so small that they matter."""
+def product_under_a_seed(
+    new_id: Callable[[], UUID], log: Log, came: Callable[[str], None]
+) -> Iterator[None]:
+    """Take chance out of the product for a while, and make its limits so small that they matter.
+
+    :param came: is told of a job whose packets have come.
+    """
     serials = count()
+    record = PacketRecorder.record
+
+    def told(recorder: PacketRecorder, packets: list[bytes]) -> Deferred[None]:
+        came(recorder._job_id)
+        return record(recorder, packets)
 
     def serial(watcher: Any) -> int:
         # Who watches a job is in a set, whose order follows from hashes.
@@ -171,6 +182,7 @@ def product_under_a_seed(new_id: Callable[[], UUID], log: Log) -> Iterator[None]
             (submission, "uuid", SimpleNamespace(uuid4=new_id)),
             (streams.PacketStream, "__hash__", serial),
             (api._EndWatcher, "__hash__", serial),
+            (PacketRecorder, "record", told),
             (Dispatcher, "_log", log),
             (Api, "_log", log),
             (streams, "PAGE_PACKETS", 3),

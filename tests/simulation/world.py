@@ -47,7 +47,7 @@ def run(seed: int, trace: Trace | None = None) -> None:
 
     globalLogPublisher.addObserver(observe)
     try:
-        with product_under_a_seed(world.new_id, world.log):
+        with product_under_a_seed(world.new_id, world.log, world.book.packets_came):
             world.live()
         if problems:
             raise Violation(f"errors that nobody handled: {problems}")

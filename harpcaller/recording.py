@@ -1,0 +1,79 @@
+"""The packets of one job on their way to the store, and the news of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
+
+from harpcaller.announcements import Announcements
+from harpcaller.store import JobStore
+
+_Portion = list[tuple[list[bytes], Deferred[None]]]
+
+
+class PacketRecorder:
+    """Numbers and records the packets of one job, then announces them.
+
+    One portion is recorded at a time, what comes meanwhile is the next: so nothing is ever recorded
+    behind packets that could not be, as when a disk is full for a moment.
+
+    :param now: returns unix seconds.
+    """
+
+    def __init__(
+        self,
+        job_id: str,
+        store: JobStore,
+        announcements: Announcements,
+        now: Callable[[], float],
+    ) -> None:
+        self._job_id = job_id
+        self._store = store
+        self._announcements = announcements
+        self._now = now
+        self._count = 0
+        self._gathered: _Portion = []
+        self._is_recording = False
+        self._failure: Failure | None = None
+
+    def record(self, packets: list[bytes]) -> Deferred[None]:
+        """Record packets behind those that were given before.
+
+        :return: fires when they are on disk; fails if they, or others before them, can't be.
+        """
+        if self._failure is not None:
+            return fail(self._failure)
+        recorded: Deferred[None] = Deferred()
+        self._gathered.append((packets, recorded))
+        if not self._is_recording:
+            self._record()
+        return recorded
+
+    def _record(self) -> None:
+        portion, self._gathered = self._gathered, []
+        packets = [packet for part, _ in portion for packet in part]
+        now = self._now()
+        self._is_recording = True
+        appended = self._store.append(self._job_id, self._count, packets, now)
+        appended.addCallbacks(
+            lambda _: self._recorded(portion, packets, now),
+            lambda failure: self._failed(failure, portion),
+        )
+
+    def _recorded(self, portion: _Portion, packets: list[bytes], now: float) -> None:
+        first = self._count
+        self._count += len(packets)
+        self._is_recording = False
+        if self._gathered:
+            self._record()  # before all else: the store writes while we tell
+        self._announcements.packets(self._job_id, first, packets, now)
+        for _, recorded in portion:
+            recorded.callback(None)
+
+    def _failed(self, failure: Failure, portion: _Portion) -> None:
+        self._failure = failure
+        gathered, self._gathered = self._gathered, []
+        for _, recorded in portion + gathered:
+            recorded.errback(failure)
