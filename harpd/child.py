@@ -113,6 +113,7 @@ def _become(call: Call, zygote: int, guard: int, notice: _Notice) -> None:
             os.setresgid(identity.gid, identity.gid, identity.gid)
             os.setresuid(identity.uid, identity.uid, identity.uid)
         signal.signal(signal.SIGTERM, notice)
+        signal.signal(tree.WAKE, lambda number, frame: None)
         # What the procedure makes of TERM has no influence on this.
         signal.signal(tree.PARENT_DIED, _Orphan(zygote, guard))
         tree.watch_parent(zygote)

@@ -85,7 +85,9 @@ def end_calls(leaders: Iterable[int], left: Mapping[int, int], kill_grace: float
         remaining = deadline - time.monotonic()
         if not running or remaining <= 0:
             break
-        signal.sigtimedwait({signal.SIGCHLD}, remaining)
+        signal.sigtimedwait({signal.SIGCHLD}, min(remaining, tree.WAKE_AFTER))
+        for pid in running:
+            tree.wake(pid)
     for pid in running:
         tree.kill(pid)
     tree.kill_remaining(members)

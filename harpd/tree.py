@@ -32,6 +32,17 @@ PARENT_DIED = signal.SIGRTMAX
 """What the kernel sends when a parent has died; a real-time signal is nobody's habit to ignore."""
 
 
+WAKE = signal.SIGRTMAX - 1
+"""Interrupts a system call in which a process waits, and does nothing else.
+
+Python looks for signals between its own steps: a TERM that comes between the last of these and a
+call that waits is seen only when that returns.
+"""
+
+WAKE_AFTER = 0.2
+"""Seconds from TERM to that."""
+
+
 def watch_parent(parent: int) -> None:
     """Get `PARENT_DIED` when the parent dies, and when one dies that takes its place.
 
@@ -75,6 +86,11 @@ def terminate(leader: int) -> dict[int, int]:
     for pid in [*members, leader]:
         _send(pid, signal.SIGTERM)
     return members
+
+
+def wake(leader: int) -> None:
+    """Let the process of a call, which has taken care of `WAKE`, see the TERM that it has got."""
+    _send(leader, WAKE)
 
 
 def kill(leader: int) -> None:
@@ -141,7 +157,7 @@ def _status(pid: int) -> _Status | None:
     return _Status(int(fields[1]), int(fields[3]), started)
 
 
-def _send(pid: int, number: signal.Signals) -> None:
+def _send(pid: int, number: int) -> None:
     # One that has become another user's, as with sudo, is not ours to end if we are not root.
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)

@@ -4,6 +4,7 @@
 
     {"start": ID, "procedure": NAME}     with the call's socket and its output descriptor
     {"signal": ID, "kill": BOOL}         TERM, or KILL, to the call's whole process tree
+    {"wake": ID}                         a call that got TERM may not have seen it
 
 From the zygote, first its catalogue, then what becomes of the calls:
 
@@ -89,6 +90,7 @@ class Zygote:
         """Load the procedures, then fork calls until the daemon is gone."""
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.signal(tree.WAKE, signal.SIG_IGN)  # until a fork takes care of it
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # the daemon's business; it ends us by closing
         tree.adopt_orphans()
@@ -152,6 +154,9 @@ class Zygote:
         message = json.loads(data)
         if "start" in message:
             self._start(message["start"], message["procedure"], *descriptors)
+        elif "wake" in message:
+            if (pid := self._leader(message["wake"])) is not None:
+                tree.wake(pid)
         else:
             self._signal(message["signal"], message["kill"])
         return True
@@ -195,8 +200,11 @@ class Zygote:
         for own in (self._control, self._woken, self._wake):
             own.close()
 
+    def _leader(self, call: int) -> int | None:
+        return next((pid for pid, running in self._running.items() if running.call == call), None)
+
     def _signal(self, call: int, kill: bool) -> None:
-        pid = next((pid for pid, running in self._running.items() if running.call == call), None)
+        pid = self._leader(call)
         if pid is None:
             # Its leader is gone; what it was told to end with it may not be.
             if kill:

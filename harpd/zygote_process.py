@@ -25,6 +25,7 @@ from harpd.control import ControlChannel
 from harpd.guard import KILL_ZYGOTE
 from harpd.offers import Catalogue, Offer, ProceduresError
 from harpd.output import OutputPipe, PrintedText
+from harpd.tree import WAKE_AFTER
 from harpd.zygote import Settings
 from harpd.zygote_command import zygote_command
 
@@ -137,7 +138,8 @@ class ZygoteProcess(ProcessProtocol):
         """End the process tree of a call: TERM, and KILL after the grace."""
         if number in self._calls and number not in self._kills:
             self._channel.send({"signal": number, "kill": False})
-            self._kills[number] = self._reactor.callLater(self._kill_grace, self._kill_now, number)
+            wake = min(WAKE_AFTER, self._kill_grace)
+            self._kills[number] = self._reactor.callLater(wake, self._wake, number)
 
     def give_up_loading(self, error: ProceduresError) -> None:
         """Take it as not loaded, and end it."""
@@ -187,6 +189,11 @@ class ZygoteProcess(ProcessProtocol):
             call.process.gone(_ZYGOTE_DIED)  # as far as its caller sees: the guard ends it yet
         if self.loaded.called:
             self._tell_lost(self)
+
+    def _wake(self, number: int) -> None:
+        self._channel.send({"wake": number})
+        rest = max(0.0, self._kill_grace - WAKE_AFTER)
+        self._kills[number] = self._reactor.callLater(rest, self._kill_now, number)
 
     def _kill_now(self, number: int) -> None:
         del self._kills[number]

@@ -8,10 +8,11 @@ import os
 import pwd
 import signal
 import socket
+from pathlib import Path
 from typing import Any
 
 from harpd.tree import PARENT_DIED
-from tests.harpd.waiting import PATIENCE, alive, wait_gone
+from tests.harpd.waiting import PATIENCE, alive, wait_gone, wait_until
 from tests.harpd.zygotes import BareCall, ZygoteTestCase
 
 SIMPLE = """
@@ -586,6 +587,32 @@ class TerminateTests(ChildTestCase):
         call.zygote.signal(call, kill=False)
         self.assertEqual(call.to_end(), (b"", b"tidied\n"))
         self.assertEqual(call.exit_code(), 143)
+
+    def test_just_before_it_waits(self) -> None:
+        """A TERM that comes between Python's last look and a system call that waits is seen."""
+        call = self.start(
+            _procedure(
+                "import ctypes, functools, operator",
+                "libc = ctypes.CDLL(None)",
+                "telling = functools.partial(libc.kill, os.getpid(), signal.SIGTERM)",
+                "try:",
+                "    print(os.getpid())",
+                "    list(map(operator.call, [telling, signal.pause]))  # no look between the two",
+                "finally:",
+                "    print('tidied')",
+            )
+        )
+        status = Path(f"/proc/{int(call.printed_line())}/stat")
+        wait_until(lambda: b") S " in status.read_bytes(), "it waits")
+        call.zygote.wake(call)
+        self.assertEqual(call.to_end(), (b"", b"tidied\n"))
+        self.assertEqual(call.exit_code(), 143)
+
+    def test_woken_for_nothing(self) -> None:
+        """A call that was not told to end goes on."""
+        call = self.waiting("import time", "print('ready')", "return time.sleep(0.1) or 'here'")
+        call.zygote.wake(call)
+        self.assertEqual(call.line(), {"result": "here"})
 
     def test_caught(self) -> None:
         """``except Exception`` does not catch it."""

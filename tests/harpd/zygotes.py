@@ -183,6 +183,10 @@ class BareZygote:
         """Have TERM or KILL sent to a call's tree."""
         self.control.send(json.dumps({"signal": call.number, "kill": kill}).encode())
 
+    def wake(self, call: BareCall) -> None:
+        """Have a call see a TERM that it may not have seen."""
+        self.control.send(json.dumps({"wake": call.number}).encode())
+
     def exited(self, number: int) -> int:
         """Wait for the end of a call's process and return its wait status."""
         while number not in self._statuses:
