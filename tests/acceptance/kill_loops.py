@@ -19,7 +19,7 @@ from pathlib import Path
 
 from demo.deployment import Daemon, Deployment
 from tests.acceptance import verdict
-from tests.acceptance.daemons import PATIENCE, children, deploy, is_alive
+from tests.acceptance.daemons import PATIENCE, children, deploy, eventually, is_alive
 from tests.acceptance.load import Load
 
 PROCEDURES = Path(__file__).with_name("marking_procedures.py")
@@ -110,6 +110,10 @@ def _kill(deployment: Deployment, victims: list[str], choice: random.Random) -> 
             daemons[victim].kill()
         elif (pid := inner[victim]) is not None:
             _kill_process(pid)
+    if {"guard", "zygote"} & set(victims):
+        # What a guard has adopted meanwhile would be taken for the next zygote.
+        pair = [pid for pid in inner.values() if pid is not None]
+        eventually(lambda: not any(map(is_alive, pair)), "guard and zygote have both ended")
     for victim in choice.sample(victims, len(victims)):
         if victim in daemons:
             daemons[victim].start()

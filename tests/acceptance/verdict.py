@@ -186,12 +186,16 @@ def _too_many(spans: Iterable[_Span], concurrency: int) -> list[str]:
         [(span.began, 1, span) for span in spans] + [(span.ended, 0, span) for span in spans],
         key=lambda event: event[:2],
     )
-    running = 0
+    running: list[_Span] = []
     faults = []
     for _, begins, span in events:
-        running += 1 if begins else -1
-        if running > concurrency:
-            faults.append(f"{running} at once with concurrency {concurrency}: {span.end}")
+        if not begins:
+            running.remove(span)
+            continue
+        running.append(span)
+        if len(running) > concurrency:
+            those = "; ".join(str(each.end) for each in running)
+            faults.append(f"{len(running)} at once with concurrency {concurrency}: {those}")
     return faults
 
 
