@@ -90,7 +90,7 @@ def read_mark(mark: Path) -> Run | None:
         lines = mark.read_text().splitlines()
     except FileNotFoundError:
         return None
-    if not lines:  # killed between making the file and writing into it
+    if not lines:  # killed between making the file and writing into it: nobody knows when
         return Run(0, 0, 0, None)
     began, pid, started = map(int, lines[0].split())
     return Run(began, pid, started, int(lines[1]) if len(lines) > 1 else None)
@@ -174,6 +174,8 @@ def _span(end: End, outages: Sequence[Outage]) -> _Span | None:
     if end.type == "result":
         assert end.ran.ended is not None
         return _Span(end, end.ran.began, end.ran.ended)
+    if not end.ran.began:
+        return None  # it was killed before it had written when it began
     kill = next((outage for outage in outages if outage.ended >= end.ran.began), None)
     if kill is None or kill.began <= end.ran.began:
         return None
