@@ -27,6 +27,8 @@ FOUND = {
     12: "the same",
     1995: "a job ended with its result, though a full disk had not taken all its packets",
     2960: "the same",
+    357: "packets were recorded behind some that a full disk had not taken",
+    31882: "a greater capacity that a full disk had not taken let nobody go on",
 }
 """Seeds that once failed, and what they showed.
 
