@@ -131,8 +131,7 @@ def _inner(deployment: Deployment) -> dict[str, int | None]:
 def _kill_process(pid: int) -> None:
     with suppress(ProcessLookupError):  # what killed the one above it was faster
         os.kill(pid, signal.SIGKILL)
-    while is_alive(pid):
-        time.sleep(0.001)  # between two looks
+    eventually(lambda: not is_alive(pid), f"process {pid} ends")
 
 
 def main() -> None:

@@ -610,7 +610,9 @@ class TerminateTests(ChildTestCase):
 
     def test_woken_for_nothing(self) -> None:
         """A call that was not told to end goes on."""
-        call = self.waiting("import time", "print('ready')", "return time.sleep(0.1) or 'here'")
+        call = self.start(_procedure("print(os.getpid())", "signal.pause()", "return 'here'"))
+        status = Path(f"/proc/{int(call.printed_line())}/stat")
+        wait_until(lambda: b") S " in status.read_bytes(), "it waits")
         call.zygote.wake(call)
         self.assertEqual(call.line(), {"result": "here"})
 
