@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Integer, bindparam, func, select
+from sqlalchemy import Integer, bindparam, func, select
 
 from harpcaller.jobs import Job
 from harpcaller.store.records import find
 from harpcaller.store.schema import LARGEST_INTEGER, jobs, packets
+from harpcaller.store.statements import Connection, Statement
 
 
 class Packet(NamedTuple):
@@ -28,13 +29,13 @@ class Packet(NamedTuple):
 
 
 _seq = select(jobs.c.seq).where(jobs.c.id == bindparam("job_id")).scalar_subquery()
-_PAGE = (
+_PAGE = Statement(
     select(packets.c.number, packets.c.data, packets.c.recorded)
     .where(packets.c.job == _seq, packets.c.number >= bindparam("since"))
     .order_by(packets.c.number)
     .limit(bindparam("max_packets", type_=Integer))
 )
-_LAST_NUMBER = select(func.max(packets.c.number)).where(packets.c.job == _seq)
+_LAST_NUMBER = Statement(select(func.max(packets.c.number)).where(packets.c.job == _seq))
 
 
 def job(connection: Connection, job_id: str) -> Job | None:
@@ -49,13 +50,9 @@ def page(
     """Return packets in their order, as many as fit; the first of them in any case."""
     found: list[Packet] = []
     size = 0
-    parameters = {
-        "job_id": job_id,
-        "since": min(since, LARGEST_INTEGER),
-        "max_packets": max_packets,
-    }
+    first = min(since, LARGEST_INTEGER)
     # Row by row: one packet may be as large as a reply line.
-    with connection.execute(_PAGE, parameters) as rows:
+    with _PAGE.rows(connection, job_id=job_id, since=first, max_packets=max_packets) as rows:
         for row in rows:
             packet = Packet(*row)
             size += len(packet.data)
@@ -67,5 +64,5 @@ def page(
 
 def packet_count(connection: Connection, job_id: str) -> int:
     """Return the number that the next packet will have."""
-    last = connection.execute(_LAST_NUMBER, {"job_id": job_id}).scalar_one()
+    last = _LAST_NUMBER.scalar(connection, job_id=job_id)
     return 0 if last is None else last + 1

@@ -29,9 +29,10 @@ from harpcaller.hosts import Host, HostsRegistry
 from harpcaller.jobs import Capacity
 from harpcaller.recording import PacketRecorder
 from harpcaller.retention import Retention
+from harpcaller.store.statements import Connection
 from harpcaller.submission import Limits
 from tests.simulation.network import HarpdEndpoint, Network
-from tests.simulation.store import Disk, PatientStore
+from tests.simulation.store import PatientStore
 
 LIMITS = Limits(default_timeout=20.0, max_exec_time=90.0)
 
@@ -77,7 +78,7 @@ class Node:
         self,
         clock: Clock,
         now: Callable[[], float],
-        disk: Disk,
+        disk: Connection,
         network: Network,
         hosts: Hosts,
         capacity: Capacity,

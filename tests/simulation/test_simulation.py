@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from harpcaller import attempt, dispatcher, remote, streams, submission
 from harpcaller.store import changes
+from harpcaller.store.statements import Statement
 from tests.simulation.violation import Violation
 from tests.simulation.world import run
 
@@ -94,7 +95,7 @@ class BrokenProductTests(SynchronousTestCase):
     def test_jobs_cut_off(self) -> None:
         """A job that was running when the dispatcher was killed must end."""
         self.assert_found(
-            "at rest job .* is running", changes, "_END_RUNNING", text("SELECT 1"), 200
+            "at rest job .* is running", changes, "_END_RUNNING", Statement(text("SELECT 1")), 200
         )
 
     def test_request_repeated(self) -> None:
