@@ -22,6 +22,7 @@ from harp.wire.text import Fault
 from harpcaller.announcements import Announcements
 from harpcaller.connections import Connections
 from harpcaller.hosts import HostsRegistry
+from harpcaller.job_ids import JobIds
 from harpcaller.jobs import Capacity, Job, JobState
 from harpcaller.logs import logger
 from harpcaller.recording import PacketRecorder
@@ -76,6 +77,7 @@ class Dispatcher:
         self._connections = connections
         self._announcements = announcements
         self.limits = limits
+        self._job_ids = JobIds()
         self._capacity: Capacity | None = None
         self._running: dict[str, Conversation] = {}
         self._is_stopping = False
@@ -93,8 +95,9 @@ class Dispatcher:
             take so long a request; ``shutdown``, if nothing new is begun any more.
         """
         self._refuse_when_stopping()
-        new = new_job(call, caller, self.limits)
-        submission = self._store.submit(new, self._now())
+        now = self._now()
+        new = new_job(call, self._job_ids.new(now), caller, self.limits)
+        submission = self._store.submit(new, now)
         return self._followed(submission.addCallback(self._submitted))
 
     def cancel(self, job_id: str) -> Deferred[bool | None]:

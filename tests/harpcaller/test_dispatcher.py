@@ -198,7 +198,7 @@ class JobTests(DispatcherTestCase):
         ids = {await self.submitted() for _ in range(5)}
         self.assertEqual(len(ids), 5)
         for job_id in ids:
-            self.assertEqual((str(uuid.UUID(job_id)), uuid.UUID(job_id).version), (job_id, 4))
+            self.assertEqual((str(uuid.UUID(job_id)), uuid.UUID(job_id).version), (job_id, 7))
             job = await self.job(job_id)
             self.assertEqual(
                 (job.host, job.procedure, job.arguments, job.info, job.queue, job.submitted),
