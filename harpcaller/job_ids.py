@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-_BLOCK = 4096  # a system call for each id would cost more than the id
+_BYTES = 10  # of chance in an id
+_BLOCK = 400 * _BYTES  # a system call for each id would cost more than the id
 
 
 class JobIds:
@@ -26,9 +27,9 @@ class JobIds:
 
         :param now: unix seconds.
         """
-        if len(self._block) < 10:
+        if not self._block:
             self._block = self._random(_BLOCK)
-        chance, self._block = self._block[:10].hex(), self._block[10:]
+        chance, self._block = self._block[:_BYTES].hex(), self._block[_BYTES:]
         time = f"{int(now * 1000) & 0xFFFFFFFFFFFF:012x}"
         variant = "89ab"[int(chance[3], 16) & 3]
         return f"{time[:8]}-{time[8:]}-7{chance[:3]}-{variant}{chance[4:7]}-{chance[7:19]}"
