@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import IO, Any
 
@@ -17,13 +18,23 @@ from twisted.python.logfile import LogFile
 _ELABORATE = {"log_failure", "log_system", "log_flattened"}
 
 
+_twistd: Mapping[str, Any] = {}
+
+
 def use(twistd: Any) -> None:
     """Have twistd make lines of the log with `line_of`.
 
     :param twistd: its options; what they say of the log otherwise is kept to.
     """
     if twistd is not None and not twistd["logger"] and not twistd["syslog"]:
-        twistd["logger"] = lambda: FileLogObserver(_log_file(twistd), line_of)
+        global _twistd  # noqa: PLW0603
+        _twistd = twistd  # which finds the observer by its name, and tells it nothing
+        twistd["logger"] = "harp.logfile.observer"
+
+
+def observer() -> FileLogObserver:
+    """Return what writes the log, as twistd's options say."""
+    return FileLogObserver(_log_file(_twistd), line_of)
 
 
 def line_of(event: LogEvent) -> str | None:
@@ -47,7 +58,7 @@ def _stamp(second: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(second))
 
 
-def _log_file(twistd: Any) -> IO[Any]:
+def _log_file(twistd: Mapping[str, Any]) -> IO[Any]:
     name = twistd["logfile"]
     if name == "-" and not twistd["nodaemon"]:
         sys.exit("a daemon can't log to standard output")

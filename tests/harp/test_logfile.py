@@ -18,6 +18,7 @@ from twisted.logger import (
     textFileLogObserver,
 )
 from twisted.python.failure import Failure
+from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from harp import logfile
@@ -59,7 +60,7 @@ class UseTests(TestCase):
     def _made(self, **options: object) -> FileLogObserver:
         twistd = {"logger": None, "syslog": False, "nodaemon": False, "logfile": None, **options}
         logfile.use(twistd)
-        observer = twistd["logger"]() if callable(twistd["logger"]) else None
+        observer = namedAny(twistd["logger"])()
         assert isinstance(observer, FileLogObserver)
         return observer
 
@@ -83,7 +84,7 @@ class UseTests(TestCase):
             "from harp import logfile\n"
             "options = {'logger': '', 'syslog': 0, 'nodaemon': 1, 'logfile': sys.argv[1]}\n"
             "logfile.use(options)\n"
-            "log = Logger('harp', observer=options['logger']())\n"
+            "log = Logger('harp', observer=logfile.observer())\n"
             "log.info('before')\n"
             "os.kill(os.getpid(), signal.SIGUSR1)\n"
             "reactor.callLater(0, reactor.callLater, 0, reactor.stop)\n"
