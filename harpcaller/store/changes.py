@@ -37,7 +37,6 @@ from harpcaller.store.outcomes import (
 from harpcaller.store.portions import counted
 from harpcaller.store.queues import digest_of
 from harpcaller.store.records import Record, find, select_records, to_record
-from harpcaller.store.repeats import Repeat
 from harpcaller.store.schema import LARGEST_INTEGER, in_state, jobs, packets, queues, waits_for
 from harpcaller.store.statements import Connection, Statement
 
@@ -45,7 +44,7 @@ LOST = results.error(errors.MISSING_RESULT, "the dispatcher stopped while the jo
 
 
 _INSERT = Statement(
-    insert(jobs),
+    insert(jobs).returning(jobs.c.seq),
     *("id", "host", "procedure", "arguments", "info", "timeout", "max_exec_time"),
     *("queue", "queue_id", "state", "submitted", "started", "waits_for", "caller", "dedup"),
 )
@@ -98,14 +97,9 @@ def submit(
     connection: Connection, capacity: Capacity, new: NewJob, now: float, key_life: float
 ) -> Submission:
     """Insert a job, running if it need not wait, unless the call was made before."""
-    found = repeats.find(connection, new, now, key_life)
+    found = repeats.claim(connection, new, now, key_life)
     if found is None:
-        job = _insert(connection, capacity, new, now)
-        repeats.note(connection, new.idempotency_key, job.id, now)
-        return Submission(job.id, job)
-    if found.by is not Repeat.IDEMPOTENCY:
-        # The same call once more must get the same job, whenever it comes.
-        repeats.note(connection, new.idempotency_key, found.job_id, now)
+        return Submission(new.id, _insert(connection, capacity, new, now))
     record = find(connection, found.job_id)
     return Submission(found.job_id, None if record is None else record.job, found.by)
 
@@ -181,6 +175,7 @@ def recover(connection: Connection, capacity: Capacity, now: float) -> Recovery:
     closed = [job_id for _, job_id in sorted(_RUNNING_IDS.all(connection))]
     after = state_after(JobState.RUNNING, JobEvent.LOSE)
     _END_RUNNING.run(connection, **_end_parameters(after, LOST, Origin.DISPATCHER, now))
+    admission.count_all_out(connection)
     return Recovery(closed, set_capacity(connection, capacity, now))
 
 
@@ -211,7 +206,9 @@ def _insert(connection: Connection, capacity: Capacity, new: NewJob, now: float)
     )
     values = msgspec.structs.asdict(job)
     values |= {"queue_id": queue_id, "dedup": repeats.dedup_column(new.dedup)}
-    _INSERT.run(connection, **values)
+    seq = _INSERT.scalar(connection, **values)
+    if state is JobState.RUNNING:
+        admission.count_in(connection, seq)
     return job
 
 
@@ -225,6 +222,8 @@ def _end(
 ) -> Job:
     after = state_after(record.job.state, event)
     _END.run(connection, at=record.seq, **_end_parameters(after, result, origin, now))
+    if record.job.state is JobState.RUNNING:
+        admission.count_out(connection, record.seq)
     return msgspec.structs.replace(
         record.job, state=after, waits_for=None, ended=now, end=result, origin=origin
     )
