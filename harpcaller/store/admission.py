@@ -13,7 +13,7 @@ from sqlalchemy import Integer, bindparam, case, delete, exists, func, insert, s
 from harpcaller.jobs import Capacity, JobEvent, JobState, NewJob, WaitsFor, state_after
 from harpcaller.store import queues
 from harpcaller.store.records import COLUMNS, Record, to_record
-from harpcaller.store.schema import LARGEST_INTEGER, in_state, jobs, running, waits_for
+from harpcaller.store.schema import LARGEST_INTEGER, jobs, running, waits_for
 from harpcaller.store.statements import Connection, Row, Statement
 
 
@@ -29,6 +29,7 @@ class Place(NamedTuple):
 
 
 _count = select(func.count()).select_from(jobs)
+_count_running = select(func.count()).select_from(running)
 _of_host = jobs.c.host == bindparam("of_host")
 _is_next = waits_for(WaitsFor.DISPATCHER)
 _for_host = waits_for(WaitsFor.HOST)
@@ -36,7 +37,7 @@ _max_running = bindparam("max_running", type_=Integer)
 
 _HOST_TAKEN = Statement(
     select(
-        _count.where(_of_host, in_state(JobState.RUNNING)).scalar_subquery()
+        _count_running.where(running.c.host == bindparam("of_host")).scalar_subquery()
         + _count.where(_of_host, _is_next).scalar_subquery()
     )
 )
@@ -44,7 +45,7 @@ _HOST_AWAITED = Statement(select(exists().where(_of_host, _for_host)))
 _AWAITED_HOSTS = Statement(select(jobs.c.host).where(_for_host).distinct())
 
 _any_next = exists().where(_is_next).correlate(None)
-_has_room = select(func.count()).select_from(running).scalar_subquery() < _max_running
+_has_room = _count_running.scalar_subquery() < _max_running
 # A case, because SQLite works both sides of AND out.
 _HAS_ROOM = Statement(select(case((_any_next, False), else_=_has_room)))
 
@@ -83,8 +84,10 @@ _START_AT_ONCE = Statement(_start.where(jobs.c.seq == bindparam("at"), ~_any_nex
 _first_next = select(jobs.c.seq).where(_is_next).order_by(jobs.c.seq).limit(1).correlate(None)
 _START_NEXT = Statement(_start.where(jobs.c.seq == _first_next.scalar_subquery(), _has_room))
 
-_COUNT_IN = Statement(insert(running), "job")
-_COUNT_OUT = Statement(delete(running).where(running.c.job == bindparam("at")))
+_COUNT_IN = Statement(insert(running), "host", "job")
+_COUNT_OUT = Statement(
+    delete(running).where(running.c.host == bindparam("of_host"), running.c.job == bindparam("at"))
+)
 _COUNT_ALL_OUT = Statement(delete(running))
 
 
@@ -103,14 +106,14 @@ def place_for(connection: Connection, new: NewJob, capacity: Capacity) -> Place:
     return Place(queue_id, None if has_room else WaitsFor.DISPATCHER)
 
 
-def count_in(connection: Connection, seq: int) -> None:
+def count_in(connection: Connection, host: str, seq: int) -> None:
     """Count a job that begins to run."""
-    _COUNT_IN.run(connection, job=seq)
+    _COUNT_IN.run(connection, host=host, job=seq)
 
 
-def count_out(connection: Connection, seq: int) -> None:
+def count_out(connection: Connection, host: str, seq: int) -> None:
     """Count a job no more that ran."""
-    _COUNT_OUT.run(connection, at=seq)
+    _COUNT_OUT.run(connection, of_host=host, at=seq)
 
 
 def count_all_out(connection: Connection) -> None:
@@ -185,7 +188,7 @@ def _advance_queue(
 
 def _started(connection: Connection, row: Row) -> Record:
     record = to_record(row)
-    count_in(connection, record.seq)
+    count_in(connection, record.job.host, record.seq)
     return record
 
 

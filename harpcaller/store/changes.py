@@ -37,7 +37,15 @@ from harpcaller.store.outcomes import (
 from harpcaller.store.portions import counted
 from harpcaller.store.queues import digest_of
 from harpcaller.store.records import Record, find, select_records, to_record
-from harpcaller.store.schema import LARGEST_INTEGER, in_state, jobs, packets, queues, waits_for
+from harpcaller.store.schema import (
+    LARGEST_INTEGER,
+    in_state,
+    is_running,
+    jobs,
+    packets,
+    queues,
+    waits_for,
+)
 from harpcaller.store.statements import Connection, Statement
 
 LOST = results.error(errors.MISSING_RESULT, "the dispatcher stopped while the job ran")
@@ -60,8 +68,8 @@ _END_VALUES: Mapping[str, Any] = {
     "stream_ended": case((_has_packets, bindparam("now"))),
 }
 _END = Statement(update(jobs).where(jobs.c.seq == bindparam("at")).values(_END_VALUES))
-_RUNNING_IDS = Statement(select(jobs.c.seq, jobs.c.id).where(in_state(JobState.RUNNING)))
-_END_RUNNING = Statement(update(jobs).where(in_state(JobState.RUNNING)).values(_END_VALUES))
+_RUNNING_IDS = Statement(select(jobs.c.id).where(is_running).order_by(jobs.c.seq))
+_END_RUNNING = Statement(update(jobs).where(is_running).values(_END_VALUES))
 
 # By what they wait for, the last one submitted first in each.
 _WAITING_IN_QUEUE = {
@@ -171,8 +179,7 @@ def cancel_waiting(
 
 def recover(connection: Connection, capacity: Capacity, now: float) -> Recovery:
     """Close the jobs that were running and let the others go on."""
-    # Sorted here: told to sort, SQLite would rather go through the whole table in its order.
-    closed = [job_id for _, job_id in sorted(_RUNNING_IDS.all(connection))]
+    closed = [job_id for (job_id,) in _RUNNING_IDS.all(connection)]
     after = state_after(JobState.RUNNING, JobEvent.LOSE)
     _END_RUNNING.run(connection, **_end_parameters(after, LOST, Origin.DISPATCHER, now))
     admission.count_all_out(connection)
@@ -208,7 +215,7 @@ def _insert(connection: Connection, capacity: Capacity, new: NewJob, now: float)
     values |= {"queue_id": queue_id, "dedup": repeats.dedup_column(new.dedup)}
     seq = _INSERT.scalar(connection, **values)
     if state is JobState.RUNNING:
-        admission.count_in(connection, seq)
+        admission.count_in(connection, new.host, seq)
     return job
 
 
@@ -223,7 +230,7 @@ def _end(
     after = state_after(record.job.state, event)
     _END.run(connection, at=record.seq, **_end_parameters(after, result, origin, now))
     if record.job.state is JobState.RUNNING:
-        admission.count_out(connection, record.seq)
+        admission.count_out(connection, record.job.host, record.seq)
     return msgspec.structs.replace(
         record.job, state=after, waits_for=None, ended=now, end=result, origin=origin
     )

@@ -121,7 +121,7 @@ class PlanTests(ScaleTestCase):
                 changes.cancel(connection, TWO_PER_HOST, job.id, 2.0, True)
         plans = self.plans()
         self.assertIn("ix_jobs_of_queue (queue_id=? AND state=? AND waits_for=?)", plans)
-        self.assertIn("COVERING INDEX ix_jobs_running (state=? AND host=?)", plans)
+        self.assertIn("SEARCH running USING PRIMARY KEY (host=?)", plans)
         self.assertNotIn("SCAN", COUNTED.sub("", plans))
         self.assertNotIn("TEMP B-TREE", plans)
 
@@ -181,8 +181,10 @@ class ListPlanTests(ScaleTestCase):
             self.assertIn(f"INDEX {name} ({key}submitted<?)", plan)
             self.assertNotIn("TEMP B-TREE", plan)
         running = JobFilter(frozenset({JobState.RUNNING}))
-        plan = self.plan(partial(listing.jobs_page, wanted=running, limit=5, cursor=cursor))
-        self.assertIn("INDEX ix_jobs_running (state=?)", plan)
+        for start in (None, cursor):
+            plan = self.plan(partial(listing.jobs_page, wanted=running, limit=5, cursor=start))
+            self.assertIn("SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)", plan)
+            self.assertNotIn("SCAN jobs", plan)
 
     def test_queues(self) -> None:
         """A queue's jobs are merged from its index; nothing else is looked at or sorted."""

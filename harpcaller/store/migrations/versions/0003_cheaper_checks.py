@@ -98,7 +98,6 @@ def upgrade() -> None:
     _index(
         "ix_jobs_of_queue", "queue_id", "state", "waits_for", "seq", where="queue_id IS NOT NULL"
     )
-    _index("ix_jobs_running", "state", "host", where="state = 'running'")
     _index("ix_jobs_for_host", "waits_for", "host", "seq", where="waits_for = 'host'")
     _index("ix_jobs_next", "waits_for", "seq", where="waits_for = 'dispatcher'")
     _index("ix_jobs_next_of_host", "waits_for", "host", where="waits_for = 'dispatcher'")
@@ -111,11 +110,12 @@ def upgrade() -> None:
     _index("ix_jobs_stream_ended", "stream_ended", where="stream_ended IS NOT NULL")
     op.create_table(
         "running",
-        sa.Column("job", _row_number, autoincrement=False, nullable=False),
-        sa.PrimaryKeyConstraint("job", name=op.f("pk_running")),
-        sa.ForeignKeyConstraint(["job"], ["jobs.seq"], name=op.f("fk_running_job")),
+        sa.Column("host", sa.Text(), nullable=False),
+        sa.Column("job", _row_number, nullable=False),
+        sa.PrimaryKeyConstraint("host", "job", name=op.f("pk_running")),
+        sqlite_with_rowid=False,
     )
-    op.execute("INSERT INTO running (job) SELECT seq FROM jobs WHERE state = 'running'")
+    op.execute("INSERT INTO running (host, job) SELECT host, seq FROM jobs WHERE state = 'running'")
 
 
 def _index(name: str, *columns: str, where: str) -> None:
