@@ -63,7 +63,9 @@ class Parameters:
             elif parameter.kind is parameter.VAR_KEYWORD:
                 self._extra = parameters.pop(name).name
         self._named = parameters
+        self._required = [n for n, each in parameters.items() if each.default is each.empty]
         self._positional = [n for n, each in parameters.items() if each.kind in _POSITIONAL]
+        self._context_index = None if context is None else _index(self._signature, context)
 
     def bind(
         self, arguments: list[Any] | dict[str, Any], context: dict[str, Any]
@@ -73,18 +75,24 @@ class Parameters:
         :raises ArgumentError: if the arguments do not fit.
         """
         if isinstance(arguments, list):
-            values = self._by_position(arguments)
-        else:
-            values = self._by_name(arguments)
-        for name, parameter in self._named.items():
-            if parameter.default is parameter.empty and name not in values:
-                raise ArgumentError(f"missing a required argument: {name!r}", name, "missing")
-        for name, value in values.items():
-            self._check(name, value)
+            self._check_all(self._by_position(arguments))
+            return self._in_place(arguments, context)
+        values = self._by_name(arguments)
+        self._check_all(values)
         if self._context is not None:
             values[self._context] = context
         bound = inspect.BoundArguments(self._signature, values)
         return bound.args, bound.kwargs
+
+    def _in_place(
+        self, arguments: list[Any], context: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if self._context is None:
+            return tuple(arguments), {}
+        index = self._context_index
+        if index is None or index > len(arguments):
+            return tuple(arguments), {self._context: context}
+        return (*arguments[:index], context, *arguments[index:]), {}
 
     def schema(self) -> Schema:
         """Return the JSON Schema of the arguments as an object.
@@ -100,7 +108,7 @@ class Parameters:
                 name: self._shapes[name].schema() | _default(parameter)
                 for name, parameter in self._named.items()
             },
-            "required": [n for n, each in self._named.items() if each.default is each.empty],
+            "required": self._required,
             "additionalProperties": self._extra is not None and self._shapes[self._extra].schema(),
             "positional": self._positional,
         }
@@ -132,6 +140,13 @@ class Parameters:
             values[self._extra] = extra
         return values
 
+    def _check_all(self, values: dict[str, Any]) -> None:
+        for name in self._required:
+            if name not in values:
+                raise ArgumentError(f"missing a required argument: {name!r}", name, "missing")
+        for name, value in values.items():
+            self._check(name, value)
+
     def _check(self, name: str, value: Any) -> None:
         shape = self._shapes[name]
         try:
@@ -160,6 +175,13 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
     if sys.version_info >= (3, 14):  # where a hint's name that is not known would raise now
         return inspect.signature(function, annotation_format=inspect.Format.FORWARDREF)
     return inspect.signature(function)
+
+
+def _index(signature: inspect.Signature, name: str) -> int | None:
+    """Return at which place a parameter can be given by position."""
+    if signature.parameters[name].kind not in _POSITIONAL:
+        return None
+    return list(signature.parameters).index(name)
 
 
 def _globals(function: Callable[..., Any]) -> dict[str, Any]:

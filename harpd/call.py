@@ -7,8 +7,8 @@ import socket
 from collections.abc import Callable
 from typing import Protocol as Interface
 
-from twisted.internet.interfaces import IAddress, IPushProducer, ITransport
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.interfaces import IPushProducer, ITransport
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from harp import errors
@@ -56,6 +56,11 @@ class CallProcess(Protocol):
         assert IPushProducer.providedBy(self.transport)
         return self.transport
 
+    def drain(self) -> None:
+        """Read on to the end, which does not come to a socket that stays paused."""
+        if not self._ended:
+            self.producer.resumeProducing()
+
     def connectionMade(self) -> None:
         """Hand over the arguments and the context."""
         assert self.transport is not None
@@ -79,6 +84,8 @@ class CallProcess(Protocol):
             self._kill()
         if found:
             self._caller.replies(found)
+        if self._ended and self.transport is not None:
+            self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Nothing more can come. If the process is still there, it has closed its socket."""
@@ -119,19 +126,6 @@ class CallProcess(Protocol):
         if not self._ended and self._exit is not None and self._closed:
             self._ended = True
             self._caller.replies([self._exit])
-
-
-class OneProtocol(Factory):
-    """Gives the one protocol that it was made with, for `adoptStreamConnection`."""
-
-    noisy = False
-
-    def __init__(self, protocol: Protocol) -> None:
-        self._protocol = protocol
-
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        """Return the protocol."""
-        return self._protocol
 
 
 def _handle(transport: ITransport) -> socket.socket:

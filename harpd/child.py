@@ -8,19 +8,41 @@ it imports nothing that the zygote does not have: neither Twisted nor the wire m
 from __future__ import annotations
 
 import json
-import os
 import signal
-import socket
 import sys
 import traceback
+
+# What the module signal puts around these makes enums of what they return.
+from _signal import pthread_sigmask as set_mask  # type: ignore[import-not-found]
+from _signal import signal as on_signal
 from contextlib import suppress
-from dataclasses import dataclass
+
+# By their names: to look one up in its module costs a fork up to three pages.
+from os import (
+    _exit,
+    close,
+    dup2,
+    fstat,
+    geteuid,
+    getpid,
+    getppid,
+    kill,
+    read,
+    setgroups,
+    setresgid,
+    setresuid,
+    setsid,
+    wait,
+    write,
+)
 from typing import Any, NoReturn
 
 from harpd import tree
 from harpd.arguments import ArgumentError
 from harpd.catalogue import Entry
+from harpd.identity import Identity
 from harpd.proc import Result
+from harpd.tree import PARENT_DIED, WAKE, adopt_orphans, watch_parent
 
 # The rows of harp.errors that arise here, by name because that package is too large for a fork.
 SYSTEM_ERROR = "system_error"
@@ -29,6 +51,15 @@ INVALID_MESSAGE = "invalid_message"
 INVALID_REQUEST = "invalid_request"
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_decode = json.JSONDecoder().raw_decode
+
+_CHUNK, _LONG_CHUNK = 4096, 1 << 20  # bytes
+_LINES = 2  # those of a request
+
+# Numbers, for enums cost more.
+_TERM, _DEFAULT, _UNBLOCK = map(int, (signal.SIGTERM, signal.SIG_DFL, signal.SIG_UNBLOCK))
+_BLOCKED = (_TERM,)
+_OF_ZYGOTE = tuple(map(int, (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP)))
 
 
 class Terminated(BaseException):
@@ -48,78 +79,79 @@ class _Refusal(Exception):
         self.data = data
 
 
-@dataclass(frozen=True)
-class Call:
-    """What the fork needs to know.
+def run(
+    entry: Entry, connection: int, output: int, max_line: int, zygote: int, guard: int
+) -> NoReturn:
+    """Run a call in this process and end it.
 
-    :param connection: the call's own socket: a line with the arguments and one with the context
-        come in, the replies go out.
-    :param output: the file descriptor that takes what the procedure prints.
+    :param connection: the descriptor of the call's own socket: a line with the arguments and one
+        with the context come in, the replies go out.
+    :param output: the descriptor that takes what the procedure prints.
     :param max_line: the longest line in bytes that may be reported.
-    """
-
-    entry: Entry
-    connection: socket.socket
-    output: int
-    max_line: int
-
-
-def run(call: Call, zygote: int, guard: int) -> NoReturn:
-    """Run the call in this process and end it.
-
     :param zygote: the process id of the parent.
-    :param guard: the process id of its parent, which ends this one when the zygote has died.
+    :param guard: that of its parent, which ends this one when the zygote has died.
     """
     status = 1
-    output = _identity(call.output)
+    printed = _identity(output)
     notice = _Notice()
     try:
-        report = _Report(call.connection, call.max_line)
+        report = _Report(connection, max_line)
         try:
-            _become(call, zygote, guard, notice)
-            _carry_out(call, report)
+            _become(entry.identity, output, zygote, guard, notice)
+            _carry_out(entry, connection, report)
             status = 0
         except Terminated:
-            status = 128 + signal.SIGTERM
+            status = 128 + _TERM
         except _Refusal as refusal:
             report.error(refusal)
         except _Unreportable as error:
-            _complain(output, f"the end of the call can't be reported: {error}\n")
+            _complain(printed, f"the end of the call can't be reported: {error}\n")
         notice.raises = False
-        signal.signal(signal.SIGTERM, notice)  # which the procedure may have replaced
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):  # the procedure may have closed or replaced it
-                stream.flush()
+        on_signal(_TERM, notice)  # which the procedure may have replaced
+        _flush(sys.stdout)
+        _flush(sys.stderr)
         if notice.given:
             _wait_for_descendants()
     except BaseException:
-        _complain(output, traceback.format_exc())
+        _complain(printed, traceback.format_exc())
     finally:
-        os._exit(status)
+        _exit(status)
 
 
-def _become(call: Call, zygote: int, guard: int, notice: _Notice) -> None:
+def _become(
+    identity: Identity | None, output: int, zygote: int, guard: int, notice: _Notice
+) -> None:
     """Take the order of facts: session, descriptors, groups, user, and only then the parent."""
     try:
-        os.setsid()
-        tree.adopt_orphans()
-        os.dup2(call.output, 1)
-        os.dup2(call.output, 2)
-        os.close(call.output)
-        identity = call.entry.identity
+        setsid()
+        adopt_orphans()
+        dup2(output, 1)
+        dup2(output, 2)
+        close(output)
         if identity is not None:
-            if os.geteuid() == 0:
-                os.setgroups(identity.groups)
-            os.setresgid(identity.gid, identity.gid, identity.gid)
-            os.setresuid(identity.uid, identity.uid, identity.uid)
-        signal.signal(signal.SIGTERM, notice)
-        signal.signal(tree.WAKE, lambda number, frame: None)
+            if geteuid() == 0:
+                setgroups(identity.groups)
+            setresgid(identity.gid, identity.gid, identity.gid)
+            setresuid(identity.uid, identity.uid, identity.uid)
+        for number in _OF_ZYGOTE:
+            on_signal(number, _DEFAULT)
+        on_signal(_TERM, notice)
+        on_signal(WAKE, _interrupt)
         # What the procedure makes of TERM has no influence on this.
-        signal.signal(tree.PARENT_DIED, _Orphan(zygote, guard))
-        tree.watch_parent(zygote)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # which the zygote blocked
+        on_signal(PARENT_DIED, _Orphan(zygote, guard))
+        watch_parent(zygote)
+        set_mask(_UNBLOCK, _BLOCKED)  # which the zygote blocked
     except OSError as error:
         raise _Refusal(SYSTEM_ERROR, f"the process of the call: {error}") from error
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """Let a system call that waits return, see `harpd.tree.WAKE`."""
+
+
+def _flush(stream: Any) -> None:
+    with suppress(Exception):  # the procedure may have closed or replaced it
+        stream.flush()
 
 
 class _Orphan:
@@ -130,14 +162,14 @@ class _Orphan:
     """
 
     def __init__(self, zygote: int, guard: int) -> None:
-        self._leader = os.getpid()
-        self._superiors = {zygote, guard}
+        self._leader = getpid()
+        self._superiors = (zygote, guard)
 
     def __call__(self, number: int, frame: object) -> None:
-        if os.getpid() == self._leader:
-            if os.getppid() not in self._superiors:
+        if getpid() == self._leader:
+            if getppid() not in self._superiors:
                 tree.kill(self._leader)
-            os.kill(self._leader, signal.SIGTERM)
+            kill(self._leader, _TERM)
 
 
 class _Notice:
@@ -153,16 +185,16 @@ class _Notice:
             raise Terminated
 
 
-def _carry_out(call: Call, report: _Report) -> None:
-    arguments, context = _request(call.connection)
+def _carry_out(entry: Entry, connection: int, report: _Report) -> None:
+    arguments, context = _request(connection)
     try:
-        args, kwargs = call.entry.parameters.bind(arguments, context)
+        args, kwargs = entry.parameters.bind(arguments, context)
     except ArgumentError as error:
-        message = f"{call.entry.name}: {error}"
+        message = f"{entry.name}: {error}"
         raise _Refusal(INVALID_ARGUMENT_LIST, message, error.data) from error
     try:
-        outcome = call.entry.procedure(*args, **kwargs)
-        if call.entry.procedure.streaming:
+        outcome = entry.procedure(*args, **kwargs)
+        if entry.procedure.streaming:
             outcome = _stream(outcome, report)
     except (_Refusal, _Unreportable, Terminated):
         raise
@@ -174,13 +206,28 @@ def _carry_out(call: Call, report: _Report) -> None:
         report.result(outcome)
 
 
-def _request(connection: socket.socket) -> tuple[Any, Any]:
+def _request(connection: int) -> tuple[Any, Any]:
     """Return the arguments and the context."""
-    with connection.makefile("rb") as lines:
-        try:
-            return json.loads(lines.readline()), json.loads(lines.readline())
-        except (ValueError, RecursionError) as error:
-            raise _Refusal(INVALID_REQUEST, f"arguments or context: {error}") from error
+    try:
+        text = _request_lines(connection).decode()
+        arguments, end = _decode(text)
+        context, _ = _decode(text, end + 1)
+    except (ValueError, RecursionError) as error:
+        raise _Refusal(INVALID_REQUEST, f"arguments or context: {error}") from error
+    return arguments, context
+
+
+def _request_lines(connection: int) -> bytes:
+    data = read(connection, _CHUNK)
+    count = data.count(b"\n")
+    if count == _LINES:
+        return data
+    pieces = [data]
+    while data and count < _LINES:
+        data = read(connection, _LONG_CHUNK)
+        count += data.count(b"\n")
+        pieces.append(data)
+    return b"".join(pieces)
 
 
 def _stream(packets: Any, report: _Report) -> Any:
@@ -201,7 +248,7 @@ def _wait_for_descendants() -> None:
     """Stay the parent of what was told to end, so that it is found when its time is up."""
     try:
         while True:
-            os.wait()
+            wait()
     except ChildProcessError:
         pass
 
@@ -209,10 +256,10 @@ def _wait_for_descendants() -> None:
 class _Report:
     """Writes the replies of one call."""
 
-    def __init__(self, connection: socket.socket, max_line: int) -> None:
+    def __init__(self, connection: int, max_line: int) -> None:
         self._connection = connection
-        self._identity = _identity(connection.fileno())
-        self._pid = os.getpid()
+        self._identity = _identity(connection)
+        self._pid = getpid()
         self._max_line = max_line
 
     def packet(self, value: Any) -> None:
@@ -254,9 +301,10 @@ class _Report:
             # A procedure that closed descriptors it does not own may have this number in use for a
             # file of its own, which must not receive our lines. One that forked and lets the copy
             # run on must not be answered twice.
-            if _identity(self._connection.fileno()) != self._identity or os.getpid() != self._pid:
+            if _identity(self._connection) != self._identity or getpid() != self._pid:
                 raise _Unreportable("the procedure closed its socket or forked")
-            self._connection.sendall(data)
+            while data := data[write(self._connection, data) :]:
+                pass
         except OSError as error:
             raise _Unreportable(str(error)) from error
 
@@ -265,9 +313,9 @@ def _complain(output: tuple[int, int], text: str) -> None:
     """Print something of our own, unless descriptor 2 is not the call's output any more."""
     with suppress(OSError):
         if _identity(2) == output:
-            os.write(2, text.encode(errors="backslashreplace"))
+            write(2, text.encode(errors="backslashreplace"))
 
 
 def _identity(descriptor: int) -> tuple[int, int]:
-    status = os.fstat(descriptor)
+    status = fstat(descriptor)
     return status.st_dev, status.st_ino

@@ -295,9 +295,7 @@ class Conversation:
         self._connection = self._go = None
         process, self._process = self._process, None
         if process is not None:
-            # It is read to its end: if it stayed paused, it would stay open for ever. Its lock
-            # comes back when it is gone.
-            process.producer.resumeProducing()
+            process.drain()  # its lock comes back when it is gone
         else:
             if self._planned is not None:
                 self._planned.give_up()

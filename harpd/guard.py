@@ -7,12 +7,12 @@ calls, and not services that a call has restarted, is told to it by the calls an
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from os import close, getpid, pwrite
 from typing import NoReturn
 
 from harpd import tree
@@ -20,34 +20,33 @@ from harpd import tree
 KILL_ZYGOTE = signal.SIGUSR1
 """Sent to the guard it has the zygote killed, which does not end by itself."""
 
+_IS_CALL = b"\1"
+
 
 class Register:
-    """Tells the guard which processes are those of calls.
+    """Tells the guard which processes are those of calls: a file in memory, a byte for each pid.
 
-    :param descriptor: the writing end of the guard's pipe.
+    Nobody is woken when a process is entered; the guard looks when the zygote is gone.
+
     :param guard: its process id.
     """
 
-    def __init__(self, descriptor: int, guard: int) -> None:
-        self.descriptor = descriptor
+    def __init__(self, guard: int) -> None:
         self.guard = guard
+        self._file = os.memfd_create("harpd-calls")
 
     def enter(self) -> None:
-        """Say that this process is a call's, before it does anything else.
-
-        :raises OSError: if the guard is gone.
-        """
-        os.write(self.descriptor, b"%d\n" % os.getpid())
-        self.close()
+        """Say that this process is a call's, before it does anything else."""
+        pwrite(self._file, _IS_CALL, getpid())
+        close(self._file)
 
     def strike(self, pid: int) -> None:
         """Say that the process of a call has been waited for."""
-        with suppress(OSError):
-            os.write(self.descriptor, b"-%d\n" % pid)
+        pwrite(self._file, b"\0", pid)
 
-    def close(self) -> None:
-        """Close the pipe."""
-        os.close(self.descriptor)
+    def holds(self, pid: int) -> bool:
+        """Tell whether this is the process of a call."""
+        return os.pread(self._file, 1, pid) == _IS_CALL
 
 
 def fork_zygote(control: socket.socket, kill_grace: float) -> Register:
@@ -56,16 +55,14 @@ def fork_zygote(control: socket.socket, kill_grace: float) -> Register:
     :param control: the zygote's, which the guard closes.
     :param kill_grace: seconds between TERM and KILL.
     """
-    guard = os.getpid()
-    read, write = os.pipe()
+    register = Register(os.getpid())
     os.setsid()
     tree.adopt_orphans()
     zygote = os.fork()
     if zygote:
-        _be_guard(zygote, control, read, write, kill_grace)
+        _be_guard(zygote, control, register, kill_grace)
     os.setsid()  # what ends the one group must not end the other
-    os.close(read)
-    return Register(write, guard)
+    return register
 
 
 def end_calls(leaders: Iterable[int], left: Mapping[int, int], kill_grace: float) -> None:
@@ -94,53 +91,22 @@ def end_calls(leaders: Iterable[int], left: Mapping[int, int], kill_grace: float
 
 
 def _be_guard(
-    zygote: int, control: socket.socket, read: int, write: int, kill_grace: float
+    zygote: int, control: socket.socket, register: Register, kill_grace: float
 ) -> NoReturn:
     status = 1
     try:
         control.close()
-        os.close(write)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # as the zygote does
         signal.signal(KILL_ZYGOTE, lambda number, frame: os.kill(zygote, signal.SIGKILL))
-        leaders, ended = _watch(zygote, read)
+        _, ended = os.waitpid(zygote, 0)
         signal.signal(KILL_ZYGOTE, signal.SIG_IGN)
-        status = ended if ended >= 0 else 128 - ended  # as shells say it
-        end_calls(leaders & tree.descendants(os.getpid()).keys(), {}, kill_grace)
+        code = os.waitstatus_to_exitcode(ended)
+        status = code if code >= 0 else 128 - code  # as shells say it
+        calls = filter(register.holds, tree.descendants(os.getpid()))
+        end_calls(calls, {}, kill_grace)
     finally:
         os._exit(status)
-
-
-def _watch(zygote: int, read: int) -> tuple[set[int], int]:
-    """Wait for the zygote's end; return the calls it leaves, and its exit code."""
-    woken, wake = socket.socketpair()
-    for end in (woken, wake):
-        end.setblocking(False)
-    signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    os.set_blocking(read, False)
-    leaders: set[int] = set()
-    rest = b""
-    ended: int | None = None
-    while ended is None:
-        # The first look comes before the first wait: it may have died before the handler was set.
-        pid, status = os.waitpid(zygote, os.WNOHANG)
-        if pid:
-            ended = os.waitstatus_to_exitcode(status)
-        else:
-            select.select([read, woken.fileno()], [], [])
-        with suppress(BlockingIOError):
-            woken.recv(4096)
-        with suppress(BlockingIOError):
-            while data := os.read(read, 4096):
-                *lines, rest = (rest + data).split(b"\n")
-                for number in map(int, lines):
-                    if number > 0:
-                        leaders.add(number)
-                    else:
-                        leaders.discard(-number)
-    signal.set_wakeup_fd(-1)
-    return leaders, ended
 
 
 def _reap(running: set[int]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from harp.logs import CONTROL
@@ -89,7 +90,7 @@ class OutputPipe(FileDescriptor):
             self._text.feed(data)
         if self.connected:
             self.stopReading()
-            self.connectionLost(Failure(ConnectionDone()))
+            self.connectionLost(connectionDone)
 
     def connectionLost(self, reason: Failure) -> None:
         """Close the pipe; nothing more comes."""

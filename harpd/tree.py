@@ -7,17 +7,20 @@ while it lives whatever it started, also in other sessions, is found below it.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
+from os import getppid
 from typing import NamedTuple
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _ROUNDS = 100  # a tree that forks faster than it is killed must not hold up the zygote for ever
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_prctl = ctypes.CDLL(None).prctl
+_prctl.argtypes = (ctypes.c_int, *(4 * [ctypes.c_ulong]))
 
 
 def adopt_orphans() -> None:
@@ -25,14 +28,14 @@ def adopt_orphans() -> None:
 
     :raises OSError: if the kernel refuses.
     """
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    _control(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-PARENT_DIED = signal.SIGRTMAX
+PARENT_DIED = int(signal.SIGRTMAX)
 """What the kernel sends when a parent has died; a real-time signal is nobody's habit to ignore."""
 
 
-WAKE = signal.SIGRTMAX - 1
+WAKE = PARENT_DIED - 1
 """Interrupts a system call in which a process waits, and does nothing else.
 
 Python looks for signals between its own steps: a TERM that comes between the last of these and a
@@ -51,8 +54,8 @@ def watch_parent(parent: int) -> None:
     :param parent: the process id of the parent; if it is gone already, this process ends at once.
     :raises OSError: if the kernel refuses.
     """
-    _prctl(_PR_SET_PDEATHSIG, PARENT_DIED)
-    if os.getppid() != parent:
+    _control(_PR_SET_PDEATHSIG, PARENT_DIED)
+    if getppid() != parent:
         os._exit(1)
 
 
@@ -163,7 +166,7 @@ def _send(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def _prctl(option: int, value: int) -> None:
-    if _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
+def _control(option: int, value: int) -> None:
+    if _prctl(option, value, 0, 0, 0) != 0:
+        # It does not know the option: the one error that there is (prctl(2)).
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))

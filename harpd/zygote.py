@@ -27,20 +27,29 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from os import close
+from signal import set_wakeup_fd
 from typing import Any, NoReturn
 
 from harpd import child, guard, tree
 from harpd.catalogue import CatalogueError, Defaults, Entry, load
 from harpd.description import describe
 
+_decode = json.JSONDecoder().raw_decode
+
 MAX_MESSAGE = 65536
 """The longest message of the control socket in bytes."""
 
 _MAX_TEXT = 4000  # characters of one mistake
+_CHUNK = 4096
+
+_two_descriptors = struct.Struct("2i")  # as in an SCM_RIGHTS message (unix(7))
+_DESCRIPTORS = socket.CMSG_LEN(_two_descriptors.size)
 
 
 @dataclass(frozen=True)
@@ -81,15 +90,18 @@ class Zygote:
         self._catalogue: Mapping[str, Entry] = {}
         self._running: dict[int, _Running] = {}
         self._leaderless: dict[int, dict[int, int]] = {}
-        self._woken, wake = socket.socketpair()
-        self._woken.setblocking(False)
-        wake.setblocking(False)
-        self._wake = wake
+        self._woken, self._wake = os.pipe()
+        for end in (self._woken, self._wake):
+            os.set_blocking(end, False)
+        self._own = (control.fileno(), self._woken, self._wake)
+        self._received = bytearray(MAX_MESSAGE)
+        self._pids = (os.getpid(), register.guard)
 
     def serve(self) -> None:
         """Load the procedures, then fork calls until the daemon is gone."""
-        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, tree.PARENT_DIED):
+            signal.signal(number, lambda number, frame: None)
         signal.signal(tree.WAKE, signal.SIG_IGN)  # until a fork takes care of it
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # the daemon's business; it ends us by closing
@@ -104,26 +116,32 @@ class Zygote:
         for entry in self._catalogue.values():
             self._send({"procedure": describe(entry)})
         sys.stdout.flush()  # else every fork would print it again
+        # A TERM that comes before a fork can deal with it waits instead of being ignored.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        tree.watch_parent(self._register.guard)
+        poll = select.poll()
+        poll.register(self._woken, select.POLLIN)
+        poll.register(self._control, select.POLLIN)
         gc.collect()
         gc.freeze()  # a collection in a fork would copy every page that it touches
-        poll = select.poll()
-        poll.register(self._control, select.POLLIN)
-        poll.register(self._woken, select.POLLIN)
-        poll.register(self._register.descriptor, 0)  # tells its other end's close (poll(2))
         self._send({"ready": True})
-        while True:
-            ready = {descriptor for descriptor, _ in poll.poll()}
-            if self._woken.fileno() in ready:
-                self._reap()
-            if self._control.fileno() in ready and not self._obey():
-                break
-            if self._register.descriptor in ready:
-                self._control.close()  # so that the daemon takes another zygote at once
-                break
+        self._serve(poll)
         left = {pid: at for members in self._leaderless.values() for pid, at in members.items()}
         for running in self._running.values():
             left.update(running.told_to_end)
         guard.end_calls(self._running, left, self._settings.kill_grace)
+
+    def _serve(self, poll: select.poll) -> None:
+        """Obey until the daemon or the guard is gone."""
+        while True:
+            for descriptor, _ in poll.poll():
+                if descriptor == self._woken:
+                    self._reap()
+                    if os.getppid() != self._register.guard:
+                        self._control.close()  # so that the daemon takes another zygote at once
+                        return
+                elif not self._obey():
+                    return
 
     def _load(self) -> Mapping[str, Entry]:
         mine = os.getpid()
@@ -148,12 +166,17 @@ class Zygote:
 
     def _obey(self) -> bool:
         """Take one message; False when the daemon is gone."""
-        data, descriptors = _receive(self._control)
-        if not data:
+        try:
+            size, ancillary, _, _ = self._control.recvmsg_into(
+                [self._received], _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError:  # the daemon died before it took all of our messages
             return False
-        message = json.loads(data)
+        if not size:
+            return False
+        message, _ = _decode(self._received[:size].decode())
         if "start" in message:
-            self._start(message["start"], message["procedure"], *descriptors)
+            self._start(message["start"], message["procedure"], ancillary[0][2])
         elif "wake" in message:
             if (pid := self._leader(message["wake"])) is not None:
                 tree.wake(pid)
@@ -161,44 +184,29 @@ class Zygote:
             self._signal(message["signal"], message["kill"])
         return True
 
-    def _start(self, call: int, procedure: str, connection: int, output: int) -> None:
-        mine = os.getpid()
-        # A TERM that comes before the fork can deal with it waits instead of being ignored.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    def _start(self, call: int, procedure: str, descriptors: bytes) -> None:
+        connection, output = _two_descriptors.unpack(descriptors)
         try:
             pid = os.fork()
             if pid == 0:
-                self._be_call(procedure, connection, output, mine)
+                self._be_call(procedure, connection, output)
             self._running[pid] = _Running(call)
         except OSError as error:
             self._send({"failed": call, "message": f"fork: {error.strerror}"})
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         os.close(connection)
         os.close(output)
 
-    def _be_call(self, procedure: str, connection: int, output: int, zygote: int) -> NoReturn:
+    def _be_call(self, procedure: str, connection: int, output: int) -> NoReturn:
         """Go on as the process of a call, and never return to what the zygote does."""
         try:
             self._register.enter()
-            self._leave_to_child()
-            call = child.Call(
-                self._catalogue[procedure],
-                socket.socket(fileno=connection),
-                output,
-                self._settings.max_line,
-            )
-            child.run(call, zygote, self._register.guard)
+            set_wakeup_fd(-1)
+            for own in self._own:
+                close(own)
+            entry = self._catalogue[procedure]
+            child.run(entry, connection, output, self._settings.max_line, *self._pids)
         finally:
             os._exit(1)
-
-    def _leave_to_child(self) -> None:
-        """Take away from a fork what is the zygote's own."""
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
-        for own in (self._control, self._woken, self._wake):
-            own.close()
 
     def _leader(self, call: int) -> int | None:
         return next((pid for pid, running in self._running.items() if running.call == call), None)
@@ -215,46 +223,29 @@ class Zygote:
             self._running[pid].told_to_end.update(tree.terminate(pid))
 
     def _reap(self) -> None:
-        while _drain(self._woken):
-            pass
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            running = self._running.pop(pid, None)
-            if running is not None:  # else an orphan of some call that ended
-                self._register.strike(pid)
-                if os.WIFSIGNALED(status):
-                    # It did not end by itself, so it did not mean to leave anything behind.
-                    tree.kill_session(pid)
-                if running.told_to_end:
-                    self._leaderless[running.call] = running.told_to_end
-                self._send({"exited": running.call, "status": status})
+        with suppress(BlockingIOError):
+            while os.read(self._woken, _CHUNK):
+                pass
+        with suppress(ChildProcessError):
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                self._reaped(*found)
+
+    def _reaped(self, pid: int, status: int) -> None:
+        running = self._running.pop(pid, None)
+        if running is None:
+            return  # an orphan of some call that ended
+        self._register.strike(pid)
+        if os.WIFSIGNALED(status):
+            # It did not end by itself, so it did not mean to leave anything behind.
+            tree.kill_session(pid)
+        if running.told_to_end:
+            self._leaderless[running.call] = running.told_to_end
+        self._send({"exited": running.call, "status": status})
 
     def _send(self, message: dict[str, Any]) -> None:
         # If the daemon is gone, the next reading will tell.
         with suppress(BrokenPipeError, ConnectionResetError):
             self._control.send(json.dumps(message).encode())
-
-
-def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
-    try:
-        data, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 2)
-    except ConnectionResetError:  # the daemon died before it took all of our messages
-        return b"", []
-    for descriptor in descriptors:
-        os.set_inheritable(descriptor, False)  # recv_fds takes MSG_CMSG_CLOEXEC and drops it
-    return data, descriptors
-
-
-def _drain(woken: socket.socket) -> bytes:
-    try:
-        return woken.recv(4096)
-    except BlockingIOError:
-        return b""
 
 
 def main() -> None:

@@ -20,7 +20,8 @@ from twisted.python.failure import Failure
 
 from harp import errors
 from harp.wire import results
-from harpd.call import Caller, CallProcess, OneProtocol
+from harpd.call import Caller, CallProcess
+from harpd.call_socket import CallSocket
 from harpd.control import ControlChannel
 from harpd.guard import KILL_ZYGOTE
 from harpd.offers import Catalogue, Offer, ProceduresError
@@ -121,16 +122,15 @@ class ZygoteProcess(ProcessProtocol):
             raise OSError("the zygote that was to run the call died")
         process = CallProcess(arguments, caller, partial(self.kill_call, number), context)
         ours, theirs = socket.socketpair()
-        with ours, ExitStack() as undo:
-            undo.enter_context(theirs)
+        try:
             read, write = os.pipe2(os.O_CLOEXEC)
-            undo.callback(os.close, read)
-            undo.callback(os.close, write)
-            ours.setblocking(False)
-            self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, OneProtocol(process))
-            undo.pop_all()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
         self._planned.discard(number)
         self._calls[number] = _Call(process, OutputPipe(self._reactor, read, log), gone)
+        CallSocket(self._reactor, ours, process)
         self._channel.send({"start": number, "procedure": procedure}, [theirs.detach(), write])
         return process
 

@@ -135,7 +135,9 @@ class ProcessTests(SpawnerTestCase):
         """A process that ends before it has read all its arguments is told like any other."""
         text = json.dumps(["x" * 1_000_000])
         kind, error = await self.run_call(
-            "os.setsid = lambda: os._exit(5)\n@procedure\ndef f(text): pass", text
+            "os.register_at_fork(after_in_child=lambda: os._exit(5))\n"
+            "@procedure\ndef f(text): pass",
+            text,
         )
         self.assertEqual((kind, error["data"]), ("error", {"exit_status": 5}))
 
