@@ -104,6 +104,22 @@ class End(FakeTransport):
             self._stop_reading()
             self.network.mark(self)
 
+    @property
+    def socket(self) -> End:
+        """What is below, of which the product asks one thing only."""
+        return self
+
+    def recv(self, size: int, flags: int) -> bytes:
+        """Look whether anything has come, which what is on its way may have done or not."""
+        if self.network.has_come():
+            if self.other.out:
+                return bytes(self.other.out[:size])
+            if self.connected and not self.other.connected:
+                if self.other._was_reset:
+                    raise ConnectionResetError
+                return b""
+        raise BlockingIOError
+
     def loseWriteConnection(self) -> None:
         self._half_closing = True
         self.network.mark(self)
@@ -319,6 +335,10 @@ class Network:
         if not end.waits:
             end.waits = True
             self._waiting.append(end)
+
+    def has_come(self) -> bool:
+        """Decide whether what is on its way has come."""
+        return self._random.random() < 0.5
 
     def join(self, kind: type[End], near: Any, far: Any) -> tuple[End, End]:
         """Connect two protocols; the far one is the server."""

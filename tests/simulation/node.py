@@ -93,8 +93,8 @@ class Node:
         self.store = PatientStore(disk, capacity, slowness)
         announcements = Announcements()
         self._network = network
-        self.connections = Connections(clock, self.endpoint)
         registry = cast(HostsRegistry, hosts)
+        self.connections = Connections(clock, self.endpoint, registry.lookup)
         self.dispatcher = Dispatcher(
             clock, now, self.store, registry, self.connections, announcements, LIMITS
         )
