@@ -23,7 +23,8 @@ from twisted.internet.protocol import Factory
 
 from harpcaller.harpd_connection import HarpdConnection
 from harpcaller.hosts import Host
-from harpcaller.trust import ServerTrust
+from harpcaller.sessions import Sessions
+from harpcaller.trust import Resumption, ServerTrust
 
 CONNECT_TIMEOUT = 30.0
 """Seconds until a TCP connection must have come about."""
@@ -42,13 +43,15 @@ Endpoint = Callable[[Host], IStreamClientEndpoint]
 
 
 def endpoint_by(reactor: Any, server_trust: ServerTrust) -> Endpoint:
-    """Return what reaches hosts by TLS.
+    """Return what reaches hosts by TLS, resuming sessions with those that are equal.
 
     :param server_trust: the rules for their certificates.
     """
+    sessions = Sessions(reactor.seconds)
 
     def endpoint(host: Host) -> IStreamClientEndpoint:
-        creator = server_trust.for_host(host.name, host.address, host.server_name)
+        resumption = Resumption(sessions, host)
+        creator = server_trust.for_host(host.name, host.address, host.server_name, resumption)
         found: IStreamClientEndpoint = wrapClientTLS(creator, _tcp_endpoint(reactor, host))
         return found
 

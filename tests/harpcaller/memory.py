@@ -146,7 +146,12 @@ def trust() -> ServerTrust:
 def _identity() -> ssl.CertificateOptions:
     issued = authority().issue_cert(HOST.address)
     pem = issued.private_key_and_cert_chain_pem.bytes()
-    return cast(ssl.CertificateOptions, ssl.PrivateCertificate.loadPEM(pem).options())
+    own = ssl.PrivateCertificate.loadPEM(pem)
+    options = ssl.CertificateOptions(
+        privateKey=own.privateKey.original, certificate=own.original, enableSessionTickets=True
+    )
+    options.getContext().set_session_id(b"harpd")
+    return options
 
 
 class Wire(FakeTransport):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import trustme
@@ -20,6 +21,7 @@ from harpcaller.attempt import Attempt, ask
 from harpcaller.connections import IDLE_LIMIT, OLD_FOR, endpoint_by
 from harpcaller.harpd_connection import CLOSE_DEADLINE
 from harpcaller.hosts import Host
+from harpcaller.verdict import Verdict
 from tests.harpcaller.memory import (
     HOST,
     HarpdEnd,
@@ -375,11 +377,55 @@ class FreeTests(ConnectionsTestCase):
         self.assert_nothing_left()
 
     def test_new_trust(self) -> None:
-        """It is the new trust that judges from then on."""
+        """It is the new trust that judges from then on, whatever the old one believed."""
+        self.kept()
         self.connections.use(endpoint_by(self.network, trust_in(trustme.CA())))
         asker = self.ask()
         self.assertEqual(self.accept().received, b"")
         self.assertEqual(json.loads(asker.told[0][0].value)["type"], "ssl")
+
+
+class ResumptionTests(ConnectionsTestCase):
+    """Which new connections resume a session; see also ``test_sessions``."""
+
+    def judged(self, host: Host) -> bool:
+        """Connect; return whether the certificate was judged."""
+        calls = []
+        judge = Verdict.__call__
+
+        def judging(verdict: Verdict, *args: Any) -> bool:
+            calls.append(args)
+            return judge(verdict, *args)
+
+        with patch.object(Verdict, "__call__", judging):
+            self.ask(host)
+            harpd = self.accept()
+            harpd.reply(Ack(False), RESULT)
+            harpd.leave()
+        self.assertTrue(harpd.lost)
+        return bool(calls)
+
+    def test_same_host(self) -> None:
+        """A connection with a host that has not changed resumes the session of one before."""
+        self.assertEqual([self.judged(HOST) for _ in range(3)], [True, False, False])
+
+    def test_another_host(self) -> None:
+        """With another name, address, port, password or name for its certificate it does not."""
+        self.judged(HOST)
+        for change in (
+            {"name": "web02"},
+            {"address": "10.1.2.3."},
+            {"port": 4307},
+            {"password": "new"},
+            {"server_name": HOST.address},
+        ):
+            self.assertTrue(self.judged(replace(HOST, **change)), change)
+
+    def test_another_trust(self) -> None:
+        """Under a trust that came into force since, it does not, be it an equal one."""
+        self.judged(HOST)
+        self.connections.use(endpoint_by(self.network, trust()))
+        self.assertTrue(self.judged(HOST))
 
 
 class SecondTryTests(ConnectionsTestCase):

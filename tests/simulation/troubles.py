@@ -86,6 +86,8 @@ def host_goes_or_comes(world: World) -> None:
     name = world.random.choice(list(world.harpds))
     if world.hosts.known.pop(name, None) is None:
         world.hosts.known[name] = world.harpds[name].host
+    if world.node is not None:
+        world.node.connections.hosts_changed()
 
 
 def trust_anew(world: World) -> None:
