@@ -19,7 +19,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 import harp.flow
-from harpcaller import api, connection, remote, streams, submission
+from harpcaller import api, connection, connections, remote, streams, submission
 from harpcaller.announcements import Announcements
 from harpcaller.api import Api, Parts
 from harpcaller.connection import ClientFactory
@@ -190,6 +190,8 @@ def product_under_a_seed(
             (remote, "MAX_UNRECORDED", 400),
             (harp.flow, "SLICE", 300),
             (connection, "SLICE", 300),
+            (connection, "IDLE_LIMIT", 5.0),
+            (connections, "MAX_FREE", 2),
         ):
             changes.enter_context(patch.object(owner, name, value))
         yield
