@@ -6,6 +6,7 @@ What a connection does is in ``harpcaller.harpd_connection``; which of them carr
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,8 @@ from twisted.internet.protocol import Factory
 
 from harpcaller.harpd_connection import HarpdConnection
 from harpcaller.hosts import Host
-from harpcaller.trust import ServerTrust
+from harpcaller.sessions import Sessions
+from harpcaller.trust import Resumption, ServerTrust
 
 CONNECT_TIMEOUT = 30.0
 """Seconds until a TCP connection must have come about."""
@@ -30,8 +32,8 @@ CONNECT_TIMEOUT = 30.0
 IDLE_LIMIT = 60.0
 """Seconds for which a free connection is kept; harpd keeps it for twice as long."""
 
-MAX_FREE, MAX_FREE_PER_HOST = 500, 16
-"""Free connections that are kept; each is about 50 KB."""
+MAX_FREE = 1000
+"""Free connections that are kept, of all hosts; each is about 50 KB."""
 
 OLD_FOR = 3600.0
 """Seconds for which a harpd that refused the extensions is asked without them."""
@@ -41,13 +43,15 @@ Endpoint = Callable[[Host], IStreamClientEndpoint]
 
 
 def endpoint_by(reactor: Any, server_trust: ServerTrust) -> Endpoint:
-    """Return what reaches hosts by TLS.
+    """Return what reaches hosts by TLS, resuming sessions with those that are equal.
 
     :param server_trust: the rules for their certificates.
     """
+    sessions = Sessions(reactor.seconds)
 
     def endpoint(host: Host) -> IStreamClientEndpoint:
-        creator = server_trust.for_host(host.name, host.address, host.server_name)
+        resumption = Resumption(sessions, host)
+        creator = server_trust.for_host(host.name, host.address, host.server_name, resumption)
         found: IStreamClientEndpoint = wrapClientTLS(creator, _tcp_endpoint(reactor, host))
         return found
 
@@ -68,19 +72,26 @@ class Connections:
     """All connections with harpds.
 
     One serves only a host that is equal to the one that it was made for, credentials included.
+    When too many are free, the one goes that has been so for longest.
+
+    :param lookup: returns the host that a name stands for now, None if there is none.
     """
 
-    def __init__(self, reactor: Any, endpoint: Endpoint) -> None:
+    def __init__(
+        self, reactor: Any, endpoint: Endpoint, lookup: Callable[[str], Host | None]
+    ) -> None:
         self.reactor = reactor
         self._endpoint = endpoint
-        self._free: dict[Host, list[tuple[HarpdConnection, IDelayedCall]]] = {}
-        self._free_count = 0
+        self._lookup = lookup
+        self._free: OrderedDict[HarpdConnection, float] = OrderedDict()  # since when, in that order
+        self._free_of: dict[Host, dict[HarpdConnection, None]] = {}
+        self._timer: IDelayedCall | None = None
         self._generation = 0
         self._old: dict[Host, float] = {}
 
     def is_known_as_old(self, host: Host) -> bool:
         """Say whether a harpd has refused the extensions not long ago."""
-        return bool(self._old.get(host, 0.0) > self.reactor.seconds())
+        return bool(self._old) and bool(self._old.get(host, 0.0) > self.reactor.seconds())
 
     def use(self, endpoint: Endpoint) -> None:
         """Reach hosts in another way from now on, and keep no connection made in the old one."""
@@ -90,34 +101,33 @@ class Connections:
     def close(self) -> None:
         """Keep no connection: neither those that are free nor those in use when they become so."""
         self._generation += 1
-        for host, kept in list(self._free.items()):
-            for connection, _ in list(kept):
-                self._forget(host, connection)
+        for connection in list(self._free):
+            connection.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def hosts_changed(self) -> None:
+        """Close what is free and was made for a host that is another now, or is none any more."""
+        for connection in list(self._free):
+            if self._lookup(connection.host.name) != connection.host:
                 connection.close()
 
     # What an attempt needs.
 
     def take(self, host: Host) -> HarpdConnection | None:
         """Return a free connection, which is not free any more."""
-        if host not in self._free:
-            return None
-        connection, _ = self._free[host][-1]  # the one whose peer was seen last
-        self._forget(host, connection)
-        return connection
+        while same := self._free_of.get(host):
+            connection = next(reversed(same))  # the one whose peer was seen last
+            self.gone(connection)
+            if connection.is_quiet():
+                return connection
+            connection.close()
+        return None
 
     def open(self, host: Host) -> Deferred[HarpdConnection]:
         """Return a new connection; TLS has yet to come about."""
-        generation = self._generation
-
-        def free(connection: HarpdConnection) -> None:
-            if generation == self._generation:
-                self._keep(host, connection)
-            else:
-                connection.close()
-
-        connection = HarpdConnection(
-            self.reactor, free, lambda connection: self._forget(host, connection)
-        )
+        connection = HarpdConnection(self.reactor, self, host, self._generation)
         factory = Factory.forProtocol(lambda: connection)
         factory.noisy = False
         # What connects answers with what wraps the connection or with it: it is ours either way.
@@ -129,27 +139,35 @@ class Connections:
         self._old = {host: until for host, until in self._old.items() if until > now}
         self._old[host] = now + OLD_FOR
 
-    def _keep(self, host: Host, connection: HarpdConnection) -> None:
-        kept = self._free.get(host, [])
-        if self._free_count >= MAX_FREE or len(kept) >= MAX_FREE_PER_HOST:
+    # What a connection tells; see `harpcaller.harpd_connection.Keeper`.
+
+    def free(self, connection: HarpdConnection) -> None:
+        """Keep a connection, if it would be made in the same way now."""
+        host = connection.host
+        if connection.generation != self._generation or self._lookup(host.name) != host:
             connection.close()
             return
-        timer = self.reactor.callLater(IDLE_LIMIT, self._outdated, host, connection)
-        self._free.setdefault(host, []).append((connection, timer))
-        self._free_count += 1
+        if len(self._free) >= MAX_FREE:
+            next(iter(self._free)).close()
+        self._free[connection] = self.reactor.seconds()
+        self._free_of.setdefault(host, {})[connection] = None
+        if self._timer is None:
+            self._timer = self.reactor.callLater(IDLE_LIMIT, self._close_idle)
 
-    def _outdated(self, host: Host, connection: HarpdConnection) -> None:
-        self._forget(host, connection)
-        connection.close()
+    def gone(self, connection: HarpdConnection) -> None:
+        """Forget a connection, if it is free."""
+        if self._free.pop(connection, None) is not None:
+            same = self._free_of[connection.host]
+            del same[connection]
+            if not same:
+                del self._free_of[connection.host]
 
-    def _forget(self, host: Host, connection: HarpdConnection) -> None:
-        kept = self._free.get(host, [])
-        for entry in kept:
-            if entry[0] is connection:
-                kept.remove(entry)
-                self._free_count -= 1
-                if entry[1].active():
-                    entry[1].cancel()
-                break
-        if not kept:
-            self._free.pop(host, None)
+    def _close_idle(self) -> None:
+        """Close what has been free for too long; one timer does for all, since most are reused."""
+        self._timer = None
+        now = self.reactor.seconds()
+        for connection, since in list(self._free.items()):
+            if since + IDLE_LIMIT > now:
+                self._timer = self.reactor.callLater(since + IDLE_LIMIT - now, self._close_idle)
+                return
+            connection.close()

@@ -6,7 +6,7 @@ Which connection a request takes, and what becomes of one that is free, is decid
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from socket import MSG_DONTWAIT, MSG_PEEK
 from typing import Any
 from typing import Protocol as Interface
 
@@ -20,6 +20,7 @@ from harp.errors import RemoteProtocolError
 from harp.session import OutgoingCall
 from harp.wire import harpd
 from harp.wire.results import EndResult
+from harpcaller.hosts import Host
 
 CLOSE_DEADLINE = 10.0
 """Seconds for harpd to end TLS, after which the connection is cut."""
@@ -43,23 +44,29 @@ class Asker(Interface):
         """
 
 
+class Keeper(Interface):
+    """Who keeps the connections that carry nothing."""
+
+    def free(self, connection: HarpdConnection) -> None:
+        """Learn that the last reply has come and the connection may carry another request."""
+
+    def gone(self, connection: HarpdConnection) -> None:
+        """Learn, perhaps twice, that it can't carry a request any more."""
+
+
 @implementer(IHandshakeListener)
 class HarpdConnection(Protocol):
     """The client's end.
 
-    :param free: called when the last reply has come and the connection may carry another request.
-    :param gone: called when it can carry no other request any more, perhaps twice.
+    :param host: what it was made for,
+    :param generation: and when, as the keeper counts; both are the keeper's business.
     """
 
-    def __init__(
-        self,
-        reactor: Any,
-        free: Callable[[HarpdConnection], None],
-        gone: Callable[[HarpdConnection], None],
-    ) -> None:
+    def __init__(self, reactor: Any, keeper: Keeper, host: Host, generation: int) -> None:
+        self.host = host
+        self.generation = generation
         self._reactor = reactor
-        self._free = free
-        self._gone = gone
+        self._keeper = keeper
         self._session: OutgoingCall | None = None
         self._asker: Asker | None = None
         self._heard = False
@@ -75,6 +82,17 @@ class HarpdConnection(Protocol):
         self._heard = self._accepted = False
         if self._secured:
             self._send()
+
+    def is_quiet(self) -> bool:
+        """Say whether nothing has come that is not read yet; be it that harpd has closed."""
+        transport: Any = self.transport
+        try:
+            transport.socket.recv(1, MSG_PEEK | MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:  # it was reset
+            return False
+        return False
 
     def pause(self, paused: bool) -> None:
         """Stop reading, or go on; one that is being closed is read from to its end."""
@@ -95,7 +113,7 @@ class HarpdConnection(Protocol):
             if self.paused:
                 self.pause(False)
             self._cut = self._reactor.callLater(CLOSE_DEADLINE, self._abort)
-            self._gone(self)  # until TLS has ended nobody must take it
+            self._keeper.gone(self)  # until TLS has ended nobody must take it
             self.transport.loseConnection()
 
     def connectionMade(self) -> None:
@@ -137,7 +155,7 @@ class HarpdConnection(Protocol):
         """Tell who waits for replies."""
         if self._cut is not None and self._cut.active():
             self._cut.cancel()
-        self._gone(self)
+        self._keeper.gone(self)
         asker, self._asker = self._asker, None
         if asker is not None:
             unread = self._secured and not self._heard and reason.check(ConnectionDone) is not None
@@ -154,7 +172,7 @@ class HarpdConnection(Protocol):
         if session.may_go_on and self._accepted:
             if self.paused:
                 self.pause(False)
-            self._free(self)
+            self._keeper.free(self)
         else:
             self.close()
 

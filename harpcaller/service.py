@@ -74,7 +74,10 @@ class DispatcherService(Service):
         )
         self._hosts = HostsRegistry(reactor, reactor, config.hosts)
         announcements = Announcements()
-        self._connections = connections = Connections(reactor, endpoint_by(reactor, config.trust))
+        self._connections = connections = Connections(
+            reactor, endpoint_by(reactor, config.trust), self._hosts.lookup
+        )
+        self._hosts.watch(connections.hosts_changed)
         self._dispatcher = Dispatcher(
             reactor, time.time, self._store, self._hosts, connections, announcements, config.limits
         )

@@ -6,48 +6,22 @@ and what becomes of the job then, is the business of ``harpcaller.remote``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
-from service_identity.exceptions import CertificateError
-from service_identity.hazmat import DNS_ID, DNSPattern, IPAddress_ID, IPAddressPattern
-from service_identity.pyopenssl import extract_patterns
+from service_identity.hazmat import DNS_ID
 from twisted.internet import ssl
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from harpcaller.logs import logger
-
-MAX_MESSAGE = 1000
-"""The longest account of a refusal in characters; most of it is what the certificate says."""
-
-MAX_DNS_NAME = 253
-"""The longest DNS name in bytes (RFC 1035, 2.3.4, without the lengths of its labels)."""
-
-_log = logger("harpcaller.trust")
-
-_ServerId = DNS_ID | IPAddress_ID
-
-# By the numbers of OpenSSL's x509_vfy.h; the rest are so rare that the number must do.
-_FAULTS = {
-    2: "comes from an authority that is not in ca_file",
-    7: "has a wrong signature",
-    9: "is not valid yet",
-    10: "has expired",
-    18: "is self-signed and not in ca_file",
-    19: "is self-signed and not in ca_file",
-    20: "comes from an authority that is not in ca_file",
-    21: "comes from an authority that is not in ca_file",
-    24: "is not an authority's, yet it signed another",
-    26: "is not meant for servers",
-    47: "has a name that its authority may not sign",
-}
+from harpcaller.sessions import JudgedSession, Sessions
+from harpcaller.verdict import ServerId, Verdict, server_id
 
 
 class ServerTrust:
@@ -57,7 +31,8 @@ class ServerTrust:
     are looked at. It is trusted too if an authority signed it, its dates are right and it is made
     out to the host. With neither authorities nor known certificates everything is trusted.
 
-    TLS sessions are not resumed: a resumed one would not be judged again.
+    A connection that resumes the session of an earlier one is not judged again. So what is kept are
+    sessions of connections that were believed, and they are used under the same trust only.
 
     Two that are equal trust the same certificates.
 
@@ -78,13 +53,15 @@ class ServerTrust:
         if self.verifies:
             loaded = [ssl.Certificate.load(each) for each in roots or ()]
             trust_root = ssl.trustRootFromCertificates(loaded)
-            self._context = ssl.CertificateOptions(trustRoot=trust_root).getContext()
+            self._context = ssl.CertificateOptions(
+                trustRoot=trust_root, enableSessionTickets=True
+            ).getContext()
             # Whoever is in ca_file is trusted, also where its own issuer is not there.
             store = self._context.get_cert_store()
             assert store is not None
             store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
         else:
-            self._context = ssl.CertificateOptions().getContext()
+            self._context = ssl.CertificateOptions(enableSessionTickets=True).getContext()
 
     @classmethod
     def from_files(cls, ca_file: Path | None, known_certs_file: Path | None) -> ServerTrust:
@@ -104,21 +81,55 @@ class ServerTrust:
         return hash(self._rules)
 
     def for_host(
-        self, name: str, address: str, server_name: str | None = None
+        self,
+        name: str,
+        address: str,
+        server_name: str | None = None,
+        resumption: Resumption | None = None,
     ) -> IOpenSSLClientConnectionCreator:
         """Return what makes TLS connections to one host.
 
         :param name: what the host is called; its certificate may be made out to this,
         :param address: or to this: a DNS name or an IP address.
         :param server_name: if given, the certificate must be made out to this, none of the others.
+        :param resumption: the sessions of this host, all of them made under this trust.
         """
         names = (address, name) if server_name is None else (server_name,)
-        return _HostTrust(self, self._context, address, names)
+        return _HostTrust(self, self._context, address, names, resumption)
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """The sessions of one host.
+
+    :param host: what they are kept by.
+    """
+
+    sessions: Sessions
+    host: Hashable
+
+    def begin(self, connection: SSL.Connection) -> float | None:
+        """Have a connection resume a session, if there is one; return when that was judged."""
+        kept = self.sessions.take(self.host)
+        if kept is None:
+            return None
+        connection.set_session(kept.session)
+        return kept.judged
+
+    def keep(self, connection: SSL.Connection, judged: float | None) -> None:
+        """Keep the session of a connection that was believed.
+
+        :param judged: when its certificate was; None for now.
+        """
+        session = connection.get_session()
+        if session is not None:
+            when = self.sessions.seconds() if judged is None else judged
+            self.sessions.keep(self.host, JudgedSession(session, when))
 
 
 def is_server_name(name: str) -> bool:
     """Return whether a certificate can be made out to that: a DNS name or an IP address."""
-    return _server_id(name) is not None
+    return server_id(name) is not None
 
 
 def read_certificates(path: Path) -> list[x509.Certificate]:
@@ -150,23 +161,28 @@ def describe(failure: Failure) -> str | None:
 @implementer(IOpenSSLClientConnectionCreator)
 class _HostTrust:
     def __init__(
-        self, trust: ServerTrust, context: SSL.Context, address: str, names: tuple[str, ...]
+        self,
+        trust: ServerTrust,
+        context: SSL.Context,
+        address: str,
+        names: tuple[str, ...],
+        resumption: Resumption | None,
     ) -> None:
-        self.trust = trust
         self.address = address
+        self.known = trust.known
+        self.has_authorities = trust.has_authorities
+        self.ids: list[ServerId] = [found for found in map(server_id, names) if found is not None]
+        self._verifies = trust.verifies
         self._context = context
-        self.ids = [found for found in map(_server_id, names) if found is not None]
+        self._resumption = resumption
         # RFC 6066 has no IP addresses in the server name indication.
         self._sni = next((each.hostname for each in self.ids if isinstance(each, DNS_ID)), None)
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        connection = _JudgedConnection(self._context, None)
+        verdict = Verdict(self) if self._verifies else None
+        connection = _JudgedConnection(self._context, verdict, self._resumption)
         if self._sni is not None:
             connection.set_tlsext_host_name(self._sni)
-        if self.trust.verifies:
-            connection.verdict = _Verdict(self)
-            mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
-            connection.set_verify(mode, connection.verdict)
         return connection
 
 
@@ -177,101 +193,33 @@ class _JudgedConnection(SSL.Connection):
     the alert has left that tells harpd's operator what is wrong.
     """
 
-    verdict: _Verdict | None = None
+    def __init__(
+        self, context: SSL.Context, verdict: Verdict | None, resumption: Resumption | None
+    ) -> None:
+        super().__init__(context, None)
+        self._verdict = verdict
+        if verdict is not None:
+            self.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verdict)
+        self._resumption = resumption
+        self._judged = None if resumption is None else resumption.begin(self)
 
     def do_handshake(self) -> None:
         """Raise the refusal instead of OpenSSL's ``certificate verify failed``."""
         try:
             super().do_handshake()
         except SSL.Error as error:
-            if self.verdict is None or self.verdict.refusal is None:
+            if self._verdict is None or self._verdict.refusal is None:
                 raise
-            raise SSL.Error([("harpcaller", "", self.verdict.refusal)]) from error
+            raise SSL.Error([("harpcaller", "", self._verdict.refusal)]) from error
 
-
-class _Verdict:
-    """Judges the chain of one connection, as OpenSSL's verify callback.
-
-    OpenSSL calls it for each fault and then for each certificate that it finds right, the server's
-    own at depth 0 as the last. Faults further up must be let through while that one may still turn
-    out to be known; after it, no fault may pass (name constraints are checked that late).
-    """
-
-    def __init__(self, host: _HostTrust) -> None:
-        self.refusal: str | None = None
-        self._host = host
-        self._fault: str | None = None
-        self._is_known: bool | None = None if host.trust.known is not None else False
-
-    def __call__(
-        self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int
-    ) -> bool:
-        try:
-            why = self._judge(certificate, error, depth, bool(ok))
-        except Exception:  # OpenSSL would lose it
-            _log.failure("judging the certificate of {address}", address=self._host.address)
-            why = "it could not be examined"
-        if why is not None:
-            refusal = f"the certificate of {self._host.address} is refused: {why}"
-            self.refusal = refusal[:MAX_MESSAGE]
-        return why is None
-
-    def _judge(self, certificate: crypto.X509, error: int, depth: int, ok: bool) -> str | None:
-        if not ok and self._fault is None:
-            self._fault = _fault(certificate, error)
-        if depth == 0 and self._is_known is None:
-            der = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
-            self._is_known = der in (self._host.trust.known or ())
-        if self._is_known or (depth > 0 and self._is_known is None):
-            return None
-        return self._refusal(certificate, depth)
-
-    def _refusal(self, certificate: crypto.X509, depth: int) -> str | None:
-        not_known = "it is not in known_certs_file"
-        if not self._host.trust.has_authorities:
-            return not_known
-        refusal = self._fault
-        if refusal is None and depth == 0:
-            refusal = _name_mismatch(certificate, self._host.ids)
-        if refusal is not None and self._host.trust.known is not None:
-            return f"{not_known}, and {refusal}"
-        return refusal
-
-
-def _server_id(name: str) -> _ServerId | None:
-    """Return what a certificate is compared with, None for what can't stand in one."""
-    with suppress(ValueError):
-        return IPAddress_ID(name)
-    with suppress(ValueError):
-        found = DNS_ID(name.removesuffix("."))
-        return found if len(found.hostname) <= MAX_DNS_NAME else None
-    return None
-
-
-def _fault(certificate: crypto.X509, error: int) -> str:
-    found = certificate.to_cryptography()
-    subject, issuer = found.subject.rfc4514_string(), found.issuer.rfc4514_string()
-    what = _FAULTS.get(error, f"has fault {error} of OpenSSL")
-    return f"{subject!r}, issued by {issuer!r}, {what}"
-
-
-def _name_mismatch(certificate: crypto.X509, ids: list[_ServerId]) -> str | None:
-    try:
-        patterns = extract_patterns(certificate)
-    except CertificateError as error:
-        return f"its names can't be understood: {error}"
-    if any(each.verify(pattern) for each in ids for pattern in patterns):
-        return None
-    found = [_shown(p.pattern) for p in patterns if isinstance(p, DNSPattern | IPAddressPattern)]
-    wanted = [_shown(each.hostname if isinstance(each, DNS_ID) else each.ip) for each in ids]
-    return (
-        f"it is made out to {' and '.join(found) or 'nobody'}, "
-        f"not to {' or '.join(wanted) or 'this host'}"
-    )
-
-
-def _shown(name: object) -> str:
-    return name.decode("ascii", "replace") if isinstance(name, bytes) else str(name)
+    def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
+        """Keep the session when the first bytes come: in TLS 1.3 its ticket comes before them."""
+        data = super().recv(bufsiz, flags)
+        if self._resumption is not None:
+            is_resumed = self._verdict is not None and not self._verdict.was_asked
+            self._resumption.keep(self, self._judged if is_resumed else None)
+            self._resumption = None
+        return data
 
 
 def _der(certificate: x509.Certificate) -> bytes:

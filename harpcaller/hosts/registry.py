@@ -55,6 +55,7 @@ class HostsRegistry(Service):
         self._refreshed: list[Deferred[str | None]] = []
         self._is_ready = False
         self._ready: list[Deferred[None]] = []
+        self._watchers: list[Callable[[], None]] = []
 
     def lookup(self, name: str) -> Host | None:
         """Return the host of that name, None if there is none."""
@@ -76,6 +77,10 @@ class HostsRegistry(Service):
         names = self._names[start : start + limit]
         is_last = start + limit >= len(self._names)
         return [self._hosts[name] for name in names], None if is_last else names[-1]
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Have something called whenever another list is in force."""
+        self._watchers.append(watcher)
 
     def when_ready(self) -> Deferred[None]:
         """Return what fires once there is a list, or the first run has failed to bring one."""
@@ -218,6 +223,8 @@ class HostsRegistry(Service):
         self._hosts = hosts
         self._names = sorted(hosts)
         self._log.info("{source}: {count} hosts", source=path, count=len(hosts))
+        for watcher in self._watchers:
+            watcher()
 
     def _take_cache(self, path: Path) -> None:
         try:

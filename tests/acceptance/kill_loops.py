@@ -17,8 +17,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from demo.deployment import Daemon, Deployment
+import harp
+from demo.deployment import HOST, Daemon, Deployment
 from tests.acceptance import verdict
+from tests.acceptance.cutting_network import CuttingNetwork
 from tests.acceptance.daemons import PATIENCE, children, deploy, eventually, is_alive
 from tests.acceptance.load import Load
 
@@ -43,6 +45,9 @@ VICTIMS = (
 BETWEEN = (0.2, 1.0)
 """Seconds from all being up to the next kill."""
 
+STILL = (0.02, 0.2)
+"""Seconds for which a harpd stands still before it is killed."""
+
 END_LIMIT = 60.0
 """Seconds within which all jobs must end when nothing is killed any more."""
 
@@ -54,12 +59,14 @@ class Report:
     :param kills: how often something was killed.
     :param jobs: how many calls were acknowledged.
     :param ends: how many of them ended how.
+    :param cuts: how often a connection that had carried a call was cut at which moment of the next.
     :param faults: what was promised and not kept, nothing if all is well.
     """
 
     kills: int
     jobs: int
     ends: dict[str, int]
+    cuts: dict[str, int]
     faults: list[str]
 
 
@@ -79,17 +86,20 @@ def run(deployment: Deployment, seconds: float, kills: int, seed: int) -> Report
     load = Load(deployment.port, marks, str(seed))
     outages: list[verdict.Outage] = []
     due: list[list[str]] = []
-    load.start()
-    try:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until or len(outages) < kills:
-            time.sleep(choice.uniform(*BETWEEN))  # a moment by chance; nothing is waited for
-            if not due:
-                due = choice.sample(VICTIMS, len(VICTIMS))
-            outages.append(_kill(deployment, due.pop(), choice))
-    finally:
-        load.stop()
-    ends = verdict.ends(load.submissions, END_LIMIT)
+    with CuttingNetwork(deployment.harpd_port, seed) as network:
+        deployment.set_hosts({HOST: deployment.host_entry(port=network.port)})
+        harp.HarpCaller("127.0.0.1", deployment.port).refresh_hosts()
+        load.start()
+        try:
+            until = time.monotonic() + seconds
+            while time.monotonic() < until or len(outages) < kills:
+                time.sleep(choice.uniform(*BETWEEN))  # a moment by chance; nothing is waited for
+                if not due:
+                    due = choice.sample(VICTIMS, len(VICTIMS))
+                outages.append(_kill(deployment, due.pop(), choice))
+        finally:
+            load.stop()
+        ends = verdict.ends(load.submissions, END_LIMIT)
     faults = [
         *[f"a client broke: {error!r}" for error in load.broken],
         *verdict.of_jobs(ends),
@@ -97,7 +107,7 @@ def run(deployment: Deployment, seconds: float, kills: int, seed: int) -> Report
         *verdict.of_marks(marks),
         *verdict.of_processes(marks, PATIENCE),
     ]
-    return Report(len(outages), len(ends), verdict.count(ends), faults)
+    return Report(len(outages), len(ends), verdict.count(ends), dict(network.cuts), faults)
 
 
 def _kill(deployment: Deployment, victims: list[str], choice: random.Random) -> verdict.Outage:
@@ -106,7 +116,9 @@ def _kill(deployment: Deployment, victims: list[str], choice: random.Random) -> 
     inner = _inner(deployment)
     began = time.monotonic_ns()
     for victim in choice.sample(victims, len(victims)):
-        if victim in daemons:
+        if victim == "harpd":
+            _end_harpd(deployment.harpd, choice)
+        elif victim in daemons:
             daemons[victim].kill()
         elif (pid := inner[victim]) is not None:
             _kill_process(pid)
@@ -118,6 +130,19 @@ def _kill(deployment: Deployment, victims: list[str], choice: random.Random) -> 
         if victim in daemons:
             daemons[victim].start()
     return verdict.Outage(began, time.monotonic_ns())
+
+
+def _end_harpd(harpd: Daemon, choice: random.Random) -> None:
+    """Kill harpd, which may have stood still while requests came, or stop it in good order."""
+    assert harpd.process is not None
+    how = choice.random()
+    if how < 0.25:
+        harpd.stop()
+        return
+    if how < 0.5:
+        harpd.process.send_signal(signal.SIGSTOP)
+        time.sleep(choice.uniform(*STILL))  # nothing tells what lies in its sockets
+    harpd.kill()
 
 
 def _inner(deployment: Deployment) -> dict[str, int | None]:
@@ -144,6 +169,7 @@ def main() -> None:
     with deployment() as loaded:
         report = run(loaded, options.seconds, 0, options.seed)
     print(f"{report.jobs} jobs, {report.kills} kills, ends: {report.ends}")
+    print(f"cut connections: {report.cuts}")
     for fault in report.faults:
         print(fault)
     sys.exit(1 if report.faults else 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.acceptance import kill_loops
+from tests.acceptance.cutting_network import MOMENTS
 
 SEED = 20
 JOBS = 100
@@ -15,9 +16,10 @@ class KillLoopTests(SynchronousTestCase):
     """The short form; ``python -m tests.acceptance.kill_loops`` is as long as one likes."""
 
     def test_short(self) -> None:
-        """Both daemons and harpd's helpers are killed while clients call as fast as they can."""
+        """Daemons and harpd's helpers are killed, kept connections cut, while clients call."""
         with kill_loops.deployment() as deployment:
             report = kill_loops.run(deployment, 0, len(kill_loops.VICTIMS), SEED)
         self.assertEqual(report.faults, [])
         self.assertGreater(report.ends.get("result", 0), JOBS)
+        self.assertEqual(set(report.cuts), set(MOMENTS))
         self.assertGreater(report.ends.get("missing_result", 0), 0)

@@ -17,9 +17,17 @@ import harp
 from harp.errors import ERROR_TYPES
 from tests.acceptance.load import QUEUES, Submission
 
-CUT_OFF = {"missing_result", "closed", "killed", "network_error", "ssl", "procedure_loading_error"}
-"""Error types of a job whose dispatcher, harpd or zygote was killed; ssl is for a harpd in
-mid-handshake, procedure_loading_error for a zygote that was still loading."""
+CUT_OFF = {
+    "missing_result",
+    "closed",
+    "killed",
+    "network_error",
+    "ssl",
+    "shutdown",
+    "procedure_loading_error",
+}
+"""Error types of a job whose dispatcher, harpd, zygote or connection was ended; ssl is for a harpd
+in mid-handshake, procedure_loading_error for a zygote that was still loading."""
 
 
 @dataclass(frozen=True)
@@ -174,8 +182,8 @@ def _span(end: End, outages: Sequence[Outage]) -> _Span | None:
     if end.type == "result":
         assert end.ran.ended is not None
         return _Span(end, end.ran.began, end.ran.ended)
-    if not end.ran.began:
-        return None  # it was killed before it had written when it began
+    if not end.ran.began or end.type == "closed":
+        return None  # killed before it had written when it began, or cut off at any time
     kill = next((outage for outage in outages if outage.ended >= end.ran.began), None)
     if kill is None or kill.began <= end.ran.began:
         return None

@@ -46,7 +46,7 @@ def parts(
     """Return what the API answers with, on a store."""
     registry = registry or hosts()
     announcements = Announcements()
-    connections = Connections(reactor, endpoint_by(reactor, trust()))
+    connections = Connections(reactor, endpoint_by(reactor, trust()), registry.lookup)
     limits = Limits(default_timeout=600, max_exec_time=600)
     return Parts(
         version="1.2.3",

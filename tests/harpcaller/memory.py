@@ -146,7 +146,12 @@ def trust() -> ServerTrust:
 def _identity() -> ssl.CertificateOptions:
     issued = authority().issue_cert(HOST.address)
     pem = issued.private_key_and_cert_chain_pem.bytes()
-    return cast(ssl.CertificateOptions, ssl.PrivateCertificate.loadPEM(pem).options())
+    own = ssl.PrivateCertificate.loadPEM(pem)
+    options = ssl.CertificateOptions(
+        privateKey=own.privateKey.original, certificate=own.original, enableSessionTickets=True
+    )
+    options.getContext().set_session_id(b"harpd")
+    return options
 
 
 class Wire(FakeTransport):
@@ -154,15 +159,27 @@ class Wire(FakeTransport):
 
     :ivar aborted: whether this end was cut rather than closed.
     :ivar resumed: how often this end was told to read on.
+    :ivar unread: what the reactor would find here next: bytes, none for the end, or a failure.
     """
 
     other: Wire
+    unread: bytes | type[OSError] = BlockingIOError
 
     def __init__(self, protocol: Any, isServer: bool) -> None:
         super().__init__(protocol, isServer)  # type: ignore[no-untyped-call]
         self.paused = False
         self.aborted = False
         self.resumed = 0
+
+    @property
+    def socket(self) -> Wire:
+        """What is below."""
+        return self
+
+    def recv(self, size: int, flags: int) -> bytes:
+        if isinstance(self.unread, type):
+            raise self.unread
+        return self.unread[:size]
 
     def getOutBuffer(self) -> bytes | None:
         if self.other.paused:
@@ -264,10 +281,12 @@ class NetworkTestCase(SynchronousTestCase):
 
 
 def connections(
-    network: MemoryReactorClock, server_trust: ServerTrust | None = None
+    network: MemoryReactorClock,
+    server_trust: ServerTrust | None = None,
+    lookup: Callable[[str], Host | None] = {HOST.name: HOST}.get,
 ) -> Connections:
     """Return connections over a network, by default with those that are trusted."""
-    return Connections(network, endpoint_by(network, server_trust or trust()))
+    return Connections(network, endpoint_by(network, server_trust or trust()), lookup)
 
 
 def new_network(test: SynchronousTestCase) -> MemoryReactorClock:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import trustme
@@ -20,7 +21,16 @@ from harpcaller.attempt import Attempt, ask
 from harpcaller.connections import IDLE_LIMIT, OLD_FOR, endpoint_by
 from harpcaller.harpd_connection import CLOSE_DEADLINE
 from harpcaller.hosts import Host
-from tests.harpcaller.memory import HOST, HarpdEnd, NetworkTestCase, awaited, trust, trust_in
+from harpcaller.verdict import Verdict
+from tests.harpcaller.memory import (
+    HOST,
+    HarpdEnd,
+    NetworkTestCase,
+    awaited,
+    connections,
+    trust,
+    trust_in,
+)
 
 RESULT = EndResult(EndKind.RESULT, b'{"free":12}')
 INVALID = results.error(errors.INVALID_REQUEST, "unknown field `keepalive`")
@@ -70,10 +80,20 @@ class Asker:
 
 
 class ConnectionsTestCase(NetworkTestCase):
-    """A test with connections."""
+    """A test with connections.
+
+    :ivar hosts: the hosts registry, in which is what was asked last.
+    """
+
+    def setUp(self) -> None:
+        """Lay a network between hosts that can change."""
+        super().setUp()
+        self.hosts: dict[str, Host] = {}
+        self.connections = connections(self.network, lookup=self.hosts.get)
 
     def ask(self, host: Host = HOST, **changes: Any) -> Asker:
         """Ask a harpd."""
+        self.hosts[host.name] = host
         asker = Asker()
         asker.attempt = ask(self.connections, host, request(**changes), asker)
         return asker
@@ -96,6 +116,7 @@ class ConnectionsTestCase(NetworkTestCase):
     def assert_nothing_left(self) -> None:
         """Check that no connection is free, and nothing will happen any more."""
         self.assertIsNone(self.connections.take(HOST))
+        self.connections.close()
         self.assertEqual(self.network.getDelayedCalls(), [])
 
 
@@ -225,31 +246,91 @@ class FreeTests(ConnectionsTestCase):
         self.assertFalse(harpd.near.aborted)
         self.assert_nothing_left()
 
-    def keep(self, *hosts: Host) -> list[bool]:
-        """Use connections with hosts at the same time; return which are kept."""
-        for host in hosts:
+    def test_most_of_all(self) -> None:
+        """When there are too many, the one goes that has been free for longest."""
+        self.patch(module, "MAX_FREE", 2)
+        hosts = [replace(HOST, name=f"web0{number}") for number in range(4)]
+        for host in hosts[:3]:
             self.ask(host)
-        ends = [self.accept() for _ in hosts]
+        ends = [self.accept() for _ in range(3)]
         for harpd in ends:
             harpd.reply(Ack(False), RESULT)
-        return [not harpd.lost for harpd in ends]
+        ends[0].flush()
+        self.assertEqual([harpd.lost for harpd in ends], [True, False, False])
+        self.ask(hosts[1])  # whose connection has then been free for less long than the other
+        ends[1].flush()
+        ends[1].reply(Ack(False), RESULT)
+        self.ask(hosts[3])
+        ends.append(self.accept())
+        ends[3].reply(Ack(False), RESULT)
+        ends[2].flush()
+        self.assertEqual([harpd.lost for harpd in ends], [True, False, True, False])
 
-    def test_most_of_a_host(self) -> None:
-        """No more are kept of one host than that."""
-        self.patch(module, "MAX_FREE_PER_HOST", 2)
-        other = replace(HOST, name="web02")
-        self.assertEqual(self.keep(HOST, HOST, HOST, other), [True, True, False, True])
+    def test_many_of_a_host(self) -> None:
+        """One host may have all of them; the one used last is used next."""
+        askers = [self.ask() for _ in range(40)]
+        ends = [self.accept() for _ in askers]
+        for harpd in ends:
+            harpd.reply(Ack(False), RESULT)
+        self.assertEqual([harpd.lost for harpd in ends], [False] * 40)
+        self.ask()
+        for harpd in ends:
+            harpd.flush()
+        self.assertEqual([len(harpd.requests) for harpd in ends], [1] * 39 + [2])
 
-    def test_most_of_all(self) -> None:
-        """No more are kept of all hosts than that; one that is taken makes room."""
-        self.patch(module, "MAX_FREE", 2)
-        first, second, third = (replace(HOST, name=f"web0{number}") for number in range(3))
-        self.assertEqual(self.keep(first, second, third), [True, True, False])
-        self.assertIsNotNone(self.connections.take(first))
-        self.assertEqual(self.keep(third), [True])
-        self.assertIsNotNone(self.connections.take(second))
-        self.assertIsNotNone(self.connections.take(third))
+    def test_host_changes(self) -> None:
+        """When a host has another address or password, or is gone, its connections are closed."""
+        names = ("web01", "web02", "web03", "web04")
+        known = [replace(HOST, name=name) for name in names]
+        for host in known:
+            self.ask(host)
+        ends = [self.accept() for _ in known]
+        for harpd in ends:
+            harpd.reply(Ack(False), RESULT)
+        self.hosts["web01"] = replace(known[0], password="new")
+        self.hosts["web02"] = replace(known[1], address="10.1.2.4")
+        del self.hosts["web03"]
+        self.connections.hosts_changed()
+        for harpd in ends:
+            harpd.flush()
+        self.assertEqual([harpd.lost for harpd in ends], [True, True, True, False])
+        self.assertIsNotNone(self.connections.take(known[3]))
         self.assert_nothing_left()
+
+    def test_host_changes_under_way(self) -> None:
+        """A connection in use when its host changes is not kept afterwards."""
+        asker = self.ask()
+        harpd = self.accept()
+        self.hosts[HOST.name] = replace(HOST, password="new")
+        self.connections.hosts_changed()
+        harpd.reply(Ack(False), RESULT)
+        self.assertEqual(asker.told, [Ack(False), (RESULT, None)])
+        self.assertTrue(harpd.lost)
+        self.assert_nothing_left()
+
+    def test_not_quiet(self) -> None:
+        """One over which something has come that is not read yet, be it the end, is not taken."""
+        for unread in (b"", b"x", ConnectionResetError):
+            other, harpd = self.keep_two()
+            harpd.near.unread = unread
+            self.ask()
+            self.assertEqual(awaited(self.network), 0)
+            for each in (other, harpd):
+                each.flush()
+            self.assertEqual((len(other.requests), len(harpd.requests)), (2, 1))
+            self.assertTrue(harpd.lost)
+            other.reply(Ack(False), RESULT)
+            self.connections.close()
+            other.flush()
+
+    def keep_two(self) -> tuple[HarpdEnd, HarpdEnd]:
+        """Return two that are free; the second would be taken first."""
+        self.ask()
+        self.ask()
+        ends = self.accept(), self.accept()
+        for harpd in ends:
+            harpd.reply(Ack(False), RESULT)
+        return ends
 
     def test_harpd_closes(self) -> None:
         """That harpd closes a free one is no error; the next request takes a new one."""
@@ -296,11 +377,55 @@ class FreeTests(ConnectionsTestCase):
         self.assert_nothing_left()
 
     def test_new_trust(self) -> None:
-        """It is the new trust that judges from then on."""
+        """It is the new trust that judges from then on, whatever the old one believed."""
+        self.kept()
         self.connections.use(endpoint_by(self.network, trust_in(trustme.CA())))
         asker = self.ask()
         self.assertEqual(self.accept().received, b"")
         self.assertEqual(json.loads(asker.told[0][0].value)["type"], "ssl")
+
+
+class ResumptionTests(ConnectionsTestCase):
+    """Which new connections resume a session; see also ``test_sessions``."""
+
+    def judged(self, host: Host) -> bool:
+        """Connect; return whether the certificate was judged."""
+        calls = []
+        judge = Verdict.__call__
+
+        def judging(verdict: Verdict, *args: Any) -> bool:
+            calls.append(args)
+            return judge(verdict, *args)
+
+        with patch.object(Verdict, "__call__", judging):
+            self.ask(host)
+            harpd = self.accept()
+            harpd.reply(Ack(False), RESULT)
+            harpd.leave()
+        self.assertTrue(harpd.lost)
+        return bool(calls)
+
+    def test_same_host(self) -> None:
+        """A connection with a host that has not changed resumes the session of one before."""
+        self.assertEqual([self.judged(HOST) for _ in range(3)], [True, False, False])
+
+    def test_another_host(self) -> None:
+        """With another name, address, port, password or name for its certificate it does not."""
+        self.judged(HOST)
+        for change in (
+            {"name": "web02"},
+            {"address": "10.1.2.3."},
+            {"port": 4307},
+            {"password": "new"},
+            {"server_name": HOST.address},
+        ):
+            self.assertTrue(self.judged(replace(HOST, **change)), change)
+
+    def test_another_trust(self) -> None:
+        """Under a trust that came into force since, it does not, be it an equal one."""
+        self.judged(HOST)
+        self.connections.use(endpoint_by(self.network, trust()))
+        self.assertTrue(self.judged(HOST))
 
 
 class SecondTryTests(ConnectionsTestCase):

@@ -460,6 +460,16 @@ class ReconfigureTests(RegistryTestCase):
         self.write(text)
         return self.source(60.0)
 
+    async def test_watched(self) -> None:
+        """Who watches is called when another list is in force, and when none came not."""
+        seen: list[list[str]] = []
+        self.registry.watch(lambda: seen.append(self.names()))
+        self.registry.startService()
+        await self.registry.refresh()
+        self.registry.reconfigure(self.write_other("exit 3"))
+        await self.registry.refresh()
+        self.assertEqual(seen, [["web1"]])
+
     async def test_other_script(self) -> None:
         """The other script runs at once and at its own interval, the old one no more."""
         self.registry.startService()

@@ -112,6 +112,7 @@ class ConversationTestCase(NetworkTestCase):
         """Check that there is one end at most, and that nothing will happen any more."""
         self.assertLessEqual(sum(isinstance(each, EndResult) for each in self.told), 1)
         self.assertIsNone(self.connections.take(HOST))
+        self.connections.close()
         self.assertEqual(self.network.getDelayedCalls(), [])
 
 
@@ -663,6 +664,13 @@ class Instant(StringTransport):
         super().__init__()  # type: ignore[no-untyped-call]
         self._answer = answer
 
+    @property
+    def socket(self) -> Instant:
+        return self
+
+    def recv(self, size: int, flags: int) -> bytes:
+        raise BlockingIOError
+
     def write(self, data: bytes) -> None:
         super().write(data)  # type: ignore[no-untyped-call]
         self._answer()
@@ -695,6 +703,7 @@ class DescribeTests(NetworkTestCase):
         harpd.reply(Procedures(b'[{"name":"df"}]'))
         self.assertEqual(self.successResultOf(answer), Procedures(b'[{"name":"df"}]'))
         self.assertIsNotNone(self.connections.take(HOST))
+        self.connections.close()
         self.assertEqual(self.network.getDelayedCalls(), [])
 
     def test_refused(self) -> None:

@@ -26,7 +26,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from harpcaller import trust
+from harpcaller import trust, verdict
 from harpcaller.trust import ServerTrust
 
 NAME, ADDRESS, IP = "web1", "web1.example.org", "10.1.2.3"
@@ -375,7 +375,7 @@ class ServerTrustTests(TestCase):
 
     async def test_failure_in_callback(self) -> None:
         """A mistake of ours while judging is a refusal, and it is logged."""
-        self.patch(trust, "extract_patterns", lambda certificate: 1 // 0)
+        self.patch(verdict, "extract_patterns", lambda certificate: 1 // 0)
         rules = ServerTrust([authority(self.ca)])
         await self.refuse(rules, leaf(self.ca, ADDRESS), "could not be examined")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
@@ -384,7 +384,7 @@ class ServerTrustTests(TestCase):
         """What a certificate says can't make the message longer than its limit."""
         names = [f"web{number}.example.com" for number in range(200)]
         why, _ = await self.attempt(ServerTrust([authority(self.ca)]), leaf(self.ca, *names))
-        self.assertEqual(len(why or ""), trust.MAX_MESSAGE)
+        self.assertEqual(len(why or ""), verdict.MAX_MESSAGE)
 
     async def test_nothing_is_kept(self) -> None:
         """A connection that is gone, trusted or refused, leaves nothing in the shared context."""
@@ -392,7 +392,7 @@ class ServerTrustTests(TestCase):
         for identity in (leaf(self.ca, ADDRESS), leaf(self.ca, "other.example.org")):
             await self.attempt(rules, identity)
             gc.collect()
-            kept = [each for each in gc.get_objects() if type(each) is trust._Verdict]
+            kept = [each for each in gc.get_objects() if type(each) is verdict.Verdict]
             self.assertEqual(kept, [])
 
 

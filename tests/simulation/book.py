@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from harp import errors
 from harp.wire import dispatcher as wire
 from harp.wire import harpd
 from harp.wire.results import EndKind, EndResult
@@ -19,6 +20,19 @@ from tests.simulation.violation import Violation
 
 if TYPE_CHECKING:
     from tests.simulation.harpds import Harpd
+
+_CUT_OFF = {
+    errors.CLOSED.name,
+    errors.TIMEOUT.name,
+    errors.PROTOCOL_ERROR.name,
+    errors.MISSING_RESULT.name,
+    errors.SHUTDOWN.name,
+    errors.OS_ERROR.name,
+}
+"""How a call may end that harpd began and did not tell the end of."""
+
+_NOT_BEGUN = {errors.NETWORK_ERROR.name, errors.SSL.name, errors.UNKNOWN_HOST.name}
+"""How one may end, beside that, that harpd did not begin."""
 
 _OF_HARPD = {EndKind.RESULT.value, EndKind.EXCEPTION.value}
 
@@ -278,6 +292,15 @@ class Book:
             raise Violation(f"{row.id} was started and is said not to have been")
         if row.end is not None and row.end.kind is EndKind.ERROR:
             self._check_limit(row, row.end)
+            if row.end != story.end:
+                self._check_name(row, story)
+
+    def _check_name(self, row: Row, story: Story) -> None:
+        """Check the error of a call whose end harpd did not tell."""
+        assert row.end is not None
+        name = msgspec.json.decode(row.end.value)["type"]
+        if name not in _CUT_OFF | (set() if story.starts else _NOT_BEGUN):
+            raise Violation(f"{row.id}, which was started {story.starts} times, ended with {name}")
 
     def _check_packets(self, row: Row, story: Story) -> None:
         packets = self.packets(row.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 from twisted.internet.protocol import Protocol, connectionDone
@@ -16,14 +17,17 @@ from tests.simulation.violation import Violation
 class ClientConnection(Protocol):
     """One connection of a client.
 
+    :param unanswered: takes what the connection was lost before any answer to.
     :ivar asked: what it waits for.
     :ivar is_idle: whether it may be asked something.
     """
 
     transport: End
 
-    def __init__(self) -> None:
+    def __init__(self, unanswered: Callable[[Asked], None]) -> None:
         self.asked: Asked | None = None
+        self._unanswered = unanswered
+        self._is_answered = False
         self.is_idle = True
         self.is_lost = False
         self._has_sent_more = False
@@ -32,7 +36,7 @@ class ClientConnection(Protocol):
     def ask(self, asked: Asked) -> None:
         """Send a request."""
         self.asked = asked
-        self.is_idle = False
+        self.is_idle = self._is_answered = False
         self._exchange = Exchange(asked.message)
         self.transport.write(self._exchange.request_line())
 
@@ -45,6 +49,7 @@ class ClientConnection(Protocol):
         if self.asked is None:
             raise Violation(f"{data!r} came behind the last reply")
         for reply in exchange.receive(data):
+            self._is_answered = True
             self.asked.got(reply)
         if exchange.ended:
             self.asked = None
@@ -57,6 +62,8 @@ class ClientConnection(Protocol):
         was_read = server.taken == self.transport.written
         if self.asked is not None and was_read and not self.transport.excused:
             raise Violation(f"{self.asked.message} is never answered: {reason.getErrorMessage()}")
+        if self.asked is not None and not self._is_answered:
+            self._unanswered(self.asked)
 
     def misbehave(self, random: Random) -> None:
         """Do what a client may do, but had better not."""

@@ -27,6 +27,8 @@ class Crowd:
 
     :param hosts: the names of the hosts that there are.
     :ivar follows: whether most of what they do is to follow few jobs that stream a lot.
+    :ivar lines_up: whether all their calls wait for each other and are for one host, which makes
+        much use of connections that are kept.
     """
 
     def __init__(self, random: Random, book: Book, hosts: list[str], join: Join) -> None:
@@ -34,11 +36,15 @@ class Crowd:
         self.book = book
         self.clients: list[ClientConnection] = []
         self.follows = random.random() < 0.3
-        self.calls_left = random.choice([1, 2] if self.follows else [2, 3, 4, 5, 6, 9])
-        self._hosts = hosts
+        self.lines_up = not self.follows and random.random() < 0.4
+        some = [1, 2] if self.follows else [6, 9] if self.lines_up else [2, 3, 4, 5, 6, 9]
+        self.calls_left = random.choice(some)
+        self._hosts = hosts[:1] if self.lines_up else hosts
         self._join = join
-        self._queues = [b'{"n":1}', b'{"n":2,"m":[]}'][: random.choice([1, 2])]
-        self._queued = random.choice([0.3, 0.8, 1.0])
+        queues = 1 if self.lines_up else random.choice([1, 2])
+        self._queues = [b'{"n":1}', b'{"n":2,"m":[]}'][:queues]
+        self._queued = 1.0 if self.lines_up else random.choice([0.3, 0.8, 1.0])
+        self._again: list[requests.Asked] = []
         self._bad_manners = random.choice([0.0, 0.1, 0.4])
 
     def act(self) -> None:
@@ -57,8 +63,10 @@ class Crowd:
         if random.random() < 0.01:
             client_or_none.babble(random)
             return
-        asked = self._any_request()
-        self.book.tell(f"a client sends {wire.encode_request(asked.message).decode().strip()}")
+        again = bool(self._again) and random.random() < 0.5
+        asked = self._again.pop() if again else self._any_request()
+        line = wire.encode_request(asked.message).decode().strip()
+        self.book.tell(f"a client sends {'again ' if again else ''}{line}")
         client_or_none.ask(asked)
 
     def _any_client(self) -> ClientConnection | None:
@@ -92,7 +100,8 @@ class Crowd:
         if random.random() < self._queued:
             name = random.choice(self._queues)
             queue = canonical_queue_name(name)
-            changes["queue"] = wire.QueueOption(msgspec.Raw(name), random.choice([1, 1, 2, 3]))
+            concurrency = 1 if self.lines_up else random.choice([1, 1, 2, 3])
+            changes["queue"] = wire.QueueOption(msgspec.Raw(name), concurrency)
         if random.random() < 0.4:
             changes["timeout"] = random.choice([0.5, 5.0, 100.0])
         if random.random() < 0.3:
@@ -109,11 +118,17 @@ class Crowd:
         return self.book.intend(call, queue)
 
     def _enter(self) -> ClientConnection | None:
-        client = ClientConnection()
+        client = ClientConnection(self._unanswered)
         if len(self.clients) >= MAX_CLIENTS or not self._join(client):
             return None
         self.clients.append(client)
         return client
+
+    def _unanswered(self, asked: requests.Asked) -> None:
+        """Learn of a request whose answer did not come; what is safe to be sent again may be."""
+        message = asked.message
+        if not isinstance(message, wire.Call) or message.idempotency_key is not None:
+            self._again.append(asked)
 
     def calm_down(self) -> None:
         """Read what comes, all of you."""

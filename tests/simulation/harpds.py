@@ -36,6 +36,7 @@ class Harpd:
     :ivar is_down: whether it refuses connections.
     :ivar calm: whether nothing goes wrong any more.
     :ivar babbles: whether its procedures stream a lot.
+    :ivar leaves: how likely it is, at each moment of a request, that the connection ends there.
     :ivar calls: the connections whose calls run, in the order in which they began.
     """
 
@@ -43,12 +44,17 @@ class Harpd:
         self.host = host
         self.book = book
         self.random = random
-        self.is_old = random.random() < 0.2
+        self.is_old = random.random() < 0.15
         self.is_down = False
         self.keeps = random.choice([0.0, 0.5, 1.0])
+        self.leaves = random.choice([0.0, 0.1, 0.3])
         self.calm = self.babbles = False
         self.calls: list[HarpdConnection] = []
         self.idle: list[HarpdConnection] = []
+
+    def may_leave(self) -> bool:
+        """Decide whether a connection ends at this moment."""
+        return not self.calm and self.random.random() < self.leaves
 
 
 class HarpdConnection(Protocol):
@@ -72,7 +78,12 @@ class HarpdConnection(Protocol):
         self._reader.feed(data)
         line = self._reader.next_line()
         self._tell(f"reads {line!r}")
-        if line is None or not self.transport.is_open:
+        if not self.transport.is_open:
+            return  # it has ended, so this is not taken up
+        if self.daemon.may_leave():
+            self._leave_untaken("a part of a request" if line is None else "a request")
+            return
+        if line is None:
             return
         if self._session is not None:
             raise Violation("a request came before the one before it was answered")
@@ -118,16 +129,27 @@ class HarpdConnection(Protocol):
         self.transport.abortConnection()
         self._leave()
 
-    def close_idle(self) -> None:
-        """End a connection that carries nothing, in good order."""
-        if self.transport.is_open:
+    def leave_idle(self, in_good_order: bool) -> None:
+        """End a connection that carries nothing."""
+        if not self.transport.is_open:
+            return
+        if in_good_order:
             self.transport.loseConnection()
+        else:
+            self.transport.abortConnection()
+
+    def _leave_untaken(self, what: str) -> None:
+        """End the connection at a request that is not taken up, be it whole."""
+        in_good_order = self.daemon.random.random() < 0.6
+        self._tell(f"leaves at {what}{' in good order' if in_good_order else ''}")
+        self.leave_idle(in_good_order)
 
     def _take(self, request: harpd.CallRequest) -> None:
         random = self.daemon.random
         story = self.daemon.book.called(request, self.daemon.host.name)
         if random.random() < 0.1:
-            self._end(results.error(random.choice(REFUSALS), "refused"))
+            story.end = results.error(random.choice(REFUSALS), "refused")
+            self._end(story.end)
             return
         self.story = story
         self.since = self.transport.network.seconds()
@@ -176,6 +198,9 @@ class HarpdConnection(Protocol):
         self._session = None
         if self._keepalive and self.daemon.random.random() < self.daemon.keeps:
             self.daemon.idle.append(self)
+            if self.daemon.may_leave():
+                self._tell("leaves behind an end result")
+                self.leave_idle(self.daemon.random.random() < 0.6)
         else:
             self.transport.loseConnection()
 
@@ -207,8 +232,12 @@ def _of_version_1(request: Any) -> Any:
 
 
 def _script(random: Random, story: Story, locks: bool, daemon: Harpd) -> list[Step]:
+    if daemon.may_leave():
+        return [lambda call: call.die()]  # taken up and not acknowledged
     streams = daemon.babbles or random.random() < 0.6
     script: list[Step] = [lambda call: call.acknowledge(streams)]
+    if daemon.may_leave():
+        return [*script, random.choice([HarpdConnection.die, HarpdConnection.die_politely])]
     if locks and random.random() < 0.1:
         script += [lambda call: call.wait("disk"), lambda call: call.wait(None)]
     number = 0

@@ -104,6 +104,22 @@ class End(FakeTransport):
             self._stop_reading()
             self.network.mark(self)
 
+    @property
+    def socket(self) -> End:
+        """What is below, of which the product asks one thing only."""
+        return self
+
+    def recv(self, size: int, flags: int) -> bytes:
+        """Look whether anything has come, which what is on its way may have done or not."""
+        if self.network.has_come():
+            if self.other.out:
+                return bytes(self.other.out[:size])
+            if not self.other.connected:
+                if self.other._was_reset:
+                    raise ConnectionResetError
+                return b""
+        raise BlockingIOError
+
     def loseWriteConnection(self) -> None:
         self._half_closing = True
         self.network.mark(self)
@@ -183,7 +199,7 @@ class End(FakeTransport):
             self._producer_paused = False
             self.producer.resumeProducing()
         elif self.disconnecting:
-            self._lost(ConnectionDone())
+            self._end_in_order()
         elif self._half_closing and not self._half_closed:
             self._half_closed = True
             if IHalfCloseableProtocol.providedBy(self.protocol):
@@ -191,6 +207,9 @@ class End(FakeTransport):
         else:
             return False
         return True
+
+    def _end_in_order(self) -> None:
+        self._lost(ConnectionDone())
 
     def _tell_end(self) -> bool:
         other = self.other
@@ -236,12 +255,13 @@ class TcpEnd(End):
 class SecuredEnd(End):
     """An end of a connection with a harpd; TLS is played by an event, for its cost.
 
-    TLS reads on until the peer has closed, too.
+    TLS reads on until the peer has closed, too, and only then the connection is ended.
     """
 
     def __init__(self, network: Network, protocol: Any, is_server: bool) -> None:
         super().__init__(network, protocol, is_server)
         self.secured = is_server
+        self._has_said_goodbye = False
 
     def write(self, data: bytes) -> None:
         if not self.secured:
@@ -257,6 +277,19 @@ class SecuredEnd(End):
         self.secured = True
         self.protocol.handshakeCompleted()
         return True
+
+    def step(self, random: Random) -> bool:
+        """Do one thing that is due here, be it to let the other end hear that this one ends."""
+        is_ending = self._has_said_goodbye and self.connected and not self._aborting
+        if not is_ending or not self.other.connected:
+            return super().step(random)
+        if not self.other.reading:
+            return False
+        self.other._lost(ConnectionDone())
+        return True
+
+    def _end_in_order(self) -> None:
+        self._has_said_goodbye = True
 
     def _stop_reading(self) -> None:
         pass
@@ -319,6 +352,10 @@ class Network:
         if not end.waits:
             end.waits = True
             self._waiting.append(end)
+
+    def has_come(self) -> bool:
+        """Decide whether what is on its way has come."""
+        return self._random.random() < 0.5
 
     def join(self, kind: type[End], near: Any, far: Any) -> tuple[End, End]:
         """Connect two protocols; the far one is the server."""

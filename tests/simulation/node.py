@@ -18,7 +18,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 import harp.flow
-from harpcaller import api, connection, remote, streams
+from harpcaller import api, connection, connections, remote, streams
 from harpcaller.announcements import Announcements
 from harpcaller.api import Api, Parts
 from harpcaller.connection import ClientFactory
@@ -94,8 +94,8 @@ class Node:
         self.store = PatientStore(disk, capacity, slowness)
         announcements = Announcements()
         self._network = network
-        self.connections = Connections(clock, self.endpoint)
         registry = cast(HostsRegistry, hosts)
+        self.connections = Connections(clock, self.endpoint, registry.lookup)
         self.dispatcher = Dispatcher(
             clock, now, self.store, registry, self.connections, announcements, LIMITS
         )
@@ -191,6 +191,8 @@ def product_under_a_seed(
             (remote, "MAX_UNRECORDED", 400),
             (harp.flow, "SLICE", 300),
             (connection, "SLICE", 300),
+            (connection, "IDLE_LIMIT", 5.0),
+            (connections, "MAX_FREE", 2),
         ):
             changes.enter_context(patch.object(owner, name, value))
         yield

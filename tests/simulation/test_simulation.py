@@ -12,8 +12,10 @@ from unittest.mock import patch
 
 from sqlalchemy import text
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.trial.unittest import SynchronousTestCase
 
+from harp import errors
 from harpcaller import attempt, dispatcher, remote, streams, submission
 from harpcaller.store import changes
 from harpcaller.store.statements import Statement
@@ -36,6 +38,10 @@ FOUND = {
 What a seed does changes with the simulation: after a change of it, look for others by breaking the
 product in this way again.
 """
+
+
+STARTED = "is started 2 times|yet it was started|which was started 1 times, ended with"
+"""What is said of a call that began twice, or was said not to have begun."""
 
 
 class SimulationTests(SynchronousTestCase):
@@ -94,9 +100,9 @@ class BrokenProductTests(SynchronousTestCase):
 
     def test_jobs_cut_off(self) -> None:
         """A job that was running when the dispatcher was killed must end."""
-        self.assert_found(
-            "at rest job .* is running", changes, "_END_RUNNING", Statement(text("SELECT 1")), 200
-        )
+        promise = "at rest job .* is running|in good order, yet .* runs"
+        nothing = Statement(text("SELECT 1"))
+        self.assert_found(promise, changes, "_END_RUNNING", nothing, 200)
 
     def test_request_repeated(self) -> None:
         """A call that may have begun must not be sent again."""
@@ -106,8 +112,34 @@ class BrokenProductTests(SynchronousTestCase):
             self._kept = True
             genuine(self, reason, secured, True)
 
-        promise = "is started 2 times|yet it was started"
-        self.assert_found(promise, attempt.Attempt, "lost", lost, 300)
+        self.assert_found(STARTED, attempt.Attempt, "lost", lost, 300)
+
+    def test_kept_connection_broken(self) -> None:
+        """A call is not sent again because its connection, which was a kept one, broke."""
+        genuine = attempt.Attempt.lost
+
+        def lost(self: Any, reason: Any, secured: bool, unread: bool) -> None:
+            genuine(self, reason, secured, unread or not self._accepted)
+
+        self.assert_found(STARTED, attempt.Attempt, "lost", lost, 1000)
+
+    def test_kept_connection_ended_late(self) -> None:
+        """Nor because it was ended in good order, when a reply had come."""
+        genuine = attempt.Attempt.lost
+
+        def lost(self: Any, reason: Any, secured: bool, unread: bool) -> None:
+            genuine(self, reason, secured, reason.check(ConnectionDone) is not None)
+
+        self.assert_found(STARTED, attempt.Attempt, "lost", lost, 1000)
+
+    def test_wrong_name(self) -> None:
+        """A call that has begun must not end with an error by which it has not."""
+        genuine = attempt.Attempt._fail
+
+        def fail(self: Any, kind: Any, message: str) -> None:
+            genuine(self, errors.NETWORK_ERROR, message)
+
+        self.assert_found(STARTED, attempt.Attempt, "_fail", fail, 300)
 
     def test_packet_lost(self) -> None:
         """A follower that joins while packets arrive must get each of them."""

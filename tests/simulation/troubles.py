@@ -53,10 +53,10 @@ def break_call(world: World) -> None:
 
 
 def close_idle(world: World) -> None:
-    """Let harpds close what carries nothing."""
+    """Let harpds end what carries nothing."""
     for harpd in world.harpds.values():
         for connection in list(harpd.idle):
-            connection.close_idle()
+            connection.leave_idle(world.random.random() < 0.5)
 
 
 def harpd_goes_or_comes(world: World) -> None:
@@ -86,6 +86,8 @@ def host_goes_or_comes(world: World) -> None:
     name = world.random.choice(list(world.harpds))
     if world.hosts.known.pop(name, None) is None:
         world.hosts.known[name] = world.harpds[name].host
+    if world.node is not None:
+        world.node.connections.hosts_changed()
 
 
 def trust_anew(world: World) -> None:

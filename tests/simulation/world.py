@@ -84,6 +84,8 @@ class World:
         self.crowd = Crowd(random, self.book, list(self.harpds), self._join)
         for harpd in self.harpds.values():
             harpd.babbles = self.crowd.follows
+            if self.crowd.lines_up:
+                harpd.keeps = 1.0
         self._slowness = random.choice([0.2, 0.5, 0.9, 0.97])
         self._trouble = random.choice([0.0, 0.01, 0.03])
         self._disk_trouble = random.choice([0.0, 0.0, 0.0, 0.05])
