@@ -99,20 +99,18 @@ class OutgoingCall:
         :raises RemoteProtocolError: while iterating, if harpd broke the protocol.
         """
         self._reader.feed(data)
-        return iter(self._next, None)
+        return self._replies()
 
-    def _next(self) -> harpd.Reply | None:
-        line = None if self.state is CallState.ENDED else _next_reply(self._reader)
-        if line is None:
-            return None
-        reply = harpd.decode_reply_line(line)
-        kind, after = _call_step(self.state, reply)
-        if after is None:
-            raise RemoteProtocolError(
-                errors.PROTOCOL_ERROR, f"harpd sent {kind} with {self.state.value}"
-            )
-        self.state = after
-        return reply
+    def _replies(self) -> Iterator[harpd.Reply]:
+        while not self.ended and (line := _next_reply(self._reader)) is not None:
+            reply = harpd.decode_reply_line(line)
+            kind, after = _call_step(self.state, reply)
+            if after is None:
+                raise RemoteProtocolError(
+                    errors.PROTOCOL_ERROR, f"harpd sent {kind} with {self.state.value}"
+                )
+            self.state = after
+            yield reply
 
 
 class IncomingCall:
@@ -176,14 +174,16 @@ class Exchange:
         :raises RemoteProtocolError: while iterating, if the dispatcher broke the protocol.
         """
         self._reader.feed(data)
-        return iter(self._next, None)
+        return self._replies()
 
-    def _next(self) -> dispatcher.Reply | None:
-        line = None if self.ended else _next_reply(self._reader)
-        return None if line is None else self._judge(dispatcher.decode_reply_line(line))
+    def _replies(self) -> Iterator[dispatcher.Reply]:
+        while not self.ended and (line := _next_reply(self._reader)) is not None:
+            yield self._judge(dispatcher.decode_reply_line(line))
 
     def _judge(self, reply: dispatcher.Reply) -> dispatcher.Reply:
         kind = type(self._request)
+        if isinstance(reply, dispatcher.NumberedPacket) and kind in _STREAM_REQUESTS:
+            return reply
         last = _LAST_REPLIES[kind]
         if isinstance(self._request, dispatcher.GetResult) and self._request.wait:
             last = (EndResult,)
@@ -192,7 +192,7 @@ class Exchange:
         refused = isinstance(reply, EndResult) and reply.kind is EndKind.ERROR
         if isinstance(reply, last) or refused:
             self.ended = True
-        elif not (isinstance(reply, dispatcher.NumberedPacket) and kind in _STREAM_REQUESTS):
+        else:
             raise RemoteProtocolError(
                 errors.PROTOCOL_ERROR,
                 f"the dispatcher answered {kind.__name__} with {type(reply).__name__}",

@@ -38,9 +38,15 @@ class LineReader:
         if self._too_long:
             return
         *whole, rest = data.split(b"\n")
-        for piece in whole:
+        # What is no longer than the limit can hold no line that is, but for one begun before.
+        careful = whole if len(data) > self._limit else whole[: bool(self._started)]
+        for piece in careful:
             if not (self._keep(piece) and self._finish_line()):
                 return
+        lines = whole[len(careful) :]
+        if b"\r" in data:
+            lines = [line.removesuffix(b"\r") for line in lines]
+        self._lines.extend(lines)
         self._keep(rest)
 
     def next_line(self) -> bytes | None:
