@@ -10,6 +10,7 @@ import json
 import resource
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -56,8 +57,10 @@ def main() -> int:
     about = machine()
     figures: list[Figure] = []
     mistakes: dict[str, str] = {}
+    seconds: dict[str, float] = {}
     print(head(), flush=True)
     for name in options.names or BENCHMARKS:
+        begin = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="harpcaller-bench-") as folder:
             setting = Setting(Path(folder), _QUICK if options.quick else 1)
             try:
@@ -67,11 +70,14 @@ def main() -> int:
             except (WrongResultError, HarpException) as error:
                 print(f"{name}: WRONG: {error}", flush=True)
                 mistakes[name] = str(error)
+        seconds[name] = round(time.monotonic() - begin, 1)
+    print(f"{sum(seconds.values()):.0f} seconds", flush=True)
     if options.json is not None:
         found = {
             "machine": about,
             "figures": [figure.as_json() for figure in figures],
             "mistakes": mistakes,
+            "seconds": seconds,
         }
         options.json.write_text(json.dumps(found, indent=2) + "\n")
     return 1 if mistakes else 0

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from bench import limits
+from bench import fork_limits, limits
 from bench.clients import CLIENTS, Step, in_processes, repeat
 from bench.figures import Figure, Limit
 from bench.processes import resident, wait_until_idle
@@ -48,7 +48,7 @@ def running(setting: Setting) -> Iterator[Figure]:
         outcome = repeat(
             lambda: expect(server.echo("new").get(), "new", "an echo"), setting.some(200, 20)
         )
-        bare = limits.bare_call(setting.some(200, 20))
+        bare = fork_limits.bare_call(setting.some(200, 20))
         expect(stand_in.counts()["held"], jobs, "jobs that run at once")
     limit = Limit(bare.milliseconds(0.5), "fork and exit with a commit before and after")
     yield Figure("running p50", outcome.milliseconds(0.5), "ms", limit, 15)
