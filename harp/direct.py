@@ -6,6 +6,7 @@ call on a connection that harpd may just be closing has started could not be tol
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -17,6 +18,7 @@ from harp.items import Items
 from harp.network import Endpoint, NetworkFailure
 from harp.session import OutgoingCall
 from harp.wire import harpd
+from harp.wire.packets import Packets
 
 I = TypeVar("I")  # noqa: E741
 
@@ -100,15 +102,20 @@ class CallPackets(Items):
 
     def __init__(self, call: DirectCall) -> None:
         self._call = call
+        self._arrived: Iterator[bytes] = iter(())
 
     async def _next(self) -> Any:
+        packet = next(self._arrived, None)
         reply: object = harpd.Waiting(None)
-        while isinstance(reply, harpd.Waiting):
+        while packet is None and isinstance(reply, harpd.Waiting):
             reply = await self._call.next()
+            if isinstance(reply, Packets):
+                self._arrived = iter(reply.texts)
+                packet = next(self._arrived)
         try:
             with self._call.address.blamed():
-                if isinstance(reply, harpd.Packet):
-                    return outcomes.decode_payload(reply.data)
+                if packet is not None:
+                    return outcomes.decode_payload(packet)
                 value = outcomes.value_of(outcomes.outcome(reply, outcomes.DIRECT))
         except HarpException:
             self.close()
@@ -118,6 +125,7 @@ class CallPackets(Items):
 
     def close(self) -> None:
         """Close the connection: a call that has not ended is cancelled. It may be called twice."""
+        self._arrived = iter(())
         self._call.close()
 
     def __del__(self) -> None:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from harp import errors
 from harp.errors import LocalProtocolError, RemoteProtocolError
 from harp.wire import dispatcher, harpd, results
 from harp.wire.dispatcher import operation
 from harp.wire.lines import ENVELOPE_ROOM, MAX_REPLY, LineReader, LineTooLongError
+from harp.wire.packets import Packets
+from harp.wire.replies import ReplyReader
 from harp.wire.results import EndKind, EndResult
 
 
@@ -50,7 +53,7 @@ _CALL_TABLE: dict[tuple[CallState, str], CallState] = {
 
 
 def _call_step(state: CallState, reply: harpd.Reply) -> tuple[str, CallState | None]:
-    if isinstance(reply, harpd.Packet):
+    if isinstance(reply, Packets):
         kind = _PACKET
     elif isinstance(reply, harpd.Ack):
         kind = _STREAM_ACK if reply.stream_result else _ACK
@@ -74,7 +77,7 @@ class OutgoingCall:
     def __init__(self, request: harpd.Request, max_reply: int = MAX_REPLY) -> None:
         self.state = _first_state(request)
         self._request = request
-        self._reader = LineReader(max_reply + ENVELOPE_ROOM)
+        self._reader = ReplyReader(max_reply)
 
     def request_line(self) -> bytes:
         """Return what is to be sent."""
@@ -93,8 +96,9 @@ class OutgoingCall:
     def receive(self, data: bytes) -> Iterator[harpd.Reply]:
         """Take what has arrived and return the replies that are complete, one by one.
 
-        A reply is looked at when the iterator comes to it, so those before a faulty one are not
-        lost. What comes behind the end result is not looked at.
+        Packets that arrived together are one. A reply is looked at when the iterator comes to it,
+        so those before a faulty one are not lost. What comes behind the end result is not looked
+        at.
 
         :raises RemoteProtocolError: while iterating, if harpd broke the protocol.
         """
@@ -102,10 +106,12 @@ class OutgoingCall:
         return iter(self._next, None)
 
     def _next(self) -> harpd.Reply | None:
-        line = None if self.state is CallState.ENDED else _next_reply(self._reader)
-        if line is None:
+        if self.state is CallState.ENDED:
             return None
-        reply = harpd.decode_reply_line(line)
+        with _as_protocol_error():
+            reply = self._reader.next()
+        if reply is None:
+            return None
         kind, after = _call_step(self.state, reply)
         if after is None:
             raise RemoteProtocolError(
@@ -179,7 +185,8 @@ class Exchange:
         return iter(self._next, None)
 
     def _next(self) -> dispatcher.Reply | None:
-        line = None if self.ended else _next_reply(self._reader)
+        with _as_protocol_error():
+            line = None if self.ended else self._reader.next_line()
         return None if line is None else self._judge(dispatcher.decode_reply_line(line))
 
     def _judge(self, reply: dispatcher.Reply) -> dispatcher.Reply:
@@ -200,8 +207,9 @@ class Exchange:
         return reply
 
 
-def _next_reply(reader: LineReader) -> bytes | None:
+@contextmanager
+def _as_protocol_error() -> Iterator[None]:
     try:
-        return reader.next_line()
+        yield
     except LineTooLongError as error:
         raise RemoteProtocolError(errors.PROTOCOL_ERROR, f"in a reply, {error}") from error

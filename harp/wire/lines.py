@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 MAX_REQUEST = 1024 * 1024
 """The longest request line in bytes (protocol page, "Limits and flow")."""
 
@@ -22,14 +20,16 @@ class LineReader:
     r"""Cuts what arrives into lines ended by ``\n``; a ``\r`` before it is dropped.
 
     A line in the making grows in one buffer, so that its cost stays linear in its length in time
-    as in memory, however small the pieces are in which it comes.
+    as in memory, however small the pieces are in which it comes. Whole lines stay together until
+    they are taken.
 
     :param limit: the longest line in bytes, its end not counted.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._lines: deque[bytes] = deque()
+        self._lines = b""
+        self._taken = 0  # of these lines, in bytes
         self._started = bytearray()
         self._too_long = False
 
@@ -37,11 +37,20 @@ class LineReader:
         """Take what has arrived; past a line over the limit everything is thrown away."""
         if self._too_long:
             return
-        *whole, rest = data.split(b"\n")
-        for piece in whole:
-            if not (self._keep(piece) and self._finish_line()):
-                return
-        self._keep(rest)
+        end = data.rfind(b"\n") + 1
+        if end:
+            lines = bytes(self._started) + data[:end]
+            self._started.clear()
+            # No line of a short text can be too long.
+            self._lines = self.lines + (lines if len(lines) <= self._limit else self._legal(lines))
+            self._taken = 0
+        # The one byte over the limit may be the \r of the line's end.
+        if len(self._started) + len(data) - end > self._limit + 1:
+            self._too_long = True
+        if self._too_long:
+            self._started.clear()
+        else:
+            self._started += data[end:]
 
     def next_line(self) -> bytes | None:
         """Return the next whole line without its end, or None while more is needed.
@@ -49,32 +58,39 @@ class LineReader:
         :raises LineTooLongError: once the lines before the one over the limit are taken.
         """
         if self._lines:
-            return self._lines.popleft()
+            end = self._lines.index(b"\n", self._taken)
+            line = self._lines[self._taken : end]
+            self.take(end + 1 - self._taken)
+            return line.removesuffix(b"\r")
         if self._too_long:
             raise LineTooLongError(f"a line is longer than {self._limit} bytes")
         return None
+
+    @property
+    def lines(self) -> bytes:
+        r"""The whole lines that are not taken yet, each with its ``\n``."""
+        return self._lines[self._taken :] if self._taken else self._lines
+
+    def take(self, size: int) -> None:
+        """Take the first of these lines, so many bytes."""
+        self._taken += size
+        if self._taken == len(self._lines):
+            self._lines = b""
+            self._taken = 0
 
     @property
     def has_more(self) -> bool:
         """Whether anything has arrived behind the last line taken."""
         return bool(self._lines or self._started or self._too_long)
 
-    def _keep(self, piece: bytes) -> bool:
-        # The one byte over the limit may be the \r of the line's end.
-        if len(self._started) + len(piece) > self._limit + 1:
-            return self._give_up()
-        self._started += piece
-        return True
-
-    def _finish_line(self) -> bool:
-        line = bytes(self._started.removesuffix(b"\r"))
-        if len(line) > self._limit:
-            return self._give_up()
-        self._started.clear()
-        self._lines.append(line)
-        return True
-
-    def _give_up(self) -> bool:
-        self._too_long = True
-        self._started.clear()
-        return False
+    def _legal(self, lines: bytes) -> bytes:
+        """Return the lines before the first one that is too long."""
+        start = 0
+        while start < len(lines):
+            end = lines.index(b"\n", start)
+            length = end - start - lines.endswith(b"\r", start, end)
+            if length > self._limit:
+                self._too_long = True
+                break
+            start = end + 1
+        return lines[:start]

@@ -45,12 +45,12 @@ _OLD_STREAMS = (
 )
 _of_job = packets.c.job == bindparam("of_job")
 _FIRST_PACKETS = (
-    select(packets.c.number, func.length(packets.c.data))
+    select(packets.c.first, packets.c.count, func.length(packets.c.data))
     .where(_of_job)
-    .order_by(packets.c.number)
+    .order_by(packets.c.first)
     .limit(_most)
 )
-_REMOVE_PACKETS = delete(packets).where(_of_job, packets.c.number <= bindparam("last"))
+_REMOVE_PACKETS = delete(packets).where(_of_job, packets.c.first <= bindparam("last"))
 _REMOVE_JOB = delete(jobs).where(jobs.c.seq == bindparam("at"))
 _STREAM_IS_GONE = update(jobs).where(jobs.c.seq == bindparam("at")).values(stream_ended=None)
 
@@ -104,8 +104,8 @@ class _Gone(NamedTuple):
 def _remove_packets(connection: Connection, seq: int, most: int) -> _Gone:
     last, count, rows = None, 0, 0
     with connection.execute(_FIRST_PACKETS, {"of_job": seq, "most": most}) as found:
-        for number, size in found:
-            last, count, rows = number, count + 1, rows + counted(size)
+        for first, packet_count, size in found:
+            last, count, rows = first, count + packet_count, rows + counted(size)
             if rows >= most:
                 break
     if last is not None:

@@ -11,13 +11,14 @@ from sqlalchemy import Connection, event, insert
 from twisted.trial.unittest import SynchronousTestCase
 
 from harpcaller.jobs import Capacity, Dedup, JobState, NewJob, QueueSpec, WaitsFor
-from harpcaller.store import JobFilter, changes, listing, queue_lists, reads
+from harpcaller.store import JobFilter, changes, listing, packets, queue_lists
 from harpcaller.store.cursors import Cursor
 from harpcaller.store.database import Database, transaction
 from harpcaller.store.pruning import prune_jobs, prune_streams
 from harpcaller.store.queues import digest_of
 from harpcaller.store.repeats import prune_keys
 from harpcaller.store.schema import jobs, queues
+from tests.harpcaller.packets import recorded
 from tests.harpcaller.stores import ONE_AT_A_TIME, RESULT, new_job, submitted
 
 TWO_PER_HOST = Capacity(4, 2)
@@ -95,10 +96,10 @@ class PlanTests(ScaleTestCase):
         with transaction(connection):
             jobs = [submitted(connection, TWO_PER_HOST, new_job(ONE_AT_A_TIME)) for _ in range(5)]
             jobs += [submitted(connection, TWO_PER_HOST, new_job()) for _ in range(5)]
-            packet = [{"job_id": jobs[0].id, "number": 0, "data": b"1", "recorded": 1.0}]
-            connection.execute(changes.INSERT_PACKET, packet)
-            reads.page(connection, jobs[0].id, 0, 10, 10)
-            reads.packet_count(connection, jobs[0].id)
+            rows = packets.rows(jobs[0].id, recorded(0, b"1"))
+            connection.execute(packets.INSERT, rows)
+            packets.page(connection, jobs[0].id, 0, 10, 10)
+            packets.packet_count(connection, jobs[0].id)
             changes.end(connection, TWO_PER_HOST, jobs[0].id, RESULT, None, 2.0, True)
             for job in jobs:
                 changes.cancel(connection, TWO_PER_HOST, job.id, 2.0, True)
@@ -113,8 +114,8 @@ class PlanTests(ScaleTestCase):
         """What is done in portions finds each of them by an index."""
         with transaction(self.connection):
             job = submitted(self.connection, TWO_PER_HOST, new_job(dedup=Dedup(b"{}", 1.0)))
-            packet = [{"job_id": job.id, "number": 0, "data": b"1", "recorded": 1.0}]
-            self.connection.execute(changes.INSERT_PACKET, packet)
+            rows = packets.rows(job.id, recorded(0, b"1"))
+            self.connection.execute(packets.INSERT, rows)
             changes.end(self.connection, TWO_PER_HOST, job.id, RESULT, None, 2.0, True)
             prune_streams(self.connection, 3.0, 5)
             prune_jobs(self.connection, 3.0, 5)
