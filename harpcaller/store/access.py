@@ -7,30 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from threading import Thread
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Insert
 from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
 from twisted.internet.interfaces import IReactorFromThreads
-from twisted.internet.threads import deferToThreadPool
-from twisted.python.threadpool import ThreadPool
 
-from harpcaller.store.database import Database, StoreError, translated_errors
+from harpcaller.store.database import Database, StoreError
+from harpcaller.store.readers import Readers
+from harpcaller.store.statements import Connection, Statement
 from harpcaller.store.writer import Rows, Writer
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-
-class _ReaderThread(Thread):
-    # A process that ends without closing the store must not wait for threads that wait.
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs, daemon=True)
-
-
-class _ReaderPool(ThreadPool):
-    threadFactory = _ReaderThread
+TOGETHER = 50
+"""The short reads that are answered at once."""
 
 
 class Access:
@@ -39,16 +30,15 @@ class Access:
     Each Deferred fails with a `StoreError` if the database fails or is not open.
 
     :param reactor: where the Deferreds fire.
-    :param readers: how many threads read.
+    :param readers: how many threads read what can be long; one more reads what is short.
     """
 
     def __init__(self, database: Database, reactor: IReactorFromThreads, readers: int) -> None:
         self._database = database
-        self._reactor = reactor
         self._writer = Writer(reactor)
+        self._looking_up = Readers(reactor, TOGETHER)
+        self._reading = Readers(reactor, 1)
         self._reader_count = readers
-        self._readers = database.readers(readers)
-        self._threads: ThreadPool
         self._is_open = False
         # Who closes the database while it opens waits for that.
         self._lock = DeferredLock()
@@ -61,7 +51,7 @@ class Access:
         """Finish what was asked for so far, then stop the threads and close the database."""
         return self._lock.run(self._close)
 
-    def insert(self, statement: Insert, rows: Rows) -> Deferred[None]:
+    def insert(self, statement: Statement, rows: Rows) -> Deferred[None]:
         """Execute a statement for each of many rows, see `Writer.insert`."""
         if not self._is_open:
             return fail(_not_open())
@@ -78,43 +68,46 @@ class Access:
             return fail(_not_open())
         return self._writer.run(lambda connection: function(connection, *args, **kwargs))
 
+    def look_up(
+        self,
+        function: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Deferred[T]:
+        """Run a function that reads few rows and is short; return what it returned."""
+        if not self._is_open:
+            return fail(_not_open())
+        return self._looking_up.run(lambda connection: function(connection, *args, **kwargs))
+
     def read(
         self,
         function: Callable[Concatenate[Connection, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Deferred[T]:
-        """Run a function with a reader's connection; return what it returned."""
-
-        def read() -> T:
-            with translated_errors(), self._readers.connect() as connection:
-                return function(connection, *args, **kwargs)
-
+        """Run a function that may read for a while; return what it returned."""
         if not self._is_open:
             return fail(_not_open())
-        return deferToThreadPool(self._reactor, self._threads, read)
+        return self._reading.run(lambda connection: function(connection, *args, **kwargs))
 
     def _open(self) -> Deferred[None]:
         def opened(_: None) -> None:
-            # A pool that was stopped can't be started again.
-            self._threads = _ReaderPool(0, self._reader_count, "store-readers")
-            self._threads.start()
             self._is_open = True
 
         return self._writer.start(self._connect).addCallback(opened)
 
     def _connect(self) -> Connection:
         """Open every connection now, so that what the store holds does not depend on its load."""
-        writer = self._database.open_writer()
-        try:
-            with translated_errors(), ExitStack() as taken:
-                for _ in range(self._reader_count):
-                    reader = taken.enter_context(self._readers.connect())
-                    # Only a read opens the write-ahead log.
-                    reader.exec_driver_sql("SELECT count(*) FROM sqlite_master").close()
-        except BaseException:
-            writer.close()
-            raise
+        with ExitStack() as opened:
+            writer = self._database.open_writer()
+            opened.callback(writer.close)
+            readers = []
+            for _ in range(1 + self._reader_count):
+                readers.append(self._database.open_reader())
+                opened.callback(readers[-1].close)
+            opened.pop_all()
+        self._looking_up.start(readers[:1])
+        self._reading.start(readers[1:])
         return writer
 
     def _close(self) -> Deferred[None]:
@@ -126,8 +119,8 @@ class Access:
     def _stop_reading(self) -> None:
         # Before the writer's connection is closed: the last one to close must be one that can
         # write, or the write-ahead log stays behind.
-        self._threads.stop()
-        self._readers.dispose()
+        self._looking_up.stop()
+        self._reading.stop()
 
 
 def _not_open() -> StoreError:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Integer, bindparam, case, exists, func, select, update
+from sqlalchemy import Integer, bindparam, case, exists, func, select, update
 
 from harpcaller.jobs import Capacity, JobEvent, JobState, NewJob, WaitsFor, state_after
 from harpcaller.store import queues
 from harpcaller.store.records import Record, select_records, to_record
 from harpcaller.store.schema import LARGEST_INTEGER, in_state, jobs, waits_for
+from harpcaller.store.statements import Connection, Statement
 
 
 class Place(NamedTuple):
@@ -33,24 +34,28 @@ _of_host = jobs.c.host == bindparam("of_host")
 _is_next = waits_for(WaitsFor.DISPATCHER)
 _for_host = waits_for(WaitsFor.HOST)
 
-_HOST_TAKEN = select(
-    _count.where(_of_host, in_state(JobState.RUNNING)).scalar_subquery()
-    + _count.where(_of_host, _is_next).scalar_subquery()
+_HOST_TAKEN = Statement(
+    select(
+        _count.where(_of_host, in_state(JobState.RUNNING)).scalar_subquery()
+        + _count.where(_of_host, _is_next).scalar_subquery()
+    )
 )
-_HOST_AWAITED = select(exists().where(_of_host, _for_host))
+_HOST_AWAITED = Statement(select(exists().where(_of_host, _for_host)))
 _any_next = exists().where(_is_next)
 _room = (
     bindparam("max_running", type_=Integer)
     - _count.where(in_state(JobState.RUNNING)).scalar_subquery()
 )
 # A case, because SQLite works both sides of OR and AND out, and counting is the dear one.
-_ROOM_FOR_NEW = select(case((_any_next, 0), else_=_room))
-_ROOM_FOR_NEXT = select(case((_any_next, _room), else_=0))
-_NEXT = select_records.where(_is_next).order_by(jobs.c.seq).limit(1)
-_AWAITED_HOSTS = select(jobs.c.host).where(_for_host).distinct()
+_ROOM_FOR_NEW = Statement(select(case((_any_next, 0), else_=_room)))
+_ROOM_FOR_NEXT = Statement(select(case((_any_next, _room), else_=0)))
+_NEXT = Statement(select_records.where(_is_next).order_by(jobs.c.seq).limit(1))
+_AWAITED_HOSTS = Statement(select(jobs.c.host).where(_for_host).distinct())
 
-_MOVE = update(jobs).where(jobs.c.seq == bindparam("at")).values(waits_for=bindparam("what"))
-_MOVE_FROM_HOST = (
+_MOVE = Statement(
+    update(jobs).where(jobs.c.seq == bindparam("at")).values(waits_for=bindparam("what"))
+)
+_MOVE_FROM_HOST = Statement(
     update(jobs)
     .where(
         jobs.c.seq.in_(
@@ -63,12 +68,12 @@ _MOVE_FROM_HOST = (
     )
     .values(waits_for=WaitsFor.DISPATCHER)
 )
-_MOVE_HEADS = (
+_MOVE_HEADS = Statement(
     update(jobs).where(jobs.c.seq.in_(queues.all_heads)).values(waits_for=bindparam("what"))
 )
-_BACK_TO_HOST = update(jobs).where(_is_next).values(waits_for=WaitsFor.HOST)
-_PAST_HOST = update(jobs).where(_for_host).values(waits_for=WaitsFor.DISPATCHER)
-_START = (
+_BACK_TO_HOST = Statement(update(jobs).where(_is_next).values(waits_for=WaitsFor.HOST))
+_PAST_HOST = Statement(update(jobs).where(_for_host).values(waits_for=WaitsFor.DISPATCHER))
+_START = Statement(
     update(jobs)
     .where(jobs.c.seq == bindparam("at"))
     .values(state=bindparam("after"), started=bindparam("now"), waits_for=None)
@@ -83,11 +88,10 @@ def place_for(connection: Connection, new: NewJob, capacity: Capacity) -> Place:
         if not is_first:
             return Place(queue_id, WaitsFor.QUEUE)
     if capacity.max_running_per_host is not None:
-        host = {"of_host": new.host}
-        awaited = connection.execute(_HOST_AWAITED, host).scalar_one()
+        awaited = _HOST_AWAITED.scalar(connection, of_host=new.host)
         if awaited or _room_on_host(connection, new.host, capacity.max_running_per_host) <= 0:
             return Place(queue_id, WaitsFor.HOST)
-    room = connection.execute(_ROOM_FOR_NEW, _limit(capacity)).scalar_one()
+    room = _ROOM_FOR_NEW.scalar(connection, max_running=_limit(capacity))
     return Place(queue_id, None if room > 0 else WaitsFor.DISPATCHER)
 
 
@@ -110,21 +114,21 @@ def settle_all(connection: Connection, capacity: Capacity, now: float) -> list[R
     :return: those that now run, in the order in which they started.
     """
     queues.remove_empty(connection)
-    connection.execute(_MOVE_HEADS, {"what": _after_queue(capacity)})
+    _MOVE_HEADS.run(connection, what=_after_queue(capacity))
     if capacity.max_running_per_host is None:
-        connection.execute(_PAST_HOST)
+        _PAST_HOST.run(connection)
     else:
         # The limit may be lower than when they came past it.
-        connection.execute(_BACK_TO_HOST)
-        for host in list(connection.execute(_AWAITED_HOSTS).scalars()):
+        _BACK_TO_HOST.run(connection)
+        for (host,) in _AWAITED_HOSTS.all(connection):
             _advance_host(connection, capacity, host)
     return _start_all(connection, capacity, now)
 
 
 def _start_all(connection: Connection, capacity: Capacity, now: float) -> list[Record]:
     started: list[Record] = []
-    room = connection.execute(_ROOM_FOR_NEXT, _limit(capacity)).scalar_one()
-    while len(started) < room and (row := connection.execute(_NEXT).one_or_none()) is not None:
+    room = _ROOM_FOR_NEXT.scalar(connection, max_running=_limit(capacity))
+    while len(started) < room and (row := _NEXT.first(connection)) is not None:
         record = _start(connection, to_record(row), now)
         started.append(record)
         # One by one: the next of its queue may have been submitted before others that wait here.
@@ -137,7 +141,7 @@ def _advance_queue(connection: Connection, capacity: Capacity, queue_id: int) ->
     head = queues.head(connection, queue_id)
     if head is None:
         return False
-    connection.execute(_MOVE, {"at": head.seq, "what": _after_queue(capacity)})
+    _MOVE.run(connection, at=head.seq, what=_after_queue(capacity))
     _advance_host(connection, capacity, head.host)
     return True
 
@@ -151,20 +155,20 @@ def _advance_host(connection: Connection, capacity: Capacity, host: str) -> None
         return
     room = _room_on_host(connection, host, capacity.max_running_per_host)
     if room > 0:
-        connection.execute(_MOVE_FROM_HOST, {"of_host": host, "room": min(room, LARGEST_INTEGER)})
+        _MOVE_FROM_HOST.run(connection, of_host=host, room=min(room, LARGEST_INTEGER))
 
 
 def _room_on_host(connection: Connection, host: str, limit: int) -> int:
-    taken: int = connection.execute(_HOST_TAKEN, {"of_host": host}).scalar_one()
+    taken: int = _HOST_TAKEN.scalar(connection, of_host=host)
     return limit - taken
 
 
-def _limit(capacity: Capacity) -> dict[str, int]:
-    return {"max_running": min(capacity.max_running, LARGEST_INTEGER)}
+def _limit(capacity: Capacity) -> int:
+    return min(capacity.max_running, LARGEST_INTEGER)
 
 
 def _start(connection: Connection, record: Record, now: float) -> Record:
     after = state_after(record.job.state, JobEvent.START)
-    connection.execute(_START, {"at": record.seq, "after": after, "now": now})
+    _START.run(connection, at=record.seq, after=after, now=now)
     job = msgspec.structs.replace(record.job, state=after, started=now, waits_for=None)
     return record._replace(job=job)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Integer, bindparam, case, exists, insert, select, update
+from sqlalchemy import Integer, bindparam, case, exists, insert, select, update
 
 from harp import errors
 from harp.errors import Origin
@@ -39,11 +39,16 @@ from harpcaller.store.queues import digest_of
 from harpcaller.store.records import Record, find, select_records, to_record
 from harpcaller.store.repeats import Repeat
 from harpcaller.store.schema import LARGEST_INTEGER, in_state, jobs, packets, queues, waits_for
+from harpcaller.store.statements import Connection, Statement
 
 LOST = results.error(errors.MISSING_RESULT, "the dispatcher stopped while the job ran")
 
 
-_INSERT = insert(jobs)
+_INSERT = Statement(
+    insert(jobs),
+    *("id", "host", "procedure", "arguments", "info", "timeout", "max_exec_time"),
+    *("queue", "queue_id", "state", "submitted", "started", "waits_for", "caller", "dedup"),
+)
 _has_packets = exists().where(packets.c.job == jobs.c.seq)
 _END_VALUES: Mapping[str, Any] = {
     "state": bindparam("after"),
@@ -55,21 +60,23 @@ _END_VALUES: Mapping[str, Any] = {
     "end_origin": bindparam("origin"),
     "stream_ended": case((_has_packets, bindparam("now"))),
 }
-_END = update(jobs).where(jobs.c.seq == bindparam("at")).values(_END_VALUES)
-_RUNNING_IDS = select(jobs.c.seq, jobs.c.id).where(in_state(JobState.RUNNING))
-_END_RUNNING = update(jobs).where(in_state(JobState.RUNNING)).values(_END_VALUES)
+_END = Statement(update(jobs).where(jobs.c.seq == bindparam("at")).values(_END_VALUES))
+_RUNNING_IDS = Statement(select(jobs.c.seq, jobs.c.id).where(in_state(JobState.RUNNING)))
+_END_RUNNING = Statement(update(jobs).where(in_state(JobState.RUNNING)).values(_END_VALUES))
 
 # By what they wait for, the last one submitted first in each.
 _WAITING_IN_QUEUE = {
-    what: select_records.where(
-        jobs.c.queue_id
-        == select(queues.c.id).where(queues.c.digest == bindparam("digest")).scalar_subquery(),
-        in_state(JobState.WAITING),
-        waits_for(what),
-        jobs.c.seq <= bindparam("up_to"),
+    what: Statement(
+        select_records.where(
+            jobs.c.queue_id
+            == select(queues.c.id).where(queues.c.digest == bindparam("digest")).scalar_subquery(),
+            in_state(JobState.WAITING),
+            waits_for(what),
+            jobs.c.seq <= bindparam("up_to"),
+        )
+        .order_by(jobs.c.seq.desc())
+        .limit(bindparam("most", type_=Integer))
     )
-    .order_by(jobs.c.seq.desc())
-    .limit(bindparam("most", type_=Integer))
     for what in WaitsFor
 }
 
@@ -142,7 +149,7 @@ def cancel_waiting(
     for what in WaitsFor:  # one that has come past the queue was submitted before those in it
         if left <= 0:
             break
-        with connection.execute(_WAITING_IN_QUEUE[what], parameters | {"most": left}) as rows:
+        with _WAITING_IN_QUEUE[what].rows(connection, **parameters, most=left) as rows:
             for record in map(to_record, rows):
                 found.append(record)
                 left -= counted(len(record.job.arguments) + len(record.job.info))
@@ -158,9 +165,9 @@ def cancel_waiting(
 def recover(connection: Connection, capacity: Capacity, now: float) -> Recovery:
     """Close the jobs that were running and let the others go on."""
     # Sorted here: told to sort, SQLite would rather go through the whole table in its order.
-    closed = [job_id for _, job_id in sorted(connection.execute(_RUNNING_IDS).tuples())]
+    closed = [job_id for _, job_id in sorted(_RUNNING_IDS.all(connection))]
     after = state_after(JobState.RUNNING, JobEvent.LOSE)
-    connection.execute(_END_RUNNING, _end_parameters(after, LOST, Origin.DISPATCHER, now))
+    _END_RUNNING.run(connection, **_end_parameters(after, LOST, Origin.DISPATCHER, now))
     return Recovery(closed, set_capacity(connection, capacity, now))
 
 
@@ -190,9 +197,8 @@ def _insert(connection: Connection, capacity: Capacity, new: NewJob, now: float)
         caller=new.caller,
     )
     values = msgspec.structs.asdict(job)
-    del values["ended"], values["end"], values["origin"]
     values |= {"queue_id": queue_id, "dedup": repeats.dedup_column(new.dedup)}
-    connection.execute(_INSERT, values)
+    _INSERT.run(connection, **values)
     return job
 
 
@@ -205,7 +211,7 @@ def _end(
     now: float,
 ) -> Job:
     after = state_after(record.job.state, event)
-    connection.execute(_END, {"at": record.seq} | _end_parameters(after, result, origin, now))
+    _END.run(connection, at=record.seq, **_end_parameters(after, result, origin, now))
     return msgspec.structs.replace(
         record.job, state=after, waits_for=None, ended=now, end=result, origin=origin
     )

@@ -16,8 +16,10 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine, make_url
+from sqlalchemy import StaticPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from harpcaller.store.statements import Connection
 
 _DRIVERS = ("sqlite", "sqlite+pysqlite")
 
@@ -28,12 +30,14 @@ class StoreError(Exception):
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Turn the errors of the database library into a `StoreError`.
+    """Turn the errors of the database into a `StoreError`.
 
     Statements and parameters are left out of its text: arguments of jobs may be secret.
     """
     try:
         yield
+    except sqlite3.Error as error:
+        raise StoreError(str(error)) from error
     except DBAPIError as error:
         raise StoreError(str(error.orig)) from error
     except SQLAlchemyError as error:
@@ -43,11 +47,15 @@ def translated_errors() -> Iterator[None]:
 @contextmanager
 def transaction(connection: Connection) -> Iterator[None]:
     """Commit what the body of a ``with`` statement does on the writer's connection, or undo it."""
-    with connection.begin():
-        # The driver's own way begins too late for reads and for changes of the schema. An event of
-        # the engine would do it too, but slows every statement down.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
         yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # Some errors, like that of a full disk, have undone it already.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 class _WriterConnection(sqlite3.Connection):
@@ -89,31 +97,31 @@ class Database:
         :raises StoreError: if that can't be done.
         """
         with translated_errors():
-            engine = create_engine(
-                "sqlite://", creator=self._connect_writer, poolclass=NullPool, hide_parameters=True
-            )
-            connection = engine.connect()
+            connection = self._connect_writer()
             try:
                 self._upgrade(connection)
                 # Not before: a migration replaces tables that others refer to.
-                connection.exec_driver_sql("PRAGMA foreign_keys = ON")
-                connection.commit()  # what SQLAlchemy, not SQLite, takes for a transaction
+                connection.execute("PRAGMA foreign_keys = ON")
             except BaseException:
                 connection.close()
                 raise
             return connection
 
-    def readers(self, count: int) -> Engine:
-        """Return where read-only connections are got, for as many threads as ``count``."""
-        return create_engine(
-            "sqlite://",
-            creator=self._connect_reader,
-            poolclass=QueuePool,
-            pool_size=count,
-            max_overflow=0,
-            pool_reset_on_return=None,
-            hide_parameters=True,
-        )
+    def open_reader(self) -> Connection:
+        """Open a connection that only reads; any one thread at a time may use it.
+
+        :raises StoreError: if that can't be done.
+        """
+        with translated_errors():
+            connection = sqlite3.connect(
+                f"{self._path.absolute().as_uri()}?mode=ro",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            # Only a read opens the write-ahead log.
+            connection.execute("SELECT count(*) FROM sqlite_master").close()
+            return connection
 
     def _lock(self) -> int:
         """Create the file if it is not there, and keep other dispatchers away from it.
@@ -154,22 +162,24 @@ class Database:
             raise
         return connection
 
-    def _connect_reader(self) -> sqlite3.Connection:
-        return sqlite3.connect(
-            f"{self._path.absolute().as_uri()}?mode=ro",
-            uri=True,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-
     def _upgrade(self, connection: Connection) -> None:
+        # One transaction. The connection stays open when SQLAlchemy is done with it.
+        engine = create_engine(
+            "sqlite://",
+            creator=lambda: connection,
+            poolclass=StaticPool,
+            pool_reset_on_return=None,
+            hide_parameters=True,
+        )
         config = Config()
         config.set_main_option("script_location", "harpcaller.store:migrations")
-        config.attributes["connection"] = connection
-        try:
-            with transaction(connection):
+        with engine.connect() as migrated, migrated.begin():
+            # The driver's own way begins too late for changes of the schema.
+            migrated.exec_driver_sql("BEGIN IMMEDIATE")
+            config.attributes["connection"] = migrated
+            try:
                 command.upgrade(config, "head")
-        except CommandError as error:
-            raise StoreError(
-                f"{self._path}: can't be brought to this version's schema: {error}"
-            ) from error
+            except CommandError as error:
+                raise StoreError(
+                    f"{self._path}: can't be brought to this version's schema: {error}"
+                ) from error

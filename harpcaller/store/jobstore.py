@@ -39,7 +39,7 @@ class JobStore:
     :param url: as SQLAlchemy writes it, ``sqlite:////var/lib/harpcaller/jobs.db``.
     :param reactor: where the Deferreds fire.
     :param capacity: how much may run at once, until `set_capacity` says something else.
-    :param readers: how many threads read.
+    :param readers: how many threads read what can be long; one more reads what is short.
     :param key_life: seconds for which an idempotency key stands for its job; may be replaced.
     :raises ValueError: if the URL is not that of an SQLite file.
     """
@@ -49,11 +49,12 @@ class JobStore:
         url: str,
         reactor: IReactorFromThreads,
         capacity: Capacity = Capacity(),  # noqa: B008  # it is frozen
-        readers: int = 4,
+        readers: int = 3,
         key_life: float = KEY_LIFE,
     ) -> None:
         self._access = Access(Database(url), reactor, readers)
         self._change = self._access.change
+        self._look_up = self._access.look_up
         self._read = self._access.read
         self.key_life = key_life
         self._capacity = capacity
@@ -165,7 +166,7 @@ class JobStore:
 
     def job(self, job_id: str) -> Deferred[Job | None]:
         """Return the job of this id, None if there is none."""
-        return self._read(reads.job, job_id)
+        return self._look_up(reads.job, job_id)
 
     def packets(
         self, job_id: str, since: int, max_batches: int, max_cost: int
@@ -182,7 +183,7 @@ class JobStore:
 
     def packet_count(self, job_id: str) -> Deferred[int]:
         """Return how many packets a job has, 0 also if there is no such job."""
-        return self._read(packets.packet_count, job_id)
+        return self._look_up(packets.packet_count, job_id)
 
     def jobs(
         self, wanted: JobFilter, limit: int, cursor: str | None = None

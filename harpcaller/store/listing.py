@@ -5,15 +5,20 @@ Like everything that is read these are functions of a reader's connection (``sto
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 from sqlalchemy import (
+    Column,
     ColumnElement,
-    Connection,
     Double,
     Integer,
+    Select,
     bindparam,
+    literal_column,
     select,
     tuple_,
 )
@@ -21,7 +26,8 @@ from sqlalchemy import (
 from harp.wire.results import EndKind
 from harpcaller.jobs import JobState, WaitsFor
 from harpcaller.store.cursors import Cursor, Page
-from harpcaller.store.schema import LARGEST_INTEGER, in_state, jobs
+from harpcaller.store.schema import LARGEST_INTEGER, jobs
+from harpcaller.store.statements import Connection, Statement
 
 MAX_EXAMINED = 10_000
 """The most rows that are looked at for one page, so that rare jobs are sought in short reads."""
@@ -82,6 +88,21 @@ _key = tuple_(jobs.c.submitted, jobs.c.seq)
 _newest_first = [jobs.c.submitted.desc(), jobs.c.seq.desc()]
 
 
+def _bound(name: str) -> ColumnElement[Any]:
+    return tuple_(
+        bindparam(f"{name}_submitted", type_=Double), bindparam(f"{name}_seq", type_=Integer)
+    )
+
+
+_times = {
+    "since": jobs.c.submitted >= bindparam("since"),
+    "before": jobs.c.submitted < bindparam("before"),
+    "after_seq": _key < _bound("after"),
+    "floor_seq": _key >= _bound("floor"),
+}
+"""The conditions on the order of the list, by a parameter that each needs."""
+
+
 def jobs_page(
     connection: Connection, wanted: JobFilter, limit: int, cursor: str | None
 ) -> Page[JobSummary]:
@@ -91,19 +112,24 @@ def jobs_page(
 
     :raises ValueError: if the cursor is malformed.
     """
-    scope, others = _conditions(wanted)
+    asked = {
+        "queue": wanted.queue,
+        "host": wanted.host,
+        "procedure": wanted.procedure,
+        "since": wanted.submitted_since,
+        "before": wanted.submitted_before,
+    }
+    given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     if cursor is not None:
-        scope.append(_key < _bound("after", _cursor.read(cursor)))
-    floor = _floor(connection, scope) if others else None
+        given |= _place("after", _cursor.read(cursor))
+    floor = None
+    if _conditions(wanted.states, wanted.ends, frozenset(given))[1]:
+        statement = _floor_of(wanted.states, wanted.ends, frozenset(given))
+        floor = statement.first(connection, **given, before_it=MAX_EXAMINED - 1)
     if floor is not None:
-        scope.append(_key >= _bound("floor", floor))
-    statement = (
-        select(jobs.c.submitted, jobs.c.seq, *SUMMARY)
-        .where(*scope, *others)
-        .order_by(*_newest_first)
-        .limit(bindparam("most", limit + 1, type_=Integer))
-    )
-    with connection.execute(statement) as rows:
+        given |= _place("floor", floor)
+    statement = _page_of(wanted.states, wanted.ends, frozenset(given))
+    with statement.rows(connection, **given, most=limit + 1) as rows:
         summaries = (((submitted, seq), JobSummary(*rest)) for submitted, seq, *rest in rows)
         entries = ((key, summary, text_size(summary)) for key, summary in summaries)
         return _cursor.page(entries, limit, floor)
@@ -115,48 +141,62 @@ def text_size(summary: JobSummary) -> int:
     return len(summary.host) + len(summary.procedure) + len(queue) + len(summary.caller or "")
 
 
+@lru_cache(64)
+def _page_of(
+    states: frozenset[JobState], ends: frozenset[EndKind], given: frozenset[str]
+) -> Statement:
+    """Return what reads a page of the jobs that meet conditions, see `_conditions`."""
+    scope, others = _conditions(states, ends, given)
+    wanted = select(jobs.c.submitted, jobs.c.seq, *SUMMARY).where(*scope, *others)
+    return _newest(wanted.limit(bindparam("most", type_=Integer)))
+
+
+@lru_cache(64)
+def _floor_of(
+    states: frozenset[JobState], ends: frozenset[EndKind], given: frozenset[str]
+) -> Statement:
+    """Return what reads the key of the last row that may be looked at, if there are so many."""
+    scope, _ = _conditions(states, ends, given)
+    place = select(jobs.c.submitted, jobs.c.seq).where(*scope)
+    return _newest(place.limit(1).offset(bindparam("before_it", type_=Integer)))
+
+
+def _newest(wanted: Select[Any]) -> Statement:
+    return Statement(wanted.order_by(*_newest_first))
+
+
 def _conditions(
-    wanted: JobFilter,
+    states: frozenset[JobState], ends: frozenset[EndKind], given: frozenset[str]
 ) -> tuple[list[ColumnElement[bool]], list[ColumnElement[bool]]]:
-    """Return the conditions that an index answers, and the others."""
+    """Return the conditions that an index answers, and the others.
+
+    :param given: the parameters that there are.
+    """
     scope: list[ColumnElement[bool]] = []
     others: list[ColumnElement[bool]] = []
-    states = sorted(wanted.states, key=lambda state: state.value)
-    if wanted.queue is not None:
-        scope.append(jobs.c.queue == wanted.queue)
-    if wanted.host is not None:
-        (others if scope else scope).append(jobs.c.host == wanted.host)
+    if "queue" in given:
+        scope.append(jobs.c.queue == bindparam("queue"))
+    if "host" in given:
+        (others if scope else scope).append(jobs.c.host == bindparam("host"))
     if states:
-        one = in_state(states[0]) if len(states) == 1 else jobs.c.state.in_(states)
         # Of the states only those of the living have an index.
-        is_scope = not scope and len(states) == 1 and states[0] is not JobState.ENDED
-        (scope if is_scope else others).append(one)
-    if wanted.procedure is not None:
-        others.append(jobs.c.procedure == wanted.procedure)
-    if wanted.ends:
-        others.append(jobs.c.end_kind.in_(sorted(wanted.ends, key=lambda kind: kind.value)))
-    if wanted.submitted_since is not None:
-        scope.append(jobs.c.submitted >= wanted.submitted_since)
-    if wanted.submitted_before is not None:
-        scope.append(jobs.c.submitted < wanted.submitted_before)
+        is_scope = not scope and len(states) == 1 and JobState.ENDED not in states
+        (scope if is_scope else others).append(_one_of(jobs.c.state, states))
+    if "procedure" in given:
+        others.append(jobs.c.procedure == bindparam("procedure"))
+    if ends:
+        others.append(_one_of(jobs.c.end_kind, ends))
+    scope += [condition for name, condition in _times.items() if name in given]
     return scope, others
 
 
-def _floor(connection: Connection, scope: list[ColumnElement[bool]]) -> tuple[float, ...] | None:
-    """Return the key of the last row that may be looked at, None if there are not so many."""
-    row = connection.execute(
-        select(jobs.c.submitted, jobs.c.seq)
-        .where(*scope)
-        .order_by(*_newest_first)
-        .limit(1)
-        .offset(MAX_EXAMINED - 1)
-    ).one_or_none()
-    return None if row is None else (row.submitted, row.seq)
+def _one_of(column: Column[Any], members: Iterable[enum.Enum]) -> ColumnElement[bool]:
+    values = [
+        literal_column(f"'{value}'", column.type) for value in sorted(m.value for m in members)
+    ]
+    return column == values[0] if len(values) == 1 else column.in_(values)
 
 
-def _bound(name: str, key: tuple[float, ...]) -> ColumnElement[Any]:
+def _place(name: str, key: tuple[float, ...]) -> dict[str, float]:
     submitted, seq = key
-    return tuple_(
-        bindparam(f"{name}_submitted", submitted, type_=Double),
-        bindparam(f"{name}_seq", min(max(seq, 0), LARGEST_INTEGER), type_=Integer),
-    )
+    return {f"{name}_submitted": submitted, f"{name}_seq": min(max(seq, 0), LARGEST_INTEGER)}

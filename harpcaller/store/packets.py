@@ -5,12 +5,13 @@ What removes them is `harpcaller.store.pruning`.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, Integer, bindparam, case, func, insert, select
+from sqlalchemy import Integer, bindparam, case, func, insert, select
 
 from harp.wire.packets import Packets, portions
 from harpcaller.jobs import JobState
 from harpcaller.packets import Recorded
 from harpcaller.store.schema import LARGEST_INTEGER, in_state, jobs, packets
+from harpcaller.store.statements import Connection, Statement
 from harpcaller.store.writer import Rows
 
 ROW_COST = 256 * 1024
@@ -18,29 +19,32 @@ ROW_COST = 256 * 1024
 
 _seq = select(jobs.c.seq).where(jobs.c.id == bindparam("job_id")).scalar_subquery()
 
-_LAST = (
+_last = (
     select(packets.c.first + packets.c.count)
     .where(packets.c.job == _seq)
     .order_by(packets.c.first.desc())
     .limit(1)
 )
+_COUNT = Statement(_last)
 # One row; executed for many at once. It inserts nothing if the job is not running, and fails, for
 # a column would be null, if the packets do not follow those that are there.
-INSERT = insert(packets).from_select(
-    ["job", "first", "count", "data", "recorded"],
-    select(
-        jobs.c.seq,
-        case(
-            (
-                bindparam("first", type_=packets.c.first.type)
-                == func.coalesce(_LAST.scalar_subquery(), 0),
-                bindparam("first", type_=packets.c.first.type),
-            )
-        ),
-        bindparam("count", type_=packets.c.count.type),
-        bindparam("data", type_=packets.c.data.type),
-        bindparam("recorded", type_=packets.c.recorded.type),
-    ).where(jobs.c.id == bindparam("job_id"), in_state(JobState.RUNNING)),
+INSERT = Statement(
+    insert(packets).from_select(
+        ["job", "first", "count", "data", "recorded"],
+        select(
+            jobs.c.seq,
+            case(
+                (
+                    bindparam("first", type_=packets.c.first.type)
+                    == func.coalesce(_last.scalar_subquery(), 0),
+                    bindparam("first", type_=packets.c.first.type),
+                )
+            ),
+            bindparam("count", type_=packets.c.count.type),
+            bindparam("data", type_=packets.c.data.type),
+            bindparam("recorded", type_=packets.c.recorded.type),
+        ).where(jobs.c.id == bindparam("job_id"), in_state(JobState.RUNNING)),
+    )
 )
 
 # From the row on that has the first one wanted, or, where that is not kept any more, the next.
@@ -50,7 +54,7 @@ _row_of_since = (
     .where(packets.c.job == _seq, packets.c.first <= _since)
     .scalar_subquery()
 )
-_PAGE = (
+_PAGE = Statement(
     select(packets.c.first, packets.c.count, packets.c.data, packets.c.recorded)
     .where(
         packets.c.job == _seq,
@@ -86,9 +90,9 @@ def page(
     """Return packets in their order, as many batches as fit; the first of them in any case."""
     found: list[Recorded] = []
     cost = 0
-    parameters = {"job_id": job_id, "since": min(since, LARGEST_INTEGER), "most": max_batches}
+    wanted = min(since, LARGEST_INTEGER)
     # Row by row: one packet may be as large as a reply line.
-    with connection.execute(_PAGE, parameters) as selected:
+    with _PAGE.rows(connection, job_id=job_id, since=wanted, most=max_batches) as selected:
         for first, count, data, recorded in selected:
             batch = Recorded(first, Packets(count, data), recorded)
             cost += batch.packets.cost
@@ -100,5 +104,4 @@ def page(
 
 def packet_count(connection: Connection, job_id: str) -> int:
     """Return the number that the next packet will have."""
-    count: int | None = connection.execute(_LAST, {"job_id": job_id}).scalar_one_or_none()
-    return count or 0
+    return _COUNT.scalar(connection, job_id=job_id) or 0

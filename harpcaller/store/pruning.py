@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Integer, bindparam, delete, func, select, update
+from sqlalchemy import Integer, bindparam, delete, func, select, update
 
 from harpcaller.store.portions import counted
 from harpcaller.store.schema import jobs, packets
+from harpcaller.store.statements import Connection, Statement
 
 
 class Pruned(msgspec.Struct, frozen=True):
@@ -27,7 +28,7 @@ class Pruned(msgspec.Struct, frozen=True):
 
 
 _most = bindparam("most", type_=Integer)
-_OLD_JOBS = (
+_OLD_JOBS = Statement(
     select(
         jobs.c.seq,
         jobs.c.stream_ended.is_not(None),
@@ -37,22 +38,24 @@ _OLD_JOBS = (
     .order_by(jobs.c.ended)
     .limit(_most)
 )
-_OLD_STREAMS = (
+_OLD_STREAMS = Statement(
     select(jobs.c.seq)
     .where(jobs.c.stream_ended < bindparam("before"))
     .order_by(jobs.c.stream_ended)
     .limit(_most)
 )
 _of_job = packets.c.job == bindparam("of_job")
-_FIRST_PACKETS = (
+_FIRST_PACKETS = Statement(
     select(packets.c.first, packets.c.count, func.length(packets.c.data))
     .where(_of_job)
     .order_by(packets.c.first)
     .limit(_most)
 )
-_REMOVE_PACKETS = delete(packets).where(_of_job, packets.c.first <= bindparam("last"))
-_REMOVE_JOB = delete(jobs).where(jobs.c.seq == bindparam("at"))
-_STREAM_IS_GONE = update(jobs).where(jobs.c.seq == bindparam("at")).values(stream_ended=None)
+_REMOVE_PACKETS = Statement(delete(packets).where(_of_job, packets.c.first <= bindparam("last")))
+_REMOVE_JOB = Statement(delete(jobs).where(jobs.c.seq == bindparam("at")))
+_STREAM_IS_GONE = Statement(
+    update(jobs).where(jobs.c.seq == bindparam("at")).values(stream_ended=None)
+)
 
 
 def prune_jobs(connection: Connection, ended_before: float, limit: int) -> Pruned:
@@ -64,7 +67,7 @@ def prune_jobs(connection: Connection, ended_before: float, limit: int) -> Prune
     left = limit
     removed = []
     # Row by row: long ones take their time even to be looked at.
-    with connection.execute(_OLD_JOBS, {"before": ended_before, "most": limit}) as found:
+    with _OLD_JOBS.rows(connection, before=ended_before, most=limit) as found:
         for seq, has_packets, size in found:
             if has_packets and left > 0:
                 left -= _remove_packets(connection, seq, left).rows
@@ -72,8 +75,7 @@ def prune_jobs(connection: Connection, ended_before: float, limit: int) -> Prune
                 break
             removed.append({"at": seq})
             left -= counted(size)
-    if removed:
-        connection.execute(_REMOVE_JOB, removed)
+    _REMOVE_JOB.run_many(connection, removed)
     return Pruned(len(removed), left <= 0)
 
 
@@ -82,16 +84,15 @@ def prune_streams(connection: Connection, ended_before: float, limit: int) -> Pr
 
     :param limit: as for `prune_jobs`.
     """
-    found = connection.execute(_OLD_STREAMS, {"before": ended_before, "most": limit}).scalars()
     left = limit
     removed = 0
-    for seq in found.all():
+    for (seq,) in _OLD_STREAMS.all(connection, before=ended_before, most=limit):
         gone = _remove_packets(connection, seq, left)
         removed += gone.packets
         left -= gone.rows
         if left <= 0:
             break
-        connection.execute(_STREAM_IS_GONE, {"at": seq})
+        _STREAM_IS_GONE.run(connection, at=seq)
         left -= 1
     return Pruned(removed, left <= 0)
 
@@ -103,11 +104,11 @@ class _Gone(NamedTuple):
 
 def _remove_packets(connection: Connection, seq: int, most: int) -> _Gone:
     last, count, rows = None, 0, 0
-    with connection.execute(_FIRST_PACKETS, {"of_job": seq, "most": most}) as found:
+    with _FIRST_PACKETS.rows(connection, of_job=seq, most=most) as found:
         for first, packet_count, size in found:
             last, count, rows = first, count + packet_count, rows + counted(size)
             if rows >= most:
                 break
     if last is not None:
-        connection.execute(_REMOVE_PACKETS, {"of_job": seq, "last": last})
+        _REMOVE_PACKETS.run(connection, of_job=seq, last=last)
     return _Gone(count, rows)

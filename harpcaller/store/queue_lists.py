@@ -5,16 +5,15 @@ Like everything that is read these are functions of a reader's connection (``sto
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
-from sqlalchemy import Connection, Integer, bindparam, func, literal_column, select, union_all
+from sqlalchemy import Integer, bindparam, func, literal_column, select, union_all
 
 from harpcaller.jobs import JobState, WaitsFor
 from harpcaller.store.cursors import Cursor, Page
 from harpcaller.store.listing import SUMMARY, JobSummary, text_size
 from harpcaller.store.queues import digest_of
 from harpcaller.store.schema import LARGEST_INTEGER, in_state, jobs, queues, waits_for
+from harpcaller.store.statements import Connection, Statement
 
 
 class QueueSummary(msgspec.Struct, frozen=True):
@@ -42,19 +41,19 @@ _QUEUES = select(
     _count.where(_of_queue, in_state(JobState.WAITING)).correlate(queues).scalar_subquery(),
     select(func.max(jobs.c.seq)).where(_of_queue).correlate(queues).scalar_subquery(),
 )
-_QUEUES_PAGE = (
+_QUEUES_PAGE = Statement(
     _QUEUES.where(queues.c.id > bindparam("after"))
     .order_by(queues.c.id)
     .limit(bindparam("most", type_=Integer))
 )
 _by_digest = queues.c.digest == bindparam("digest")
-_QUEUE = _QUEUES.where(_by_digest)
+_QUEUE = Statement(_QUEUES.where(_by_digest))
 
 _runs = (in_state(JobState.RUNNING), jobs.c.waits_for.is_(None))
 # A queue runs in the order of submission. Each place in it has that order in the index, which
 # SQLite merges.
 _queue_id = select(queues.c.id).where(_by_digest).scalar_subquery()
-_QUEUE_JOBS = (
+_QUEUE_JOBS = Statement(
     union_all(
         *(
             select(jobs.c.seq.label("place"), *SUMMARY).where(
@@ -69,24 +68,28 @@ _QUEUE_JOBS = (
     .order_by(literal_column("place"))
     .limit(bindparam("most", type_=Integer))
 )
-_RUNNING_IDS = (
+_RUNNING_IDS = Statement(
     select(jobs.c.id)
     .where(jobs.c.queue_id == _queue_id, *_runs, jobs.c.seq <= bindparam("up_to"))
     .order_by(jobs.c.seq)
 )
 
 _others = jobs.alias("others")
-_POSITION = select(
-    select(func.count())
-    .select_from(_others)
-    .where(
-        _others.c.queue_id == jobs.c.queue_id,
-        _others.c.state == literal_column("'waiting'", jobs.c.state.type),
-        _others.c.seq < jobs.c.seq,
+_POSITION = Statement(
+    select(
+        select(func.count())
+        .select_from(_others)
+        .where(
+            _others.c.queue_id == jobs.c.queue_id,
+            _others.c.state == literal_column("'waiting'", jobs.c.state.type),
+            _others.c.seq < jobs.c.seq,
+        )
+        .correlate(jobs)
+        .scalar_subquery()
+    ).where(
+        jobs.c.id == bindparam("job_id"), in_state(JobState.WAITING), jobs.c.queue_id.is_not(None)
     )
-    .correlate(jobs)
-    .scalar_subquery()
-).where(jobs.c.id == bindparam("job_id"), in_state(JobState.WAITING), jobs.c.queue_id.is_not(None))
+)
 
 
 def queues_page(connection: Connection, limit: int, cursor: str | None) -> Page[QueueSummary]:
@@ -94,7 +97,7 @@ def queues_page(connection: Connection, limit: int, cursor: str | None) -> Page[
 
     :raises ValueError: if the cursor is malformed.
     """
-    with connection.execute(_QUEUES_PAGE, _after(cursor, limit)) as rows:
+    with _QUEUES_PAGE.rows(connection, after=_after(cursor), most=limit + 1) as rows:
         summaries = ((queue_id, QueueSummary(*fields)) for queue_id, *fields in rows)
         entries = (((key,), summary, len(summary.name)) for key, summary in summaries)
         return _cursor.page(entries, limit)
@@ -102,7 +105,7 @@ def queues_page(connection: Connection, limit: int, cursor: str | None) -> Page[
 
 def queue(connection: Connection, name: bytes) -> QueueSummary | None:
     """Return the queue of this name, None if there is none now."""
-    row = connection.execute(_QUEUE, {"digest": digest_of(name)}).one_or_none()
+    row = _QUEUE.first(connection, digest=digest_of(name))
     return None if row is None else QueueSummary(*row[1:])
 
 
@@ -113,8 +116,8 @@ def queue_jobs(
 
     :raises ValueError: if the cursor is malformed.
     """
-    parameters = _after(cursor, limit) | {"digest": digest_of(name)}
-    with connection.execute(_QUEUE_JOBS, parameters) as rows:
+    wanted = {"digest": digest_of(name), "after": _after(cursor), "most": limit + 1}
+    with _QUEUE_JOBS.rows(connection, **wanted) as rows:
         summaries = ((seq, JobSummary(*fields)) for seq, *fields in rows)
         entries = (((key,), summary, text_size(summary)) for key, summary in summaries)
         return _cursor.page(entries, limit)
@@ -122,15 +125,18 @@ def queue_jobs(
 
 def running_jobs(connection: Connection, name: bytes, up_to_seq: int) -> list[str]:
     """Return the ids of a queue's jobs that run, of those submitted up to a place."""
-    parameters = {"digest": digest_of(name), "up_to": min(up_to_seq, LARGEST_INTEGER)}
-    return list(connection.execute(_RUNNING_IDS, parameters).scalars())
+    up_to = min(up_to_seq, LARGEST_INTEGER)
+    return [
+        job_id for (job_id,) in _RUNNING_IDS.all(connection, digest=digest_of(name), up_to=up_to)
+    ]
 
 
 def position(connection: Connection, job_id: str) -> int | None:
     """Return how many waiting jobs of its queue come before a job; None unless it waits in one."""
-    return connection.execute(_POSITION, {"job_id": job_id}).scalar_one_or_none()
+    found: int | None = _POSITION.scalar(connection, job_id=job_id)
+    return found
 
 
-def _after(cursor: str | None, limit: int) -> dict[str, Any]:
+def _after(cursor: str | None) -> float:
     (after,) = (0,) if cursor is None else _cursor.read(cursor)
-    return {"after": after, "most": limit + 1}
+    return after

@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert, or_, select
+from sqlalchemy import and_, bindparam, delete, exists, func, insert, or_, select
 
 from harpcaller.jobs import JobState, QueueSpec, WaitsFor
 from harpcaller.store.schema import LARGEST_INTEGER, in_state, jobs, queues, waits_for
+from harpcaller.store.statements import Connection, Statement
 
 
 class Place(NamedTuple):
@@ -55,11 +56,13 @@ _in_line = and_(_of_queue, in_state(JobState.WAITING), waits_for(WaitsFor.QUEUE)
 # its host takes none, yet it keeps its turn.
 _has_turn = and_(queues.c.concurrency > _running, ~_past_queue)
 
-_PLACE = select(queues.c.id, and_(queues.c.concurrency > _running, ~_waits)).where(
-    queues.c.digest == bindparam("digest")
+_PLACE = Statement(
+    select(queues.c.id, and_(queues.c.concurrency > _running, ~_waits)).where(
+        queues.c.digest == bindparam("digest")
+    )
 )
-_CREATE = insert(queues)
-_HEAD = (
+_CREATE = Statement(insert(queues), "digest", "name", "concurrency")
+_HEAD = Statement(
     select(jobs.c.seq, jobs.c.host)
     .join_from(queues, jobs, _in_line)
     .where(queues.c.id == bindparam("queue_id"), _has_turn)
@@ -67,8 +70,8 @@ _HEAD = (
     .limit(1)
 )
 _is_empty = ~exists().where(_of_queue)
-_REMOVE_IF_EMPTY = delete(queues).where(queues.c.id == bindparam("queue_id"), _is_empty)
-_REMOVE_EMPTY = delete(queues).where(_is_empty)
+_REMOVE_IF_EMPTY = Statement(delete(queues).where(queues.c.id == bindparam("queue_id"), _is_empty))
+_REMOVE_EMPTY = Statement(delete(queues).where(_is_empty))
 
 all_heads = (
     select(select(func.min(jobs.c.seq)).where(_in_line).correlate(queues).scalar_subquery())
@@ -86,26 +89,26 @@ def digest_of(name: bytes) -> bytes:
 def place_for(connection: Connection, spec: QueueSpec) -> Place:
     """Return the place of a job that is about to be inserted; its queue is created if need be."""
     digest = digest_of(spec.name)
-    row = connection.execute(_PLACE, {"digest": digest}).one_or_none()
+    row = _PLACE.first(connection, digest=digest)
     if row is None:
         concurrency = min(spec.concurrency, LARGEST_INTEGER)
-        values = {"digest": digest, "name": spec.name, "concurrency": concurrency}
-        connection.execute(_CREATE, values)
-        row = connection.execute(_PLACE, {"digest": digest}).one()
+        _CREATE.run(connection, digest=digest, name=spec.name, concurrency=concurrency)
+        row = _PLACE.first(connection, digest=digest)
+        assert row is not None
     return Place(*row)
 
 
 def head(connection: Connection, queue_id: int) -> Head | None:
     """Return the job of a queue that may leave its line now, if there is one."""
-    row = connection.execute(_HEAD, {"queue_id": queue_id}).one_or_none()
+    row = _HEAD.first(connection, queue_id=queue_id)
     return None if row is None else Head(*row)
 
 
 def remove_if_empty(connection: Connection, queue_id: int) -> None:
     """Remove the queue if its last job has ended."""
-    connection.execute(_REMOVE_IF_EMPTY, {"queue_id": queue_id})
+    _REMOVE_IF_EMPTY.run(connection, queue_id=queue_id)
 
 
 def remove_empty(connection: Connection) -> None:
     """Remove every queue whose last job has ended."""
-    connection.execute(_REMOVE_EMPTY)
+    _REMOVE_EMPTY.run(connection)

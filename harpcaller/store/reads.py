@@ -6,10 +6,9 @@ write-ahead log from being reset.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
-
 from harpcaller.jobs import Job
 from harpcaller.store.records import find
+from harpcaller.store.statements import Connection
 
 
 def job(connection: Connection, job_id: str) -> Job | None:

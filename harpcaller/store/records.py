@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Connection, Row, bindparam, select
+from sqlalchemy import bindparam, select
 
 from harp.wire.results import EndResult
 from harpcaller.jobs import Job
 from harpcaller.store.schema import jobs
+from harpcaller.store.statements import Connection, Row, Statement
 
 
 class Record(NamedTuple):
@@ -47,10 +48,10 @@ _COLUMNS = [
 ]
 select_records = select(*_COLUMNS)
 
-_BY_ID = select_records.where(jobs.c.id == bindparam("job_id"))
+_BY_ID = Statement(select_records.where(jobs.c.id == bindparam("job_id")))
 
 
-def to_record(row: Row[*tuple[Any, ...]]) -> Record:
+def to_record(row: Row) -> Record:
     """Return what a row of `select_records` means."""
     seq, queue_id, *fields, end_kind, end_value, waits_for, caller, origin = row
     end = None if end_kind is None else EndResult(end_kind, end_value)
@@ -59,5 +60,5 @@ def to_record(row: Row[*tuple[Any, ...]]) -> Record:
 
 def find(connection: Connection, job_id: str) -> Record | None:
     """Return the job of this id, None if there is none."""
-    row = connection.execute(_BY_ID, {"job_id": job_id}).one_or_none()
+    row = _BY_ID.first(connection, job_id=job_id)
     return None if row is None else to_record(row)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Integer, bindparam, delete, insert, select
+from sqlalchemy import Integer, bindparam, delete, insert, select
 
 from harpcaller.jobs import Dedup, NewJob
 from harpcaller.store.queues import digest_of
 from harpcaller.store.schema import jobs, keys
+from harpcaller.store.statements import Connection, Statement
 
 KEY_LIFE = 24 * 3600.0
 """Seconds for which an idempotency key stands for its job, see protocol.md."""
@@ -33,22 +34,24 @@ class Found(NamedTuple):
     by: Repeat
 
 
-_FIND_KEY = select(keys.c.job_id, keys.c.submitted).where(keys.c.key == bindparam("key"))
-_NOTE_KEY = insert(keys)
-_FORGET_KEY = delete(keys).where(keys.c.key == bindparam("old_key"))
-_FIND_DEDUP = (
+_FIND_KEY = Statement(select(keys.c.job_id, keys.c.submitted).where(keys.c.key == bindparam("key")))
+_NOTE_KEY = Statement(insert(keys), "key", "job_id", "submitted")
+_FORGET_KEY = Statement(delete(keys).where(keys.c.key == bindparam("old_key")))
+_FIND_DEDUP = Statement(
     select(jobs.c.id)
     .where(jobs.c.dedup == bindparam("digest"), jobs.c.submitted > bindparam("since"))
     .order_by(jobs.c.submitted.desc())
     .limit(1)
 )
-_PRUNE_KEYS = delete(keys).where(
-    keys.c.key.in_(
-        select(keys.c.key)
-        .where(keys.c.submitted <= bindparam("before"))
-        .order_by(keys.c.submitted)
-        .limit(bindparam("most", type_=Integer))
-        .correlate(None)
+_PRUNE_KEYS = Statement(
+    delete(keys).where(
+        keys.c.key.in_(
+            select(keys.c.key)
+            .where(keys.c.submitted <= bindparam("before"))
+            .order_by(keys.c.submitted)
+            .limit(bindparam("most", type_=Integer))
+            .correlate(None)
+        )
     )
 )
 
@@ -59,14 +62,15 @@ def find(connection: Connection, new: NewJob, now: float, key_life: float) -> Fo
     If there is none, its idempotency key is free to be noted.
     """
     if new.idempotency_key is not None:
-        row = connection.execute(_FIND_KEY, {"key": new.idempotency_key}).one_or_none()
+        row = _FIND_KEY.first(connection, key=new.idempotency_key)
         if row is not None:
-            if row.submitted > now - key_life:
-                return Found(row.job_id, Repeat.IDEMPOTENCY)
-            connection.execute(_FORGET_KEY, {"old_key": new.idempotency_key})
+            job_id, submitted = row
+            if submitted > now - key_life:
+                return Found(job_id, Repeat.IDEMPOTENCY)
+            _FORGET_KEY.run(connection, old_key=new.idempotency_key)
     if new.dedup is not None:
-        parameters = {"digest": digest_of(new.dedup.key), "since": now - new.dedup.within}
-        job_id = connection.execute(_FIND_DEDUP, parameters).scalar_one_or_none()
+        since = now - new.dedup.within
+        job_id = _FIND_DEDUP.scalar(connection, digest=digest_of(new.dedup.key), since=since)
         if job_id is not None:
             return Found(job_id, Repeat.DEDUP)
     return None
@@ -75,7 +79,7 @@ def find(connection: Connection, new: NewJob, now: float, key_life: float) -> Fo
 def note(connection: Connection, key: str | None, job_id: str, now: float) -> None:
     """Note the job that a call with an idempotency key got."""
     if key is not None:
-        connection.execute(_NOTE_KEY, {"key": key, "job_id": job_id, "submitted": now})
+        _NOTE_KEY.run(connection, key=key, job_id=job_id, submitted=now)
 
 
 def dedup_column(dedup: Dedup | None) -> bytes | None:
@@ -85,4 +89,4 @@ def dedup_column(dedup: Dedup | None) -> bytes | None:
 
 def prune_keys(connection: Connection, before: float, limit: int) -> int:
     """Remove keys noted at or before a time, the oldest first; return how many."""
-    return connection.execute(_PRUNE_KEYS, {"before": before, "most": limit}).rowcount
+    return _PRUNE_KEYS.run(connection, before=before, most=limit)

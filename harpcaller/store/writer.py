@@ -12,12 +12,13 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Insert
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
+from harpcaller.store.answers import fire
 from harpcaller.store.database import transaction, translated_errors
+from harpcaller.store.statements import Connection, Statement
 
 T = TypeVar("T")
 
@@ -31,7 +32,7 @@ class _Operation(NamedTuple):
 
 class _Insertion(NamedTuple):
     answer: Deferred[Any]
-    statement: Insert
+    statement: Statement
     rows: Rows
 
 
@@ -85,7 +86,7 @@ class Writer:
         self._queue.put(_Operation(answer, function))
         return answer
 
-    def insert(self, statement: Insert, rows: Rows) -> Deferred[None]:
+    def insert(self, statement: Statement, rows: Rows) -> Deferred[None]:
         """Execute a statement for each of many rows in the next transaction.
 
         Insertions by the same statement that follow each other are executed as one.
@@ -128,12 +129,7 @@ class Writer:
         return group, write
 
     def _fire(self, answers: Sequence[Deferred[Any]], outcomes: Sequence[object]) -> None:
-        self._reactor.callFromThread(_fire, answers, outcomes)
-
-
-def _fire(answers: Sequence[Deferred[Any]], outcomes: Sequence[object]) -> None:
-    for answer, outcome in zip(answers, outcomes, strict=True):
-        answer.callback(outcome)
+        self._reactor.callFromThread(fire, answers, outcomes)
 
 
 def _commit(connection: Connection, group: Sequence[_Write]) -> list[object]:
@@ -157,11 +153,10 @@ def _run(connection: Connection, group: Sequence[_Write]) -> list[object]:
         else:
             insertions = [write for write in writes if isinstance(write, _Insertion)]
             rows = [row for insertion in insertions for row in insertion.rows]
-            if rows:
-                connection.execute(statement, rows)
+            statement.run_many(connection, rows)
             outcomes.extend(None for _ in insertions)
     return outcomes
 
 
-def _statement(write: _Write) -> Insert | None:
+def _statement(write: _Write) -> Statement | None:
     return write.statement if isinstance(write, _Insertion) else None

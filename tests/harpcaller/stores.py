@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import Connection
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.trial.unittest import TestCase
 
 from harp.wire.results import EndKind, EndResult
 from harpcaller.jobs import Capacity, Job, NewJob, QueueSpec
 from harpcaller.store import KEY_LIFE, JobStore, changes
+from harpcaller.store.database import Database
+from harpcaller.store.statements import Connection
 
 RESULT = EndResult(EndKind.RESULT, b'{"free":12}')
 ONE_AT_A_TIME = QueueSpec(b'{"disk":"sda"}', 1)
@@ -40,6 +43,30 @@ def new_job(queue: QueueSpec | None = None, **changes: Any) -> NewJob:
         "queue": queue,
     }
     return NewJob(**(fields | changes))
+
+
+class NotedConnection(sqlite3.Connection):
+    """Notes what is executed on it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.executed: list[tuple[str, list[Any]]] = []
+        super().__init__(*args, **kwargs)
+
+    def execute(self, text: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """Note a statement with its parameters."""
+        self.executed.append((text, [parameters]))
+        return super().execute(text, parameters)
+
+    def executemany(self, text: str, rows: Iterable[Any], /) -> sqlite3.Cursor:
+        """Note a statement with all its parameters."""
+        self.executed.append((text, many := list(rows)))
+        return super().executemany(text, many)
+
+
+def noted_connection(path: Path | str) -> NotedConnection:
+    """Return a connection that writes and notes it, to a database made anew if need be."""
+    Database(f"sqlite:///{path}").open_writer().close()
+    return sqlite3.connect(path, isolation_level=None, factory=NotedConnection)
 
 
 def submitted(connection: Connection, capacity: Capacity, new: NewJob) -> Job:

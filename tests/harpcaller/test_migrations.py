@@ -10,7 +10,6 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
-from sqlalchemy.exc import IntegrityError
 from twisted.trial.unittest import SynchronousTestCase
 
 from harp.wire.results import EndKind, EndResult
@@ -60,10 +59,11 @@ class MigrationTests(SynchronousTestCase):
 
     def test_no_difference_found(self) -> None:
         """Alembic finds nothing that would need another migration."""
-        connection = self.database.open_writer()
-        self.addCleanup(connection.close)
-        context = MigrationContext.configure(connection)
-        self.assertEqual(compare_metadata(context, metadata), [])
+        engine = create_engine(f"sqlite:///{self.path}")
+        self.addCleanup(engine.dispose)
+        with engine.connect() as connection:
+            context = MigrationContext.configure(connection)
+            self.assertEqual(compare_metadata(context, metadata), [])
 
     def test_unknown_version(self) -> None:
         """A database of a version that is not known is refused and left as it is."""
@@ -139,10 +139,10 @@ class FirstVersionTests(SynchronousTestCase):
 
     def test_references_hold(self) -> None:
         """No row refers to one that is not there, and none can be made to."""
-        check = self.connection.exec_driver_sql("PRAGMA foreign_key_check")
-        self.assertEqual(check.all(), [])
-        with self.assertRaisesRegex(IntegrityError, "FOREIGN KEY"):
-            self.connection.exec_driver_sql("INSERT INTO packets VALUES (99, 0, 1, X'30', 1.0)")
+        check = self.connection.execute("PRAGMA foreign_key_check")
+        self.assertEqual(check.fetchall(), [])
+        with self.assertRaisesRegex(sqlite3.IntegrityError, "FOREIGN KEY"):
+            self.connection.execute("INSERT INTO packets VALUES (99, 0, 1, X'30', 1.0)")
 
     def test_queues_go_on(self) -> None:
         """What waited starts when the dispatcher does."""

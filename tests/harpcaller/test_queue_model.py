@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from sqlalchemy import Connection, func, select
 from twisted.trial.unittest import SynchronousTestCase
 
 from harpcaller.jobs import Capacity, Job, JobState, QueueSpec
 from harpcaller.store import changes
 from harpcaller.store.database import Database, transaction
-from harpcaller.store.schema import jobs, queues
+from harpcaller.store.statements import Connection
 from tests.harpcaller.stores import RESULT, new_job, submitted
 
 
@@ -177,12 +176,10 @@ class AdmissionMachine(RuleBasedStateMachine):
     @invariant()
     def same(self) -> None:
         """Everybody stands where the model says, and no queue is there without a job."""
-        rows = self.connection.execute(
-            select(jobs.c.id, jobs.c.state, jobs.c.waits_for).order_by(jobs.c.seq)
-        )
-        found = [(row.id, (row.waits_for or row.state).value) for row in rows]
+        rows = self.connection.execute("SELECT id, state, waits_for FROM jobs ORDER BY seq")
+        found = [(job_id, waits_for or state) for job_id, state, waits_for in rows]
         assert found == [(job.id, job.stage) for job in self.model.jobs]
-        count = self.connection.execute(select(func.count()).select_from(queues)).scalar_one()
+        (count,) = self.connection.execute("SELECT count(*) FROM queues").fetchone()
         assert count == len(self.model.concurrency)
 
     def chosen(self, number: int) -> list[_ModelJob]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
-from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError, OperationalError
 from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -195,27 +194,25 @@ class ConnectionTests(SynchronousTestCase):
         database = Database(f"sqlite:///{self.mktemp()}")
         self.writer = database.open_writer()
         self.addCleanup(self.writer.close)
-        readers = database.readers(1)
-        self.addCleanup(readers.dispose)
-        self.reader = readers.connect()
+        self.reader = database.open_reader()
         self.addCleanup(self.reader.close)
 
     def test_writer_is_durable(self) -> None:
         """A commit is on disk when it returns, and references between tables hold."""
         for pragma, value in (("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1)):
-            found = self.writer.execute(text(f"PRAGMA {pragma}")).scalar_one()
+            (found,) = self.writer.execute(f"PRAGMA {pragma}").fetchone()
             self.assertEqual(found, value, pragma)
 
     def test_readers_only_read(self) -> None:
         """No connection but the writer's can change anything."""
-        with self.assertRaisesRegex(OperationalError, "readonly"):
-            self.reader.execute(text("DELETE FROM jobs"))
+        with self.assertRaisesRegex(sqlite3.OperationalError, "readonly"):
+            self.reader.execute("DELETE FROM jobs")
 
     def test_readers_hold_nothing(self) -> None:
         """A reader between two reads does not keep the log from being written back."""
-        self.reader.execute(text("SELECT count(*) FROM jobs")).scalar_one()
-        self.writer.exec_driver_sql("DELETE FROM jobs")
-        busy, _, _ = self.writer.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+        self.reader.execute("SELECT count(*) FROM jobs").fetchone()
+        self.writer.execute("DELETE FROM jobs")
+        busy, _, _ = self.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         self.assertEqual(busy, 0)
 
 
@@ -250,13 +247,13 @@ class ConstraintTests(SynchronousTestCase):
             ("ended", "stream_ended = 3.0"),
         ):
             statement = f"UPDATE jobs SET {illegal} WHERE id = '{job_id}'"
-            with self.assertRaisesRegex(IntegrityError, "CHECK", msg=illegal):
-                self.connection.exec_driver_sql(statement)
+            with self.assertRaisesRegex(sqlite3.IntegrityError, "CHECK", msg=illegal):
+                self.connection.execute(statement)
 
     def test_waiting_without_a_queue(self) -> None:
         """A job without a queue may wait for its host or for the dispatcher."""
         for what in ("host", "dispatcher"):
-            self.connection.exec_driver_sql(
+            self.connection.execute(
                 "UPDATE jobs SET queue = NULL, queue_id = NULL, waits_for = ? WHERE id = 'waits'",
                 (what,),
             )

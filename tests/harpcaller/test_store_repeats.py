@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from threading import Event
 
-from sqlalchemy import Connection
 from twisted.internet.defer import gatherResults
 
 from harpcaller.jobs import Dedup
 from harpcaller.store import KEY_LIFE, Repeat, StoreError, Submission
+from harpcaller.store.statements import Connection
 from tests.harpcaller.stores import ONE_AT_A_TIME, RESULT, StoreTestCase, new_job
 
 SECONDS = 60.0

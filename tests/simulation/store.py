@@ -11,51 +11,36 @@ from functools import cache
 from random import Random
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, NullPool, create_engine
+from sqlalchemy import StaticPool, create_engine
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from harpcaller.jobs import Capacity
 from harpcaller.store import KEY_LIFE, JobStore, StoreError
 from harpcaller.store.access import Access
-from harpcaller.store.database import transaction
+from harpcaller.store.answers import fire
 from harpcaller.store.schema import metadata
-from harpcaller.store.writer import Writer, _commit, _fire, _Write
+from harpcaller.store.statements import Connection
+from harpcaller.store.writer import Writer, _commit, _Write
 
 READERS = 4
 
 
-class Disk(NamedTuple):
-    """What survives the death of a dispatcher.
-
-    :param writer: changes it.
-    :param reader: reads it.
-    :param raw: what the invariants are read with.
-    """
-
-    writer: Connection
-    reader: Connection
-    raw: sqlite3.Connection
-
-
 @cache
-def _disk() -> Disk:
+def _disk() -> Connection:
     raw = sqlite3.connect(":memory:", isolation_level=None, cached_statements=1000)
-    engine = create_engine("sqlite://", creator=lambda: raw, poolclass=NullPool)
-    writer, reader = engine.connect(), engine.connect()
-    with transaction(writer):
-        metadata.create_all(writer)
+    metadata.create_all(create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool))
     raw.execute("PRAGMA foreign_keys = ON")
-    return Disk(writer, reader, raw)
+    return raw
 
 
-def blank_disk() -> Disk:
+def blank_disk() -> Connection:
     """Return a disk without jobs; there is one for the whole process, as making it takes long."""
     disk = _disk()
-    if disk.raw.in_transaction:
-        disk.raw.execute("ROLLBACK")
+    if disk.in_transaction:
+        disk.execute("ROLLBACK")
     for table in ("packets", "jobs", "queues", "keys"):
-        disk.raw.execute(f"DELETE FROM {table}")
+        disk.execute(f"DELETE FROM {table}")
     return disk
 
 
@@ -90,7 +75,7 @@ class Threads(Access):
 
     _writer: PatientWriter
 
-    def __init__(self, disk: Disk, slowness: float) -> None:
+    def __init__(self, disk: Connection, slowness: float) -> None:
         self._disk = disk
         self._slowness = slowness
         self._writer = PatientWriter()
@@ -121,7 +106,7 @@ class Threads(Access):
         if disk_is_full:
             outcomes: list[object] = [Failure(StoreError("disk is full")) for _ in group]
         else:
-            outcomes = _commit(self._disk.writer, group)
+            outcomes = _commit(self._disk, group)
         self._committed = _Outcome([write.answer for write in group], outcomes)
 
     @property
@@ -147,7 +132,7 @@ class Threads(Access):
             self._committed = None
         else:
             return False
-        _fire(*outcome)
+        fire(*outcome)
         return True
 
     def shut(self, random: Random) -> None:
@@ -165,16 +150,17 @@ class Threads(Access):
         if not self._is_open:
             answer.errback(StoreError("the store is not open"))
         else:
-            self._asked.append((answer, lambda: function(self._disk.reader, *args, **kwargs)))
+            self._asked.append((answer, lambda: function(self._disk, *args, **kwargs)))
         return answer
 
 
 class PatientStore(JobStore):
     """A store for one life of the dispatcher: the real statements, and threads that wait."""
 
-    def __init__(self, disk: Disk, capacity: Capacity, slowness: float) -> None:
+    def __init__(self, disk: Connection, capacity: Capacity, slowness: float) -> None:
         self.threads = self._access = Threads(disk, slowness)
         self._change = self.threads.change
+        self._look_up = self.threads.read
         self._read = self.threads.read
         self.key_life = KEY_LIFE
         self._capacity = capacity

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from harpcaller import attempt, dispatcher, remote, streams, submission
 from harpcaller.store import changes
+from harpcaller.store.statements import Statement
 from tests.simulation.violation import Violation
 from tests.simulation.world import run
 
@@ -94,7 +95,7 @@ class BrokenProductTests(SynchronousTestCase):
     def test_jobs_cut_off(self) -> None:
         """A job that was running when the dispatcher was killed must end."""
         self.assert_found(
-            "at rest job .* is running", changes, "_END_RUNNING", text("SELECT 1"), 200
+            "at rest job .* is running", changes, "_END_RUNNING", Statement(text("SELECT 1")), 200
         )
 
     def test_request_repeated(self) -> None:
@@ -126,7 +127,7 @@ class BrokenProductTests(SynchronousTestCase):
         """A client must get no id of a job that is not on disk."""
 
         def submit(self: Any, call: Any, caller: str) -> Deferred[tuple[str, bool]]:
-            new = submission.new_job(call, caller, self.limits)
+            new = submission.new_job(call, self._job_ids.new(0), caller, self.limits)
             self._store.submit(new, self._now()).addCallback(self._submitted)
             answer: Deferred[tuple[str, bool]] = Deferred()
             answer.callback((new.id, False))

@@ -68,7 +68,7 @@ class World:
         random = self.random = Random(seed)
         self.clock = Clock()
         self.disk = blank_disk()
-        self.book = Book(self.disk.raw, self.now, self._tell)
+        self.book = Book(self.disk, self.now, self._tell)
         self.network = Network(random, self.clock.seconds)
         hosts = [
             Host(f"h{number}", "10.0.0.1", 4306, "dispatcher", f"secret{number}")
@@ -78,7 +78,7 @@ class World:
         self.harpds = {host.name: Harpd(host, self.book, random) for host in hosts}
         self.book.harpds.extend(self.harpds.values())
         self.capacity = any_capacity(random)
-        self.watch = DiskWatch(self.disk.raw, self.book, self.capacity)
+        self.watch = DiskWatch(self.disk, self.book, self.capacity)
         self.node: Node | None = None
         self.servers: list[End] = []
         self.crowd = Crowd(random, self.book, list(self.harpds), self._join)
