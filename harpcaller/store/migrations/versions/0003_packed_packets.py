@@ -11,7 +11,7 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
-# Of the packets in a row, each counted as 64 bytes more than it has.
+# Of the packets in a row, each counted as 65 bytes more than it has.
 _ROW_COST = 256 * 1024
 
 
@@ -47,7 +47,7 @@ def _runs(packets: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, list[byte
     """Return those that follow each other, as many as a row may have."""
     first, texts, cost = 0, list[bytes](), 0
     for number, data in packets:
-        size = len(data) + 64
+        size = len(data) + 65
         if texts and (number != first + len(texts) or cost + size > _ROW_COST):
             yield first, texts
             texts, cost = [], 0
