@@ -5,99 +5,83 @@ Rates depend on the machine and on what else it does: what is to be compared are
 
 from __future__ import annotations
 
+import argparse
+import json
+import resource
+import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
-import harp
-from bench import limits
-from bench.clients import in_processes
-from demo.deployment import HOST, Deployment
+from bench import calls, history, queues, scale, slow, streams
+from bench.figures import Figure, WrongResultError, head, machine
+from bench.setting import Setting
+from harp import HarpException
 
-CLIENTS = 16
-CALLS = 60
-"""How many calls each client makes, one after the other."""
+BENCHMARKS: dict[str, Callable[[Setting], Iterable[Figure]]] = {
+    "latency": calls.latency,
+    "calls": calls.calls,
+    "direct": calls.direct,
+    "submit": queues.submit,
+    "drain": queues.drain,
+    "stream": streams.stream,
+    "streams": streams.streams,
+    "replay": streams.replay,
+    "running": scale.running,
+    "followers": scale.followers,
+    "history": history.history,
+    "slow": slow.slow,
+}
 
-PACKETS, PACKET_SIZE = 50_000, 100
-
-
-def main() -> None:
-    """Run all and print each figure with the limit beside it."""
-    with tempfile.TemporaryDirectory(prefix="harpcaller-bench-") as name:
-        folder = Path(name)
-        procedures = Path(__file__).with_name("procedures.py")
-        deployment = Deployment(folder, procedures)
-        deployment.set_hosts(
-            {
-                HOST: deployment.host_entry(),
-                "refuses.example.net": deployment.host_entry(port=limits.unused_port()),
-                "password.example.net": deployment.host_entry(
-                    credentials={"user": "panel", "password": "wrong"}
-                ),
-            }
-        )
-        with deployment:
-            rpc = harp.HarpCaller("127.0.0.1", deployment.port)
-            rpc.host(HOST).nothing().get()
-            report_failures(rpc)
-            report(
-                f"calls, {CLIENTS} clients, submitted and their result waited for",
-                CLIENTS * CALLS / in_processes(CLIENTS, CALLS, deployment.port),
-                "TLS handshakes of one client with one server, both bare",
-                limits.tls_handshakes(folder / "harpd.pem", folder / "harpd.key"),
-            )
-            report(
-                f"packets of {PACKET_SIZE} bytes, one stream, recorded and followed live",
-                PACKETS / timed(lambda: follow(rpc)),
-                "rows of that size into SQLite, 1000 a commit",
-                limits.rows(folder / "limit.db", PACKETS, PACKET_SIZE),
-            )
+_QUICK = 100
 
 
-def report_failures(rpc: harp.HarpCaller) -> None:
-    """Print how long each way to fail takes, from the call to its end result."""
-    here = rpc.host(HOST)
-    ways: list[tuple[str, Callable[[], harp.RemoteCall]]] = [
-        ("the host is not in the registry", rpc.host("unknown.example.net").nothing),
-        ("nothing listens", rpc.host("refuses.example.net").nothing),
-        ("the password is wrong", rpc.host("password.example.net").nothing),
-        ("there is no such procedure", here.no_such_procedure),
-        ("the arguments do not fit", lambda: here.nothing(1, 2, 3)),
-        ("the procedure raises", here.fail),
-        ("it returns what JSON can't carry", here.return_nan),
-        ("its process exits", here.exit_hard),
-        ("its process is killed", here.die),
-        ("it closes its descriptors", here.close_descriptors),
-        ("it prints 4 MiB, then exits", here.print_megabytes),
-    ]
-    for what, submit in ways:
-        outcomes: list[Any] = []
-        took = timed(lambda: outcomes.append(submit().result(wait=True)))  # noqa: B023
-        print(f"{1000 * took:10.0f} ms {what}: {outcomes[0].type}")
-    print(flush=True)
+def main() -> int:
+    """Run what the command line says; return the exit status.
+
+    Missing a goal is no failure, for it may be the machine's. A wrong result is one.
+    """
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file too")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="do a hundredth of it: shows that it works, the figures mean nothing",
+    )
+    options = parser.parse_args()
+    if unknown := set(options.names) - BENCHMARKS.keys():
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    _raise_descriptor_limit()
+    about = machine()
+    figures: list[Figure] = []
+    mistakes: dict[str, str] = {}
+    print(head(), flush=True)
+    for name in options.names or BENCHMARKS:
+        with tempfile.TemporaryDirectory(prefix="harpcaller-bench-") as folder:
+            setting = Setting(Path(folder), _QUICK if options.quick else 1)
+            try:
+                for figure in BENCHMARKS[name](setting):
+                    print(figure.row(), flush=True)
+                    figures.append(figure)
+            except (WrongResultError, HarpException) as error:
+                print(f"{name}: WRONG: {error}", flush=True)
+                mistakes[name] = str(error)
+    if options.json is not None:
+        found = {
+            "machine": about,
+            "figures": [figure.as_json() for figure in figures],
+            "mistakes": mistakes,
+        }
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    return 1 if mistakes else 0
 
 
-def follow(rpc: harp.HarpCaller) -> None:
-    """Run one stream and follow it to its end."""
-    count = sum(1 for _ in rpc.host(HOST).packets(PACKETS, PACKET_SIZE).follow(since=0))
-    assert count == PACKETS, count
-
-
-def timed(function: Callable[[], None]) -> float:
-    """Return how long it takes, in seconds."""
-    begin = time.perf_counter()
-    function()
-    return time.perf_counter() - begin
-
-
-def report(what: str, rate: float, limit: str, limit_rate: float) -> None:
-    """Print one figure, its limit and their ratio."""
-    print(f"{rate:10.0f}/s  {what}")
-    print(f"{limit_rate:10.0f}/s  limit: {limit}")
-    print(f"{rate / limit_rate:11.3f}  ratio\n", flush=True)
+def _raise_descriptor_limit() -> None:
+    """Let this process and the daemons that it starts have as many descriptors as they may."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

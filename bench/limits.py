@@ -1,66 +1,224 @@
-"""What this machine can do at most, measured with as little as possible in the way."""
+"""What this machine can do at most, measured with as little as possible in the way.
+
+Each of them takes about a second and is measured beside the figure that it is the limit of.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import socket
 import sqlite3
 import ssl
-import threading
+import subprocess
+import sys
+import tempfile
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
+from types import TracebackType
 
-_HANDSHAKES = 300
-_ROWS_A_COMMIT = 1000
+import msgspec
+
+from bench import forks, idle_server
+from bench.clients import Outcome, Step, in_processes, repeat
+from bench.processes import resident, wait_until_idle
+from demo.deployment import Deployment
+
+CORES = os.cpu_count() or 1
+_WARM = 50
+"""Connections that are made before memory is looked at."""
+
+_PROCEDURES = Path(__file__).with_name("procedures.py")
 
 
-def tls_handshakes(certificate: Path, key: Path) -> float:
-    """Return how many TLS connections a second come about over loopback."""
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(certificate, key)
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname = False
-    client.verify_mode = ssl.CERT_NONE
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+class ForkingZygote:
+    """A process of `bench.forks`, ended with the ``with`` block."""
 
-        def serve() -> None:
-            for _ in range(_HANDSHAKES):
-                connection, _ = listening.accept()
-                with server.wrap_socket(connection, server_side=True) as secured:
-                    secured.recv(1)
+    def __enter__(self) -> ForkingZygote:
+        command = [sys.executable, "-P", forks.__file__, str(_PROCEDURES)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._in, self._out = self._process.stdin, self._process.stdout
+        self._out.readline()
+        return self
 
-        thread = threading.Thread(target=serve)
-        thread.start()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._process.communicate()
+
+    def begin(self, children: int) -> None:
+        """Have it fork."""
+        print(children, file=self._in, flush=True)
+
+    def finish(self) -> float:
+        """Wait until it has, and return how long it took in seconds."""
+        return float(self._out.readline())
+
+
+def forks_per_second(children: int = 500) -> float:
+    """Return how many processes a second both cores can fork and end, and do nothing else.
+
+    One zygote can't find that out: fork is a call of one thread, and while it forks on one core the
+    other has but the children's ends to do. So there is one for each core, each with a few children
+    in flight. harpd has one zygote and must do all the rest beside it: the whole machine's limit is
+    what its calls are compared with.
+    """
+    with ExitStack() as started:
+        zygotes = [started.enter_context(ForkingZygote()) for _ in range(CORES)]
+        for zygote in zygotes:
+            zygote.begin(children)
+        return sum(children / zygote.finish() for zygote in zygotes)
+
+
+def bare_call(calls: int = 300) -> Outcome:
+    """Return what a call can't do without, one after another: commit, fork and exit, commit."""
+    with ForkingZygote() as zygote, _Table() as table:
+
+        def call() -> None:
+            table.commit(1)
+            zygote.begin(1)
+            zygote.finish()
+            table.commit(1)
+
+        return repeat(call, calls)
+
+
+def rows_per_second(rows: int, duration: float = 0.7) -> float:
+    """Return how many rows a second a bare database takes, synchronous=FULL.
+
+    :param rows: in each commit.
+    """
+    with _Table() as table:
         begin = time.perf_counter()
-        for _ in range(_HANDSHAKES):
-            connection = socket.create_connection(listening.getsockname())
-            with client.wrap_socket(connection) as secured:
-                secured.send(b"x")
-        thread.join()
-        return _HANDSHAKES / (time.perf_counter() - begin)
+        commits, took = 0, 0.0
+        while took < duration:
+            table.commit(rows)
+            commits += 1
+            took = time.perf_counter() - begin
+        return commits * rows / took
 
 
-def rows(file: Path, count: int, size: int) -> float:
-    """Return how many rows a second go into a table of SQLite, in a safe but bare way."""
-    connection = sqlite3.connect(file)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("CREATE TABLE packets (job INTEGER, number INTEGER, data BLOB)")
-    connection.execute("CREATE UNIQUE INDEX place ON packets (job, number)")
-    data = b"x" * size
-    begin = time.perf_counter()
-    for first in range(0, count, _ROWS_A_COMMIT):
-        with connection:
-            connection.executemany(
-                "INSERT INTO packets VALUES (1, ?, ?)",
-                [(number, data) for number in range(first, first + _ROWS_A_COMMIT)],
+def handshakes_per_second(deployment: Deployment, handshakes: int = 150) -> float:
+    """Return how many TLS handshakes a second all cores can do, both ends, without a network."""
+    pair = tls_pair(deployment)
+    return in_processes(lambda number: pair, handshakes, CORES, 1).rate
+
+
+def tls_pair(deployment: Deployment) -> Step:
+    """Return what makes two bare OpenSSL objects, lets them agree, and returns the client's."""
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    folder = deployment.folder
+    server_context.load_cert_chain(folder / "harpd.pem", folder / "harpd.key")
+    client_context = ssl.create_default_context(cafile=str(deployment.ca_file))
+
+    def pair() -> ssl.SSLObject:
+        up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = client_context.wrap_bio(down, up, server_hostname="127.0.0.1")
+        server = server_context.wrap_bio(up, down, server_side=True)
+        ends = [client, server]
+        while ends:
+            end = ends.pop(0)
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                ends.append(end)
+        return client
+
+    return pair
+
+
+def lines_per_second(size: int, duration: float = 1.0) -> float:
+    """Return how many JSON texts a second go through a bare socket pair, a line each.
+
+    One process encodes each of them, as the process of a call must, and another one decodes each,
+    as a client must; nothing is between them.
+
+    :param size: of a text in bytes.
+    """
+    ours, theirs = socket.socketpair()
+    text = "x" * size
+    pid = os.fork()
+    if pid == 0:
+        try:
+            ours.close()
+            with theirs.makefile("wb", 65536) as out:
+                while True:
+                    out.write(json.dumps(text).encode() + b"\n")
+        finally:
+            os._exit(0)  # its reader has had enough
+    theirs.close()
+    with ours, ours.makefile("rb", 65536) as lines:
+        begin = time.perf_counter()
+        for number, line in enumerate(lines, 1):
+            msgspec.json.decode(line)
+            if number % 1000 == 0 and (took := time.perf_counter() - begin) > duration:
+                break
+    os.waitpid(pid, 0)
+    return number / took
+
+
+def connection_memory(deployment: Deployment, connections: int = 1000) -> float:
+    """Return how much memory a bare OpenSSL client takes for a connection, in bytes."""
+    pair = tls_pair(deployment)
+    kept = [pair() for _ in range(_WARM)]
+    before = resident(os.getpid())
+    kept += [pair() for _ in range(connections)]
+    return (resident(os.getpid()) - before) / connections
+
+
+def transport_memory(connections: int = 2000) -> float:
+    """Return how much memory a bare Twisted server takes for a connection, in bytes."""
+    command = [sys.executable, "-P", idle_server.__file__]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as server, ExitStack() as opened:
+        opened.callback(server.kill)
+        assert server.stdout is not None
+        address = ("127.0.0.1", int(server.stdout.readline()))
+        sizes = []
+        for wanted in (_WARM, connections):
+            for _ in range(wanted):
+                opened.enter_context(socket.create_connection(address))
+            wait_until_idle(server.pid)
+            sizes.append(resident(server.pid))
+    return (sizes[1] - sizes[0]) / connections
+
+
+class _Table:
+    """A table in an SQLite file of its own, written to as safely as the dispatcher does."""
+
+    _DATA = "x" * 200  # about what a job has
+
+    def __enter__(self) -> _Table:
+        with ExitStack() as opened:
+            folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="harpcaller-limit-"))
+            file = f"{folder}/limit.db"
+            self._database = opened.enter_context(
+                closing(sqlite3.connect(file, isolation_level=None))
             )
-    took = time.perf_counter() - begin
-    connection.close()
-    return count / took
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = FULL")
+            self._database.execute("CREATE TABLE jobs (seq INTEGER PRIMARY KEY, data TEXT)")
+            self._opened = opened.pop_all()
+        return self
 
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._opened.close()
 
-def unused_port() -> int:
-    """Return a port on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    def commit(self, rows: int) -> None:
+        """Insert so many rows in a transaction of their own."""
+        self._database.execute("BEGIN IMMEDIATE")
+        self._database.executemany(
+            "INSERT INTO jobs (data) VALUES (?)", [(self._DATA,) for _ in range(rows)]
+        )
+        self._database.execute("COMMIT")

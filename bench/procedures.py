@@ -1,58 +1,48 @@
 """What the benchmarks call."""
 
 import os
-import signal
+import time
 from collections.abc import Iterator
 
-from harpd.proc import procedure, streaming_procedure
+from harpd.proc import Result, procedure, streaming_procedure
+
+_LOOK = 0.005  # seconds between two looks at a gate
 
 
 @procedure
-def nothing() -> None:
-    """Return at once."""
+def echo(value: object) -> object:
+    """Return what it is given."""
+    return value
+
+
+@procedure
+def fail(text: str) -> None:
+    """Raise."""
+    raise LookupError(text)
 
 
 @streaming_procedure
-def packets(count: int, size: int) -> Iterator[str]:
-    """Stream texts of the same size as fast as they are taken."""
+def packets(count: int, size: int, gate: str) -> Iterator[object]:
+    """Stream texts of the same size as fast as they are taken, as soon as there is a file."""
     text = "x" * size
+    while not os.path.exists(gate):
+        time.sleep(_LOOK)
     for _ in range(count):
         yield text
+    yield Result(count)
 
 
-@procedure
-def fail() -> None:
-    """Raise."""
-    raise LookupError("no")
+@streaming_procedure
+def flood(count: int, size: int) -> Iterator[object]:
+    """Stream its process id, then texts; return by how many bytes the process has grown."""
+    text = "x" * size
+    before = _peak()
+    yield os.getpid()
+    for _ in range(count):
+        yield text
+    yield Result(_peak() - before)
 
 
-@procedure
-def return_nan() -> float:
-    """Return what JSON can't carry."""
-    return float("nan")
-
-
-@procedure
-def exit_hard() -> None:
-    """End the process without a result."""
-    os._exit(1)
-
-
-@procedure
-def die() -> None:
-    """End the process by a signal."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-@procedure
-def close_descriptors() -> None:
-    """Take away what the result would go through."""
-    os.closerange(0, 256)
-
-
-@procedure
-def print_megabytes() -> None:
-    """Print 4 MiB in lines, then end without a result."""
-    for _ in range(4096):
-        print("x" * 1023)
-    os._exit(1)
+def _peak() -> int:
+    with open("/proc/self/status") as status:
+        return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM:"))

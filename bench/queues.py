@@ -1,0 +1,73 @@
+"""Jobs that wait in queues: how fast they are taken, and how fast they are run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from bench import limits
+from bench.clients import CLIENTS, Outcome, Step, in_processes
+from bench.figures import RATE, Figure, Limit
+from bench.setting import STAND_IN, Setting, caller, expect, wait_until
+from demo.deployment import Deployment
+
+_QUEUES, _CONCURRENCY = 200, 2
+
+
+def submit(setting: Setting) -> Iterator[Figure]:
+    """Submit jobs by many clients at once, into queues in which they have to wait."""
+    with setting.daemons_and_stand_in() as (deployment, stand_in):
+        rpc = caller(deployment)
+        for number in range(CLIENTS):
+            rpc.host(STAND_IN, queue={"client": number}).hold()
+        wait_until(lambda: stand_in.counts()["held"] == CLIENTS, "the first of each queue runs")
+
+        def prepare(number: int) -> Step:
+            server = caller(deployment).host(STAND_IN, queue={"client": number})
+            return lambda: server.echo("a job", number)
+
+        outcome = in_processes(prepare, setting.some(600, 2))
+        expect(_waiting(deployment), len(outcome.times), "jobs that wait")
+    limit = Limit(limits.rows_per_second(CLIENTS), f"rows into SQLite, {CLIENTS} a commit")
+    yield Figure("submit", outcome.rate, RATE, limit, 3000)
+
+
+def drain(setting: Setting) -> Iterator[Figure]:
+    """Run the jobs that wait in many queues, each of which takes no time at all."""
+    each = setting.some(20_000 // _QUEUES, 2)
+    wanted = each * _QUEUES
+    with setting.daemons_and_stand_in() as (deployment, stand_in):
+        _fill(deployment, "hold", _CONCURRENCY)
+        first = _QUEUES * _CONCURRENCY
+        wait_until(lambda: stand_in.counts()["held"] == first, "the first of each queue run")
+        _fill(deployment, "echo", each)
+        expect(_waiting(deployment), wanted, "jobs that wait")
+        before = stand_in.counts()["answered"]
+        begin = time.perf_counter()
+        stand_in.let_go()
+        wait_until(
+            lambda: stand_in.counts()["answered"] == before + first + wanted, "all jobs have run"
+        )
+        rpc = caller(deployment)
+        wait_until(lambda: next(rpc.queues(), None) is None, "all jobs have ended")
+        took = time.perf_counter() - begin
+        ended = sum(1 for _ in rpc.jobs(end="result", queue={"queue": 0}))
+        expect(ended, each + _CONCURRENCY, "jobs of one queue that ended with a result")
+    limit = Limit(limits.rows_per_second(100) / 2, "two rows each into SQLite, 100 a commit")
+    yield Figure("drain", (first + wanted) / took, RATE, limit, 900)
+
+
+def _fill(deployment: Deployment, procedure: str, each: int) -> Outcome:
+    def prepare(number: int) -> Step:
+        rpc = caller(deployment)
+        mine = [
+            getattr(rpc.host(STAND_IN, queue={"queue": queue}, concurrency=_CONCURRENCY), procedure)
+            for queue in range(number, _QUEUES, CLIENTS)
+        ]
+        return lambda: [submit_one(1) for submit_one in mine]
+
+    return in_processes(prepare, each)
+
+
+def _waiting(deployment: Deployment) -> int:
+    return sum(queue["waiting"] for queue in caller(deployment).queues())
