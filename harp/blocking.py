@@ -13,7 +13,8 @@ from typing import Any, Self, TypeAlias
 
 from harp import calls, checks
 from harp.client import Caller, Host
-from harp.direct import CallPackets, DirectCall, Server
+from harp.direct import CallPackets, Server
+from harp.direct_call import DirectCall
 from harp.dispatchers import Dispatcher
 from harp.items import Items
 from harp.job import Job
@@ -31,10 +32,13 @@ class _Iterator(Items):
         return self
 
     def __next__(self) -> Any:
-        try:
-            return run(self._next())
-        except StopAsyncIteration:
-            raise StopIteration from None
+        while True:
+            for item in self._ready:
+                return item
+            try:
+                self._ready = run(self._more())
+            except StopAsyncIteration:
+                raise StopIteration from None
 
     all = blocking(Items._all)
 
@@ -205,9 +209,10 @@ class HarpServer(Server[HarpStreamIterator]):
     * `CommunicationError` if harpd can't be reached, has a certificate that is not trusted, or the
       connection broke; the message and ``may_have_run`` say so if the procedure may have run.
 
-    Each call has a connection of its own, and closing it cancels the call. The object never
-    changes, so it may be shared by threads, kept over a fork, copied and pickled (the pickle has
-    the password in it).
+    It may be shared by threads, kept over a fork, copied and pickled (the pickle has the password
+    in it). Connections are kept open for further calls where harpd allows that, each for one call
+    at a time, so one object should serve a whole process; they are closed by `close` or when the
+    object is gone. Closing the connection of a call cancels it.
 
     :param host: the daemon's name or address.
     :param user: who calls.

@@ -12,7 +12,7 @@ the bytes move in ``harp.transports``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from os import PathLike
 from typing import Any, Self, TypeAlias
@@ -22,7 +22,8 @@ from twisted.python.failure import Failure
 
 from harp import calls, checks
 from harp.client import Caller, Host
-from harp.direct import CallPackets, DirectCall, Server
+from harp.direct import CallPackets, Server
+from harp.direct_call import DirectCall
 from harp.dispatchers import Dispatcher
 from harp.items import Items
 from harp.job import Job
@@ -79,14 +80,14 @@ class StreamIterator(Packets, _AsyncIterator):
         self._opening = opening
         opening.addErrback(self._failed)
 
-    async def _next(self) -> Any:
+    async def _more(self) -> Iterator[Any]:
         opening, self._opening = self._opening, None
         if opening is not None:
             await opening
         failure, self._failure = self._failure, None
         if failure is not None:
             failure.raiseException()
-        return await super()._next()
+        return await super()._more()
 
     def close(self) -> None:
         """Close the connection; there are no more packets then. It may be called twice."""

@@ -97,11 +97,11 @@ class Channel(Protocol):
         """
 
     async def receive(self, timeout: float | None) -> bytes:
-        """Return what has arrived, at least one byte; none at the end of the connection.
+        """Return what has arrived, at least one byte; none when the peer ended it in good order.
 
         :param timeout: how long to wait, in seconds; None: for ever.
         :raises Silence: if nothing came in that time.
-        :raises NetworkFailure: if the connection broke.
+        :raises NetworkFailure: if the connection broke; TLS that was not ended is broken.
         """
 
     def is_quiet(self) -> bool:

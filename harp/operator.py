@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -12,6 +12,7 @@ from harp import checks, outcomes
 from harp.dispatchers import Dispatcher
 from harp.errors import HarpException
 from harp.items import Items
+from harp.network import Address
 from harp.wire import dispatcher
 from harp.wire.dispatcher import operation
 
@@ -34,35 +35,33 @@ class Pages(Items):
     def __init__(self, asked: Dispatcher, ask: Ask) -> None:
         self._dispatcher = asked
         self._ask = ask
-        self._page: deque[Any] = deque()
         self._cursor: str | None = None
         self._is_last = False
 
-    async def _next(self) -> Any:
-        while not self._page:
-            if self._is_last:
-                raise StopAsyncIteration
-            try:
-                await self._turn()
-            except HarpException:
-                self._is_last = True
-                raise
-        with self._dispatcher.address.blamed():
-            return outcomes.plain(self._page.popleft())
-
-    async def _turn(self) -> None:
+    async def _more(self) -> Iterator[Any]:
+        if self._is_last:
+            raise StopAsyncIteration
         request = self._ask(self._cursor)
-        reply: Any = outcomes.answer(
-            await self._dispatcher.ask(request), operation.REPLIES[type(request)]
-        )
-        self._page.extend(getattr(reply, _LISTS[type(reply)]))
+        try:
+            reply: Any = outcomes.answer(
+                await self._dispatcher.ask(request), operation.REPLIES[type(request)]
+            )
+        except HarpException:
+            self._is_last = True
+            raise
         self._cursor = reply.cursor
         self._is_last = reply.cursor is None
+        return map(partial(_plain, self._dispatcher.address), getattr(reply, _LISTS[type(reply)]))
 
     def close(self) -> None:
         """Stop: there are no more items then. It may be called twice."""
-        self._page.clear()
+        super().close()
         self._is_last = True
+
+
+def _plain(address: Address, entry: Any) -> Any:
+    with address.blamed():
+        return outcomes.plain(entry)
 
 
 class Operator(Generic[L]):

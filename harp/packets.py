@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 from harp import outcomes
@@ -26,26 +26,32 @@ class Packets(Items):
     async def _open(self, question: Coroutine[Any, Any, Question]) -> None:
         self._question = await question
 
-    async def _next(self) -> Any:
+    async def _more(self) -> Iterator[Any]:
         if self._question is None:
             raise StopAsyncIteration
-        reply = await self._question.next()
-        try:
-            with self._question.address.blamed():
-                if isinstance(reply, dispatcher.NumberedPacket):
-                    value = outcomes.decode_payload(reply.data)
-                    return (reply.packet, value) if self._numbered else value
-                outcomes.refuse_stream(reply)
-        except HarpException:
-            self.close()
-            raise
-        raise StopAsyncIteration
+        await self._question.wait()
+        return _values(self._question, self._numbered)
 
     def close(self) -> None:
         """Close the connection; there are no more packets then. It may be called twice."""
+        super().close()
         if self._question is not None:
             self._question.close()
 
     def __del__(self) -> None:
         if self._question is not None:
             self._question.abandon()
+
+
+def _values(question: Question, numbered: bool) -> Iterator[Any]:
+    for reply in question.arrived():
+        try:
+            if not isinstance(reply, dispatcher.NumberedPacket):
+                outcomes.refuse_stream(reply)
+                return
+            value = outcomes.decode_payload(reply.data)
+        except HarpException:
+            question.close()
+            with question.address.blamed():
+                raise
+        yield (reply.packet, value) if numbered else value

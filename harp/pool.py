@@ -1,4 +1,4 @@
-"""The connections to one dispatcher that stay open, and what it was found to offer meanwhile."""
+"""The connections to one daemon that stay open, and what it was found to offer meanwhile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from harp.network import Channel, Endpoint
 
 IDLE_LIMIT = 45.0
 """Seconds without use after which a connection is not used again; the dispatcher closes it after
-60. What the dispatcher offers is asked again after as many, for it may be another one then."""
+60, harpd after 120. What a dispatcher offers is asked again after as many, for it may be another
+one then."""
 
 MAX_IDLE = 16
 """How many connections are kept open for the next requests, at most."""
@@ -30,14 +31,18 @@ class Pool:
 
     @property
     def offered(self) -> frozenset[str] | None:
-        """What the dispatcher offers beside version 1, None if that must be asked."""
-        if self._offered is None or self.endpoint.now() - self._offered[1] >= IDLE_LIMIT:
+        """What the daemon offers beside version 1, None if that is not known."""
+        if self._offered is None or self.endpoint.now() >= self._offered[1]:
             return None
         return self._offered[0]
 
-    def remember(self, offered: frozenset[str]) -> None:
-        """Remember what the dispatcher offers."""
-        self._offered = (offered, self.endpoint.now())
+    def remember(self, offered: frozenset[str], seconds: float | None = None) -> None:
+        """Remember what the daemon offers.
+
+        :param seconds: for how long, as long as a connection if nothing is said.
+        """
+        until = self.endpoint.now() + (IDLE_LIMIT if seconds is None else seconds)
+        self._offered = (offered, until)
 
     def take(self) -> Channel | None:
         """Return a connection that was kept open, None if there is none."""

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from harp import errors
 from harp.errors import LocalProtocolError, RemoteProtocolError
 from harp.wire import dispatcher, harpd, results
 from harp.wire.dispatcher import operation
-from harp.wire.lines import ENVELOPE_ROOM, MAX_REPLY, LineReader, LineTooLongError
+from harp.wire.lines import ENVELOPE_ROOM, MAX_REPLY, LineReader
 from harp.wire.packets import Packets
-from harp.wire.replies import ReplyReader
+from harp.wire.replies import ReplyReader, next_line
 from harp.wire.results import EndKind, EndResult
 
 
@@ -103,22 +102,17 @@ class OutgoingCall:
         :raises RemoteProtocolError: while iterating, if harpd broke the protocol.
         """
         self._reader.feed(data)
-        return iter(self._next, None)
+        return self._replies()
 
-    def _next(self) -> harpd.Reply | None:
-        if self.state is CallState.ENDED:
-            return None
-        with _as_protocol_error():
-            reply = self._reader.next()
-        if reply is None:
-            return None
-        kind, after = _call_step(self.state, reply)
-        if after is None:
-            raise RemoteProtocolError(
-                errors.PROTOCOL_ERROR, f"harpd sent {kind} with {self.state.value}"
-            )
-        self.state = after
-        return reply
+    def _replies(self) -> Iterator[harpd.Reply]:
+        while not self.ended and (reply := self._reader.next()) is not None:
+            kind, after = _call_step(self.state, reply)
+            if after is None:
+                raise RemoteProtocolError(
+                    errors.PROTOCOL_ERROR, f"harpd sent {kind} with {self.state.value}"
+                )
+            self.state = after
+            yield reply
 
 
 class IncomingCall:
@@ -182,15 +176,16 @@ class Exchange:
         :raises RemoteProtocolError: while iterating, if the dispatcher broke the protocol.
         """
         self._reader.feed(data)
-        return iter(self._next, None)
+        return self._replies()
 
-    def _next(self) -> dispatcher.Reply | None:
-        with _as_protocol_error():
-            line = None if self.ended else self._reader.next_line()
-        return None if line is None else self._judge(dispatcher.decode_reply_line(line))
+    def _replies(self) -> Iterator[dispatcher.Reply]:
+        while not self.ended and (line := next_line(self._reader)) is not None:
+            yield self._judge(dispatcher.decode_reply_line(line))
 
     def _judge(self, reply: dispatcher.Reply) -> dispatcher.Reply:
         kind = type(self._request)
+        if isinstance(reply, dispatcher.NumberedPacket) and kind in _STREAM_REQUESTS:
+            return reply
         last = _LAST_REPLIES[kind]
         if isinstance(self._request, dispatcher.GetResult) and self._request.wait:
             last = (EndResult,)
@@ -199,17 +194,9 @@ class Exchange:
         refused = isinstance(reply, EndResult) and reply.kind is EndKind.ERROR
         if isinstance(reply, last) or refused:
             self.ended = True
-        elif not (isinstance(reply, dispatcher.NumberedPacket) and kind in _STREAM_REQUESTS):
+        else:
             raise RemoteProtocolError(
                 errors.PROTOCOL_ERROR,
                 f"the dispatcher answered {kind.__name__} with {type(reply).__name__}",
             )
         return reply
-
-
-@contextmanager
-def _as_protocol_error() -> Iterator[None]:
-    try:
-        yield
-    except LineTooLongError as error:
-        raise RemoteProtocolError(errors.PROTOCOL_ERROR, f"in a reply, {error}") from error

@@ -7,6 +7,7 @@ go (`run`). It imports no Twisted.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import ssl
 import sys
@@ -63,12 +64,15 @@ class SocketChannel:
     def __init__(self, connected: socket.socket, send_timeout: float) -> None:
         self._socket = connected
         self._send_timeout = send_timeout
+        self._timeout: float | None = -1.0  # what the socket has, so that it is told changes only
         self._owner = os.getpid()
+        self._poll = select.poll()
+        self._poll.register(connected, select.POLLIN)
 
     async def send(self, data: bytes) -> None:
         """Send all of it."""
         try:
-            self._socket.settimeout(self._send_timeout)
+            self._set_timeout(self._send_timeout)
             self._socket.sendall(data)
         except TimeoutError as error:
             told = f"the request was not taken for {self._send_timeout:g} seconds"
@@ -79,7 +83,7 @@ class SocketChannel:
     async def receive(self, timeout: float | None) -> bytes:
         """Return what has arrived, at least one byte; none at the end of the connection."""
         try:
-            self._socket.settimeout(timeout)
+            self._set_timeout(timeout)
             return self._socket.recv(CHUNK)
         except TimeoutError as error:
             raise Silence(f"nothing came for {timeout:g} seconds") from error
@@ -91,16 +95,8 @@ class SocketChannel:
 
         The channel of another process is not for this one, though it inherited the descriptor.
         """
-        if self._owner != os.getpid():
-            return False
-        try:
-            self._socket.settimeout(0)
-            self._socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
+        # Below TLS: whatever the peer sends unasked, its goodbye included, makes it readable.
+        return self._owner == os.getpid() and not self._poll.poll(0)
 
     def close(self) -> None:
         """Close the connection at once.
@@ -114,6 +110,11 @@ class SocketChannel:
         self._socket.close()
 
     abandon = close
+
+    def _set_timeout(self, timeout: float | None) -> None:
+        if timeout != self._timeout:
+            self._timeout = timeout
+            self._socket.settimeout(timeout)
 
 
 class TcpEndpoint:
@@ -151,7 +152,11 @@ class TlsEndpoint(TcpEndpoint):
         plain = _connected(self.address)
         try:
             plain.settimeout(self.address.connect_timeout)
-            secured = self._context.wrap_socket(plain, server_hostname=self._trust.server_name)
+            secured = self._context.wrap_socket(
+                plain,
+                server_hostname=self._trust.server_name,
+                suppress_ragged_eofs=False,  # else a connection that breaks looks ended
+            )
         except (OSError, ValueError) as error:  # ValueError: a name that can't be one
             plain.close()
             raise NetworkFailure(_reason(error)) from error

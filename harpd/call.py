@@ -14,7 +14,6 @@ from twisted.python.failure import Failure
 from harp import errors
 from harp.errors import RemoteProtocolError
 from harp.wire import harpd, results
-from harp.wire.lines import LineTooLongError
 from harp.wire.replies import ReplyReader
 from harp.wire.results import EndResult
 
@@ -72,7 +71,7 @@ class CallProcess(Protocol):
             while not self._ended and (reply := self._reader.next()) is not None:
                 found.append(reply)
                 self._ended = isinstance(reply, EndResult)
-        except (RemoteProtocolError, LineTooLongError) as error:
+        except RemoteProtocolError as error:
             self._ended = True
             text = f"the process of the call wrote no reply: {error}"
             found.append(results.error(errors.INVALID_MESSAGE, text))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 MAX_REQUEST = 1024 * 1024
 """The longest request line in bytes (protocol page, "Limits and flow")."""
 
@@ -29,7 +31,8 @@ class LineReader:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lines = b""
-        self._taken = 0  # of these lines, in bytes
+        self._taken = 0  # of these, in bytes
+        self._cut: deque[bytes] = deque()  # what is not taken, if it is taken line by line
         self._started = bytearray()
         self._too_long = False
 
@@ -42,8 +45,10 @@ class LineReader:
             lines = bytes(self._started) + data[:end]
             self._started.clear()
             # No line of a short text can be too long.
-            self._lines = self.lines + (lines if len(lines) <= self._limit else self._legal(lines))
+            lines = lines if len(lines) <= self._limit else self._legal(lines)
+            self._lines = self.lines + lines
             self._taken = 0
+            self._cut.clear()
         # The one byte over the limit may be the \r of the line's end.
         if len(self._started) + len(data) - end > self._limit + 1:
             self._too_long = True
@@ -57,14 +62,19 @@ class LineReader:
 
         :raises LineTooLongError: once the lines before the one over the limit are taken.
         """
-        if self._lines:
-            end = self._lines.index(b"\n", self._taken)
-            line = self._lines[self._taken : end]
-            self.take(end + 1 - self._taken)
-            return line.removesuffix(b"\r")
-        if self._too_long:
-            raise LineTooLongError(f"a line is longer than {self._limit} bytes")
-        return None
+        if not self._cut:
+            if not self._lines:
+                if self._too_long:
+                    raise LineTooLongError(f"a line is longer than {self._limit} bytes")
+                return None
+            self._cut.extend(self.lines.split(b"\n"))
+            self._cut.pop()
+        line = self._cut.popleft()
+        self._taken += len(line) + 1
+        if not self._cut:
+            self._lines = b""
+            self._taken = 0
+        return line.removesuffix(b"\r")
 
     @property
     def lines(self) -> bytes:
@@ -73,10 +83,9 @@ class LineReader:
 
     def take(self, size: int) -> None:
         """Take the first of these lines, so many bytes."""
-        self._taken += size
-        if self._taken == len(self._lines):
-            self._lines = b""
-            self._taken = 0
+        self._lines = self._lines[self._taken + size :]
+        self._taken = 0
+        self._cut.clear()
 
     @property
     def has_more(self) -> bool:

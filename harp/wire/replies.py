@@ -5,9 +5,22 @@ The order in which replies may come is told in ``harp.session``.
 
 from __future__ import annotations
 
+from harp import errors
+from harp.errors import RemoteProtocolError
 from harp.wire import harpd
-from harp.wire.lines import ENVELOPE_ROOM, MAX_REPLY, LineReader
+from harp.wire.lines import ENVELOPE_ROOM, MAX_REPLY, LineReader, LineTooLongError
 from harp.wire.packets import Packets, decode_packets
+
+
+def next_line(lines: LineReader) -> bytes | None:
+    """Return the next line of a reply, None while more is needed.
+
+    :raises RemoteProtocolError: if it is over the limit.
+    """
+    try:
+        return lines.next_line()
+    except LineTooLongError as error:
+        raise RemoteProtocolError(errors.PROTOCOL_ERROR, f"in a reply, {error}") from error
 
 
 class ReplyReader:
@@ -33,12 +46,11 @@ class ReplyReader:
     def next(self) -> harpd.Reply | None:
         """Return the next reply, None while more is needed.
 
-        :raises RemoteProtocolError: if there is a line that is none.
-        :raises LineTooLongError: if there is a line over the limit.
+        :raises RemoteProtocolError: if there is a line that is none, or over the limit.
         """
         if self._is_new and (packets := self._packets()) is not None:
             return packets
-        line = self._lines.next_line()
+        line = next_line(self._lines)
         return None if line is None else harpd.decode_reply_line(line)
 
     def _packets(self) -> Packets | None:

@@ -110,24 +110,31 @@ class ContractTestCase(TestCase):
 
     def caller(self, port: int, **options: Any) -> Any:
         """Return a client of a dispatcher."""
-        rpc = self.mode.module.HarpCaller(
-            *self.mode.first, "127.0.0.1", port, **{"reply_timeout": PATIENCE, **options}
+        return self.closing(
+            self.mode.module.HarpCaller(
+                *self.mode.first, "127.0.0.1", port, **{"reply_timeout": PATIENCE, **options}
+            )
         )
-
-        def close() -> Deferred[None]:
-            rpc.close()
-            # A reactor closes a turn later, and what comes next may block to see it closed.
-            return deferLater(reactor, 0, lambda: None)
-
-        self.addCleanup(close)
-        return rpc
 
     def server(self, port: int, **options: Any) -> Any:
         """Return a client of a harpd."""
         defaults = {"ca_file": self.ca_file(), "reply_timeout": PATIENCE}
-        return self.mode.module.HarpServer(
-            *self.mode.first, "127.0.0.1", "panel", "secret", port, **{**defaults, **options}
+        return self.closing(
+            self.mode.module.HarpServer(
+                *self.mode.first, "127.0.0.1", "panel", "secret", port, **{**defaults, **options}
+            )
         )
+
+    def closing(self, client: Any) -> Any:
+        """Return a client whose connections are closed when the test has ended."""
+
+        def close() -> Deferred[None]:
+            client.close()
+            # A reactor closes a turn later, and what comes next may block to see it closed.
+            return deferLater(reactor, 0, lambda: None)
+
+        self.addCleanup(close)
+        return client
 
     def ca_file(self) -> Path:
         """Return a file with the authority."""

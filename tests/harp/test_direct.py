@@ -39,7 +39,10 @@ class DirectCalls(ContractTestCase):
         return self.peer(steps, tls=tls, knows_version_1=False, **options)
 
     async def test_plain(self) -> None:
-        """A plain procedure's value is returned; what is sent is the protocol page's request."""
+        """A plain procedure's value is returned; what is sent is the protocol page's request.
+
+        It asks for the connection to stay open.
+        """
         for script in ([ACK + b'{"result":{"a":[1]}}\n'], slowly(ACK + b'{"result":{"a":[1]}}\n')):
             peer = self.harpd(*script)
             server = self.server(peer.port)
@@ -52,6 +55,7 @@ class DirectCalls(ContractTestCase):
                     "procedure": "run_foo",
                     "arguments": [1, "x"],
                     "auth": {"user": "panel", "password": "secret"},
+                    "keepalive": True,
                 },
             )
 

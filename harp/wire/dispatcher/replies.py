@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import msgspec
 
 from harp import errors
@@ -154,6 +156,11 @@ def decode_reply_line(line: bytes) -> Reply:
 
     :raises RemoteProtocolError: ``protocol_error``.
     """
+    if line.startswith(b'{"packet":'):  # there are many of them
+        with suppress(ValueError, RecursionError):  # what is wrong or unusual is told below
+            line.decode()  # msgspec does not look into what it skips
+            packet = _packet_decoder.decode(line)
+            return NumberedPacket(packet.packet, bytes(packet.data), packet.time)
     fields = decode_reply(line, _reply_decoder)
     found = fields.replies()
     if not found and (decoder := summary_decoder(any_message.decode(line))) is not None:
@@ -163,6 +170,12 @@ def decode_reply_line(line: bytes) -> Reply:
             errors.PROTOCOL_ERROR, f"reply has {len(found)} of the keys that tell its meaning"
         )
     return found[0]
+
+
+class _PlainPacket(msgspec.Struct, forbid_unknown_fields=True):
+    packet: Count
+    data: msgspec.Raw
+    time: float | None = None
 
 
 class _ReplyFields(EndFields, kw_only=True):
@@ -211,5 +224,6 @@ class _ReplyFields(EndFields, kw_only=True):
 
 
 _reply_decoder = msgspec.json.Decoder(_ReplyFields)
+_packet_decoder = msgspec.json.Decoder(_PlainPacket)
 _status_detail_decoder = msgspec.json.Decoder(StatusDetail)
 _end_detail_decoder = msgspec.json.Decoder(EndDetail)
