@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import harp
@@ -11,7 +12,7 @@ from bench.clients import Step, in_processes, repeat
 from bench.figures import RATE, Figure, Limit
 from bench.setting import Setting, caller, expect
 from demo.deployment import HOST, Deployment
-from harpcaller.store import reads
+from harpcaller.store import packets
 from harpcaller.store.database import Database
 
 _SIZE = 50
@@ -82,12 +83,9 @@ def _length(packets: harp.StreamIterator) -> int:
 
 
 def _recorded(deployment: Deployment, job_id: str) -> int:
-    readers = Database(f"sqlite:///{deployment.folder}/jobs.db").readers(1)
-    try:
-        with readers.connect() as connection:
-            return reads.packet_count(connection, job_id)
-    finally:
-        readers.dispose()
+    database = Database(f"sqlite:///{deployment.folder}/jobs.db")
+    with closing(database.open_reader()) as connection:
+        return packets.packet_count(connection, job_id)
 
 
 def _limit() -> Limit:

@@ -18,6 +18,7 @@ from harp.items import Items
 from harp.network import Endpoint
 from harp.pool import Pool
 from harp.wire import harpd
+from harp.wire.packets import Packets
 
 I = TypeVar("I")  # noqa: E741
 
@@ -47,18 +48,15 @@ class CallPackets(Items):
 def _values(call: DirectCall) -> Iterator[Any]:
     for reply in call.arrived():
         try:
-            if isinstance(reply, harpd.Packet):
-                value = outcomes.decode_payload(reply.data)
-            elif isinstance(reply, harpd.Waiting):
-                continue
-            else:
-                end = outcomes.value_of(outcomes.outcome(reply, outcomes.DIRECT))
-                value = outcomes.Result(end)
+            if isinstance(reply, Packets):
+                for packet in reply.texts:
+                    yield outcomes.decode_payload(packet)
+            elif not isinstance(reply, harpd.Waiting):
+                yield outcomes.Result(outcomes.value_of(outcomes.outcome(reply, outcomes.DIRECT)))
         except HarpException:
             call.close()
             with call.address.blamed():
                 raise
-        yield value
 
 
 class Server(Generic[I]):

@@ -14,7 +14,9 @@ from harp import errors
 from harp.errors import LocalProtocolError, RemoteProtocolError
 from harp.wire import dispatcher, harpd, results
 from harp.wire.dispatcher import operation
-from harp.wire.lines import ENVELOPE_ROOM, MAX_REPLY, LineReader, LineTooLongError
+from harp.wire.lines import ENVELOPE_ROOM, MAX_REPLY, LineReader
+from harp.wire.packets import Packets
+from harp.wire.replies import ReplyReader, next_line
 from harp.wire.results import EndKind, EndResult
 
 
@@ -50,7 +52,7 @@ _CALL_TABLE: dict[tuple[CallState, str], CallState] = {
 
 
 def _call_step(state: CallState, reply: harpd.Reply) -> tuple[str, CallState | None]:
-    if isinstance(reply, harpd.Packet):
+    if isinstance(reply, Packets):
         kind = _PACKET
     elif isinstance(reply, harpd.Ack):
         kind = _STREAM_ACK if reply.stream_result else _ACK
@@ -74,7 +76,7 @@ class OutgoingCall:
     def __init__(self, request: harpd.Request, max_reply: int = MAX_REPLY) -> None:
         self.state = _first_state(request)
         self._request = request
-        self._reader = LineReader(max_reply + ENVELOPE_ROOM)
+        self._reader = ReplyReader(max_reply)
 
     def request_line(self) -> bytes:
         """Return what is to be sent."""
@@ -93,8 +95,9 @@ class OutgoingCall:
     def receive(self, data: bytes) -> Iterator[harpd.Reply]:
         """Take what has arrived and return the replies that are complete, one by one.
 
-        A reply is looked at when the iterator comes to it, so those before a faulty one are not
-        lost. What comes behind the end result is not looked at.
+        Packets that arrived together are one. A reply is looked at when the iterator comes to it,
+        so those before a faulty one are not lost. What comes behind the end result is not looked
+        at.
 
         :raises RemoteProtocolError: while iterating, if harpd broke the protocol.
         """
@@ -102,8 +105,7 @@ class OutgoingCall:
         return self._replies()
 
     def _replies(self) -> Iterator[harpd.Reply]:
-        while not self.ended and (line := _next_reply(self._reader)) is not None:
-            reply = harpd.decode_reply_line(line)
+        while not self.ended and (reply := self._reader.next()) is not None:
             kind, after = _call_step(self.state, reply)
             if after is None:
                 raise RemoteProtocolError(
@@ -177,7 +179,7 @@ class Exchange:
         return self._replies()
 
     def _replies(self) -> Iterator[dispatcher.Reply]:
-        while not self.ended and (line := _next_reply(self._reader)) is not None:
+        while not self.ended and (line := next_line(self._reader)) is not None:
             yield self._judge(dispatcher.decode_reply_line(line))
 
     def _judge(self, reply: dispatcher.Reply) -> dispatcher.Reply:
@@ -198,10 +200,3 @@ class Exchange:
                 f"the dispatcher answered {kind.__name__} with {type(reply).__name__}",
             )
         return reply
-
-
-def _next_reply(reader: LineReader) -> bytes | None:
-    try:
-        return reader.next_line()
-    except LineTooLongError as error:
-        raise RemoteProtocolError(errors.PROTOCOL_ERROR, f"in a reply, {error}") from error

@@ -5,23 +5,20 @@ A hint, never the carrier of truth: everything announced is in the store already
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol as Interface
 
 from harpcaller.jobs import Job
 from harpcaller.logs import logger
+from harpcaller.packets import Recorded
 
 
 class Watcher(Interface):
     """Who wants to know what becomes of a job."""
 
-    def packets(self, first: int, packets: Sequence[bytes], recorded: float) -> None:
-        """Learn of packets that follow each other.
-
-        :param first: the number of the first.
-        :param recorded: when they were recorded, in unix seconds.
-        """
+    def packets(self, packets: Recorded) -> None:
+        """Learn of packets, all of them behind those that it was told of before."""
 
     def ended(self, job: Job) -> None:
         """Learn that the job has ended; nothing comes after that."""
@@ -47,11 +44,11 @@ class Announcements:
             if not watchers:
                 del self._watchers[job_id]
 
-    def packets(self, job_id: str, first: int, packets: Sequence[bytes], recorded: float) -> None:
+    def packets(self, job_id: str, packets: Recorded) -> None:
         """Announce packets that are on disk."""
         for watcher in list(self._watchers.get(job_id, ())):
             with self._own_faults(job_id):
-                watcher.packets(first, packets, recorded)
+                watcher.packets(packets)
 
     def ended(self, job: Job) -> None:
         """Announce an end that is on disk."""

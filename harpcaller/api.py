@@ -6,7 +6,7 @@ only an operator asks is answered in `harpcaller.operation`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from harpcaller.announcements import Announcements, Watcher
 from harpcaller.connection import Answer
 from harpcaller.jobs import Job, JobState
 from harpcaller.logs import logger
+from harpcaller.packets import Recorded
 from harpcaller.refusal import RefusedError
 from harpcaller.store import JobStore, StoreError
 from harpcaller.streams import Client, PacketStream
@@ -180,7 +181,7 @@ class _EndWatcher:
     def __init__(self, ended: Callable[[Job], None]) -> None:
         self.ended = ended
 
-    def packets(self, first: int, packets: Sequence[bytes], recorded: float) -> None:
+    def packets(self, packets: Recorded) -> None:
         pass
 
 

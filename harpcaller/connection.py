@@ -5,7 +5,7 @@ What a request means and what answers it is `harpcaller.api`'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import (
@@ -68,10 +68,10 @@ class Answer:
         """Have something done when nothing more can be sent."""
         self._cleanup = cleanup
 
-    def write(self, replies: Sequence[wire.Reply]) -> None:
+    def write(self, lines: bytes) -> None:
         """Send replies that are not the last."""
         if self._connection is not None:
-            self._connection.write(replies)
+            self._connection.write(lines)
 
     def pace(self, producer: IPushProducer) -> None:
         """Have the client's pace pause and resume what is written."""
@@ -177,10 +177,10 @@ class RequestConnection(Protocol):
             self._deadline.set(CLOSE_DEADLINE, self.cut)
             transport.loseConnection()
 
-    def write(self, replies: Sequence[wire.Reply]) -> None:
+    def write(self, lines: bytes) -> None:
         """Send replies."""
         assert self.transport is not None
-        self.transport.write(b"".join(map(wire.encode_reply, replies)))
+        self.transport.write(lines)
 
     def pace(self, producer: IPushProducer) -> None:
         """Have the client's pace pause and resume a producer."""

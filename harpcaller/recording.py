@@ -7,10 +7,12 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
+from harp.wire.packets import Packets, join
 from harpcaller.announcements import Announcements
+from harpcaller.packets import Recorded
 from harpcaller.store import JobStore
 
-_Portion = list[tuple[list[bytes], Deferred[None]]]
+_Portion = list[tuple[Packets, Deferred[None]]]
 
 
 class PacketRecorder:
@@ -38,8 +40,8 @@ class PacketRecorder:
         self._is_recording = False
         self._failure: Failure | None = None
 
-    def record(self, packets: list[bytes]) -> Deferred[None]:
-        """Record packets behind those that were given before.
+    def record(self, packets: Packets) -> Deferred[None]:
+        """Record packets, one or more, behind those that were given before.
 
         :return: fires when they are on disk; fails if they, or others before them, can't be.
         """
@@ -53,22 +55,20 @@ class PacketRecorder:
 
     def _record(self) -> None:
         portion, self._gathered = self._gathered, []
-        packets = [packet for part, _ in portion for packet in part]
-        now = self._now()
+        packets = Recorded(self._count, join([part for part, _ in portion]), self._now())
         self._is_recording = True
-        appended = self._store.append(self._job_id, self._count, packets, now)
+        appended = self._store.append(self._job_id, packets)
         appended.addCallbacks(
-            lambda _: self._recorded(portion, packets, now),
+            lambda _: self._recorded(portion, packets),
             lambda failure: self._failed(failure, portion),
         )
 
-    def _recorded(self, portion: _Portion, packets: list[bytes], now: float) -> None:
-        first = self._count
-        self._count += len(packets)
+    def _recorded(self, portion: _Portion, packets: Recorded) -> None:
+        self._count = packets.end
         self._is_recording = False
         if self._gathered:
             self._record()  # before all else: the store writes while we tell
-        self._announcements.packets(self._job_id, first, packets, now)
+        self._announcements.packets(self._job_id, packets)
         for _, recorded in portion:
             recorded.callback(None)
 

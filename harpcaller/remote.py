@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IDelayedCall
 from harp import errors
 from harp.errors import Origin
 from harp.wire import harpd, results
+from harp.wire.packets import Packets, join
 from harp.wire.results import EndResult
 from harp.wire.text import encode
 from harpcaller.attempt import Attempt, ask
@@ -25,16 +26,13 @@ from harpcaller.hosts import Host
 from harpcaller.jobs import Job
 
 MAX_UNRECORDED = 256 * 1024
-"""Bytes of packets on their way to the database, above which harpd is not read from."""
-
-PACKET_COST = 64
-"""Bytes that a packet counts beside its own. What is recorded at once is told to every follower
-in one turn of the reactor, and with many short packets that would take too long."""
+"""Bytes of packets on their way to the database, above which harpd is not read from
+(`Packets.cost`). What is recorded at once is told to every follower in one turn of the reactor."""
 
 DESCRIBE_LIMIT = 60.0
 """Seconds for harpd to say what it offers."""
 
-Record = Callable[[list[bytes]], Deferred[None]]
+Record = Callable[[Packets], Deferred[None]]
 """Records packets and fires when they are on disk."""
 
 
@@ -103,12 +101,12 @@ class Conversation:
         self._quiet.reset(self._silence)
         packets = []
         for reply in replies:
-            if isinstance(reply, harpd.Packet):
-                packets.append(reply.data)
+            if isinstance(reply, Packets):
+                packets.append(reply)
             elif isinstance(reply, harpd.Waiting):
                 self.lock = reply.lock
         if packets:
-            self._keep(packets)
+            self._keep(join(packets))
 
     def ended(self, last: EndResult | harpd.Procedures, origin: Origin | None) -> None:
         """Take the end result; it is told when all packets before it are on disk."""
@@ -122,8 +120,8 @@ class Conversation:
 
     # Flow: harpd is read from as fast as the database records, no faster.
 
-    def _keep(self, packets: list[bytes]) -> None:
-        size = sum(map(len, packets)) + PACKET_COST * len(packets)
+    def _keep(self, packets: Packets) -> None:
+        size = packets.cost
         self._unrecorded += size
         if self._unrecorded > MAX_UNRECORDED and self._attempt is not None:
             self._attempt.pause(True)

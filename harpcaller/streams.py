@@ -6,7 +6,7 @@ before it and reads; in every other case the stream goes on from the store, at t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from twisted.internet.interfaces import IPushProducer
@@ -15,23 +15,25 @@ from zope.interface import implementer
 
 from harp.wire import dispatcher as wire
 from harpcaller.jobs import Job
-from harpcaller.store import JobStore, Packet
+from harpcaller.packets import Recorded
+from harpcaller.store import JobStore
 from harpcaller.summaries import end_of
 
-PAGE_PACKETS, PAGE_BYTES = 1000, 256 * 1024
-"""What is read from the store, and so held in memory for one client, at once."""
+PAGE_BATCHES, PAGE_BYTES = 1000, 256 * 1024
+"""What is read from the store, and so held in memory for one client, at once
+(`harp.wire.packets.Packets.cost`)."""
 
 
 @dataclass(frozen=True)
 class Client:
     """Where a stream goes.
 
-    :param write: sends replies.
+    :param write: sends lines.
     :param finish: sends the last reply.
     :param fail: called instead, if the store fails.
     """
 
-    write: Callable[[Sequence[wire.Reply]], None]
+    write: Callable[[bytes], None]
     finish: Callable[[wire.Reply], None]
     fail: Callable[[Failure], None]
 
@@ -70,19 +72,14 @@ class PacketStream:
         self._busy = False
         self._advance()
 
-    def packets(self, first: int, packets: Sequence[bytes], recorded: float) -> None:
+    def packets(self, packets: Recorded) -> None:
         """Learn of packets that have been recorded."""
-        self._known = max(self._known, first + len(packets))
+        self._known = max(self._known, packets.end)
         idle = not (self._busy or self._paused or self._over)
-        if idle and first <= self._next < self._known:
-            new = packets[self._next - first :]
-            time = recorded if self._detail else None
-            numbered = [
-                wire.NumberedPacket(number, data, time)
-                for number, data in enumerate(new, self._next)
-            ]
-            self._next = self._known
-            self._client.write(numbered)
+        if idle and packets.first <= self._next < packets.end:
+            lines = packets.lines(self._next, self._detail)
+            self._next = packets.end
+            self._client.write(lines)
         else:
             self._advance()
 
@@ -109,24 +106,20 @@ class PacketStream:
             return
         if self._next < self._known:
             self._busy = True
-            page = self._store.packets(self._job_id, self._next, PAGE_PACKETS, PAGE_BYTES)
+            page = self._store.packets(self._job_id, self._next, PAGE_BATCHES, PAGE_BYTES)
             page.addCallback(self._replay, self._known).addErrback(self._fail)
         elif self._last is not None:
             self._over = True
             self._client.finish(self._last)
 
-    def _replay(self, page: list[Packet], known: int) -> None:
+    def _replay(self, page: list[Recorded], known: int) -> None:
         self._busy = False
         if self._paused or self._over:
             return  # it is read again if it is wanted again, rather than kept
         if page:
-            self._next = page[-1][0] + 1
-            self._client.write(
-                [
-                    wire.NumberedPacket(number, data, recorded if self._detail else None)
-                    for number, data, recorded in page
-                ]
-            )
+            since, self._next = self._next, page[-1].end
+            lines = [packets.lines(since, self._detail) for packets in page]
+            self._client.write(b"".join(lines))
         else:
             self._next = known  # they are not kept any more; of later ones nothing is said
         self._advance()

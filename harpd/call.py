@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from harp import errors
 from harp.errors import RemoteProtocolError
 from harp.wire import harpd, results
-from harp.wire.lines import ENVELOPE_ROOM, MAX_REPLY, LineReader, LineTooLongError
+from harp.wire.replies import ReplyReader
 from harp.wire.results import EndResult
 
 
@@ -45,7 +45,7 @@ class CallProcess(Protocol):
         self._context = context
         self._caller = caller
         self._kill = kill
-        self._reader = LineReader(MAX_REPLY + ENVELOPE_ROOM)
+        self._reader = ReplyReader()
         self._ended = False
         self._closed = False
         self._exit: EndResult | None = None
@@ -73,11 +73,10 @@ class CallProcess(Protocol):
         self._reader.feed(data)
         found: list[harpd.Reply] = []
         try:
-            while not self._ended and (line := self._reader.next_line()) is not None:
-                reply = harpd.decode_reply_line(line)
+            while not self._ended and (reply := self._reader.next()) is not None:
                 found.append(reply)
                 self._ended = isinstance(reply, EndResult)
-        except (RemoteProtocolError, LineTooLongError) as error:
+        except RemoteProtocolError as error:
             self._ended = True
             text = f"the process of the call wrote no reply: {error}"
             found.append(results.error(errors.INVALID_MESSAGE, text))

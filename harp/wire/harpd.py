@@ -13,6 +13,7 @@ import msgspec
 
 from harp import errors
 from harp.errors import RemoteProtocolError
+from harp.wire.packets import Packets, encode_packets
 from harp.wire.results import EndFields, EndKind, EndResult
 from harp.wire.text import (
     decode_reply,
@@ -77,15 +78,6 @@ class Ack(msgspec.Struct, frozen=True):
     stream_result: bool
 
 
-class Packet(msgspec.Struct, frozen=True):
-    """One partial result.
-
-    :param data: JSON.
-    """
-
-    data: bytes
-
-
 class Waiting(msgspec.Struct, frozen=True):
     """An extension: the call waits for a lock.
 
@@ -104,7 +96,7 @@ class Procedures(msgspec.Struct, frozen=True):
     procedures: bytes
 
 
-Reply = Ack | Waiting | Packet | Procedures | EndResult
+Reply = Ack | Waiting | Packets | Procedures | EndResult
 
 
 def encode_request(request: Request) -> bytes:
@@ -132,10 +124,13 @@ def decode_request_line(line: bytes) -> Request:
 
 
 def encode_reply(reply: Reply) -> bytes:
-    """Return the line of one reply, exactly the keys of version 1 for what it has."""
+    """Return the line of one reply, exactly the keys of version 1 for what it has.
+
+    Each packet has a line of its own.
+    """
     match reply:
-        case Packet(data):
-            return b'{"stream":%b}\n' % data
+        case Packets():
+            return encode_packets(reply)
         case Ack(stream_result):
             return b'{"harp":1,"stream_result":%b}\n' % (b"true" if stream_result else b"false")
         case Waiting(None):
@@ -158,7 +153,7 @@ def decode_reply_line(line: bytes) -> Reply:
     fields = decode_reply(line, _reply_decoder)
     found: list[Reply] = []
     if fields.stream is not msgspec.UNSET:
-        found.append(Packet(bytes(fields.stream)))
+        found.append(Packets(1, bytes(fields.stream)))
     if fields.stream_result is not msgspec.UNSET:
         found.append(Ack(fields.stream_result))
     if fields.waiting is not msgspec.UNSET:

@@ -22,14 +22,17 @@ class LineReader:
     r"""Cuts what arrives into lines ended by ``\n``; a ``\r`` before it is dropped.
 
     A line in the making grows in one buffer, so that its cost stays linear in its length in time
-    as in memory, however small the pieces are in which it comes.
+    as in memory, however small the pieces are in which it comes. Whole lines stay together until
+    they are taken.
 
     :param limit: the longest line in bytes, its end not counted.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._lines: deque[bytes] = deque()
+        self._lines = b""
+        self._taken = 0  # of these, in bytes
+        self._cut: deque[bytes] = deque()  # what is not taken, if it is taken line by line
         self._started = bytearray()
         self._too_long = False
 
@@ -37,50 +40,66 @@ class LineReader:
         """Take what has arrived; past a line over the limit everything is thrown away."""
         if self._too_long:
             return
-        *whole, rest = data.split(b"\n")
-        # What is no longer than the limit can hold no line that is, but for one begun before.
-        careful = whole if len(data) > self._limit else whole[: bool(self._started)]
-        for piece in careful:
-            if not (self._keep(piece) and self._finish_line()):
-                return
-        lines = whole[len(careful) :]
-        if b"\r" in data:
-            lines = [line.removesuffix(b"\r") for line in lines]
-        self._lines.extend(lines)
-        self._keep(rest)
+        end = data.rfind(b"\n") + 1
+        if end:
+            lines = bytes(self._started) + data[:end]
+            self._started.clear()
+            # No line of a short text can be too long.
+            lines = lines if len(lines) <= self._limit else self._legal(lines)
+            self._lines = self.lines + lines
+            self._taken = 0
+            self._cut.clear()
+        # The one byte over the limit may be the \r of the line's end.
+        if len(self._started) + len(data) - end > self._limit + 1:
+            self._too_long = True
+        if self._too_long:
+            self._started.clear()
+        else:
+            self._started += data[end:]
 
     def next_line(self) -> bytes | None:
         """Return the next whole line without its end, or None while more is needed.
 
         :raises LineTooLongError: once the lines before the one over the limit are taken.
         """
-        if self._lines:
-            return self._lines.popleft()
-        if self._too_long:
-            raise LineTooLongError(f"a line is longer than {self._limit} bytes")
-        return None
+        if not self._cut:
+            if not self._lines:
+                if self._too_long:
+                    raise LineTooLongError(f"a line is longer than {self._limit} bytes")
+                return None
+            self._cut.extend(self.lines.split(b"\n"))
+            self._cut.pop()
+        line = self._cut.popleft()
+        self._taken += len(line) + 1
+        if not self._cut:
+            self._lines = b""
+            self._taken = 0
+        return line.removesuffix(b"\r")
+
+    @property
+    def lines(self) -> bytes:
+        r"""The whole lines that are not taken yet, each with its ``\n``."""
+        return self._lines[self._taken :] if self._taken else self._lines
+
+    def take(self, size: int) -> None:
+        """Take the first of these lines, so many bytes."""
+        self._lines = self._lines[self._taken + size :]
+        self._taken = 0
+        self._cut.clear()
 
     @property
     def has_more(self) -> bool:
         """Whether anything has arrived behind the last line taken."""
         return bool(self._lines or self._started or self._too_long)
 
-    def _keep(self, piece: bytes) -> bool:
-        # The one byte over the limit may be the \r of the line's end.
-        if len(self._started) + len(piece) > self._limit + 1:
-            return self._give_up()
-        self._started += piece
-        return True
-
-    def _finish_line(self) -> bool:
-        line = bytes(self._started.removesuffix(b"\r"))
-        if len(line) > self._limit:
-            return self._give_up()
-        self._started.clear()
-        self._lines.append(line)
-        return True
-
-    def _give_up(self) -> bool:
-        self._too_long = True
-        self._started.clear()
-        return False
+    def _legal(self, lines: bytes) -> bytes:
+        """Return the lines before the first one that is too long."""
+        start = 0
+        while start < len(lines):
+            end = lines.index(b"\n", start)
+            length = end - start - lines.endswith(b"\r", start, end)
+            if length > self._limit:
+                self._too_long = True
+                break
+            start = end + 1
+        return lines[:start]

@@ -16,7 +16,6 @@ from harpcaller.store.outcomes import (
 )
 from harpcaller.store.pruning import Pruned
 from harpcaller.store.queue_lists import QueueSummary
-from harpcaller.store.reads import Packet
 from harpcaller.store.repeats import KEY_LIFE, Repeat
 
 __all__ = [
@@ -26,7 +25,6 @@ __all__ = [
     "JobFilter",
     "JobStore",
     "JobSummary",
-    "Packet",
     "Page",
     "Pruned",
     "QueueCancellation",

@@ -87,19 +87,6 @@ _WAITING_IN_QUEUE = {
     for what in WaitsFor
 }
 
-# One row; executed for many at once. It inserts nothing if the job is not running.
-INSERT_PACKET = Statement(
-    insert(packets).from_select(
-        ["job", "number", "data", "recorded"],
-        select(
-            jobs.c.seq,
-            bindparam("number", type_=packets.c.number.type),
-            bindparam("data", type_=packets.c.data.type),
-            bindparam("recorded", type_=packets.c.recorded.type),
-        ).where(jobs.c.id == bindparam("job_id"), in_state(JobState.RUNNING)),
-    )
-)
-
 
 def submit(
     connection: Connection, capacity: Capacity, new: NewJob, now: float, key_life: float

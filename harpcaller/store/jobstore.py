@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 
 from harp.errors import Origin
 from harp.wire.results import EndResult
 from harpcaller.jobs import Capacity, Job, NewJob
-from harpcaller.store import changes, listing, queue_lists, reads
+from harpcaller.packets import Recorded
+from harpcaller.store import changes, listing, packets, queue_lists, reads
 from harpcaller.store.access import Access
 from harpcaller.store.cursors import Page
 from harpcaller.store.database import Database
@@ -24,7 +23,6 @@ from harpcaller.store.outcomes import (
 )
 from harpcaller.store.pruning import Pruned, prune_jobs, prune_streams
 from harpcaller.store.queue_lists import QueueSummary
-from harpcaller.store.reads import Packet
 from harpcaller.store.repeats import KEY_LIFE, prune_keys
 
 PORTION = 200
@@ -85,22 +83,15 @@ class JobStore:
         """
         return self._change(changes.submit, self._capacity, new, now, self.key_life)
 
-    def append(
-        self, job_id: str, first: int, packets: Sequence[bytes], now: float
-    ) -> Deferred[None]:
+    def append(self, job_id: str, recorded: Recorded) -> Deferred[None]:
         """Record packets of a running job.
 
         If the job is not running they are dropped without a word: they were under way when it
         was cancelled.
 
-        :param first: the number of the first packet; the others follow it.
-        :raises StoreError: through the Deferred, also if a packet of such a number is there.
+        :raises StoreError: through the Deferred, also if they do not follow those that are there.
         """
-        rows = [
-            {"job_id": job_id, "number": number, "data": data, "recorded": now}
-            for number, data in enumerate(packets, first)
-        ]
-        return self._access.insert(changes.INSERT_PACKET, rows)
+        return self._access.insert(packets.INSERT, packets.rows(job_id, recorded))
 
     def end(
         self,
@@ -164,7 +155,8 @@ class JobStore:
     def prune_streams(self, ended_before: float, limit: int = PORTION) -> Deferred[Pruned]:
         """Remove a portion of the packets of jobs that ended before a time; the jobs stay.
 
-        :param limit: the most packets of the portion; long ones count as several.
+        :param limit: the most rows of the portion, each with packets that were recorded together;
+            long ones count as several.
         """
         return self._change(prune_streams, ended_before, limit)
 
@@ -177,20 +169,21 @@ class JobStore:
         return self._look_up(reads.job, job_id)
 
     def packets(
-        self, job_id: str, since: int, max_packets: int, max_bytes: int
-    ) -> Deferred[list[Packet]]:
-        """Return a page of a job's packets, in their order.
+        self, job_id: str, since: int, max_batches: int, max_cost: int
+    ) -> Deferred[list[Recorded]]:
+        """Return a page of a job's packets, in their order, as they were recorded.
 
-        :param since: the lowest number wanted.
-        :param max_packets: the most packets of one page.
-        :param max_bytes: the most bytes of one page; the first packet may be larger.
+        :param since: the lowest number wanted; it may be in the middle of the first batch.
+        :param max_batches: the most batches of one page.
+        :param max_cost: the most bytes of one page, see `Packets.cost`; the first batch may be
+            larger.
         :return: nothing if there are no such packets, or no such job.
         """
-        return self._read(reads.page, job_id, since, max_packets, max_bytes)
+        return self._read(packets.page, job_id, since, max_batches, max_cost)
 
     def packet_count(self, job_id: str) -> Deferred[int]:
         """Return how many packets a job has, 0 also if there is no such job."""
-        return self._look_up(reads.packet_count, job_id)
+        return self._look_up(packets.packet_count, job_id)
 
     def jobs(
         self, wanted: JobFilter, limit: int, cursor: str | None = None

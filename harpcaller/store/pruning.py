@@ -46,12 +46,12 @@ _OLD_STREAMS = Statement(
 )
 _of_job = packets.c.job == bindparam("of_job")
 _FIRST_PACKETS = Statement(
-    select(packets.c.number, func.length(packets.c.data))
+    select(packets.c.first, packets.c.count, func.length(packets.c.data))
     .where(_of_job)
-    .order_by(packets.c.number)
+    .order_by(packets.c.first)
     .limit(_most)
 )
-_REMOVE_PACKETS = Statement(delete(packets).where(_of_job, packets.c.number <= bindparam("last")))
+_REMOVE_PACKETS = Statement(delete(packets).where(_of_job, packets.c.first <= bindparam("last")))
 _REMOVE_JOB = Statement(delete(jobs).where(jobs.c.seq == bindparam("at")))
 _STREAM_IS_GONE = Statement(
     update(jobs).where(jobs.c.seq == bindparam("at")).values(stream_ended=None)
@@ -105,8 +105,8 @@ class _Gone(NamedTuple):
 def _remove_packets(connection: Connection, seq: int, most: int) -> _Gone:
     last, count, rows = None, 0, 0
     with _FIRST_PACKETS.rows(connection, of_job=seq, most=most) as found:
-        for number, size in found:
-            last, count, rows = number, count + 1, rows + counted(size)
+        for first, packet_count, size in found:
+            last, count, rows = first, count + packet_count, rows + counted(size)
             if rows >= most:
                 break
     if last is not None:

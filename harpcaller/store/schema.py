@@ -208,15 +208,18 @@ keys = Table(
     sqlite_with_rowid=False,
 )
 
-# With a primary key of two columns SQLite makes a rowid table and a unique index: packets are
-# appended at the table's end, five times as many a second as into a WITHOUT ROWID table.
+# A row has packets that were recorded together (`harp.wire.packets.Packets`). With a primary key of
+# two columns SQLite makes a rowid table and a unique index: rows are appended at the table's end,
+# five times as many a second as into a WITHOUT ROWID table.
 packets = Table(
     "packets",
     metadata,
     Column("job", RowNumber, ForeignKey(jobs.c.seq), nullable=False),
-    Column("number", BigInteger, nullable=False),
+    # The number of the first.
+    Column("first", BigInteger, nullable=False),
+    Column("count", BigInteger, nullable=False),
     Column("data", LargeBinary, nullable=False),
     Column("recorded", Double, nullable=False),
-    PrimaryKeyConstraint("job", "number"),
-    CheckConstraint("number >= 0", name="number"),
+    PrimaryKeyConstraint("job", "first"),
+    CheckConstraint("first >= 0 AND count >= 1", name="numbers"),
 )

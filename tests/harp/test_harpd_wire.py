@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from harp import errors
 from harp.errors import RemoteProtocolError
 from harp.wire import harpd, results
+from harp.wire.packets import Packets
 from harp.wire.results import EndKind, EndResult
 from harp.wire.text import refuse_repeated_keys
 
@@ -45,8 +46,8 @@ FAULT_WITH_DATA = b'{"type":"T","message":"M","data":{"class":"T","module":"m"}}
 REPLIES: list[tuple[bytes, harpd.Reply]] = [
     (b'{"harp":1,"stream_result":true}', harpd.Ack(True)),
     (b'{"harp":1,"stream_result":false}', harpd.Ack(False)),
-    (b'{"stream":{"a":[1, 2.0]}}', harpd.Packet(b'{"a":[1, 2.0]}')),
-    (b'{"stream":null}', harpd.Packet(b"null")),
+    (b'{"stream":{"a":[1, 2.0]}}', Packets(1, b'{"a":[1, 2.0]}')),
+    (b'{"stream":null}', Packets(1, b"null")),
     (b'{"result":{"used":1}}', EndResult(EndKind.RESULT, b'{"used":1}')),
     (b'{"result":null}', EndResult(EndKind.RESULT, b"null")),
     (b'{"exception":%b}' % FAULT, EndResult(EndKind.EXCEPTION, FAULT)),
@@ -264,7 +265,7 @@ class ReplyTests(SynchronousTestCase):
         """Whatever JSON can carry arrives as it was sent, in a packet and in a result."""
         payload = json.dumps(value).encode()
         replies: list[harpd.Reply] = [
-            harpd.Packet(payload),
+            Packets(1, payload),
             EndResult(EndKind.RESULT, payload),
         ]
         for reply in replies:

@@ -120,3 +120,24 @@ class LineReaderTests(SynchronousTestCase):
         """How the bytes are cut on their way makes no difference."""
         self.assertEqual(read(pieces), read(single_bytes(b"".join(pieces))))
         self.assertEqual(read(pieces), read([b"".join(pieces)]))
+
+    @settings(deadline=None)
+    @given(st.lists(st.binary(max_size=8).map(lambda b: b.replace(b"x", b"\n"))), st.integers(0, 3))
+    def test_together(self, pieces: list[bytes], by_line: int) -> None:
+        """Lines can be taken one by one or together."""
+        reader = LineReader(LIMIT)
+        found: list[bytes | str] = []
+        try:
+            for piece in pieces:
+                reader.feed(piece)
+                for _ in range(by_line):
+                    if (line := reader.next_line()) is not None:
+                        found.append(line)
+                lines = reader.lines
+                reader.take(len(lines))
+                found.extend(line.removesuffix(b"\r") for line in lines.split(b"\n")[:-1])
+                if reader.next_line() is not None:
+                    raise AssertionError("all lines were taken")
+        except LineTooLongError:
+            found.append("too long")
+        self.assertEqual(found, read(pieces))

@@ -10,13 +10,14 @@ from harp.errors import LocalProtocolError, RemoteProtocolError
 from harp.session import CallState, Exchange, IncomingCall, OutgoingCall
 from harp.wire import dispatcher, harpd
 from harp.wire.dispatcher import Continue, JobId, NoResult, NumberedPacket, Reply
+from harp.wire.packets import Packets, join, pack
 from harp.wire.results import CANCELLED, EndDetail, EndKind, EndResult
 from tests.harp.test_dispatcher_wire import ID, STATUS
 from tests.harp.test_harpd_wire import FAULT
 from tests.harp.test_lines import single_bytes
 from tests.harp.test_operation_wire import OPERATION, SUMMARIES
 
-ACK, STREAM_ACK, PACKET = harpd.Ack(False), harpd.Ack(True), harpd.Packet(b"1")
+ACK, STREAM_ACK, PACKET = harpd.Ack(False), harpd.Ack(True), Packets(1, b"1")
 RESULT = EndResult(EndKind.RESULT, b"2")
 EXCEPTION = EndResult(EndKind.EXCEPTION, FAULT)
 ERROR = EndResult(EndKind.ERROR, FAULT)
@@ -103,7 +104,11 @@ class OutgoingCallTests(SynchronousTestCase):
         line = b"".join(map(harpd.encode_reply, replies))
         for pieces in ([line], single_bytes(line), [line + b"behind the end\n"]):
             call = OutgoingCall(CALL)
-            self.assertEqual([r for piece in pieces for r in call.receive(piece)], replies)
+            received = [r for piece in pieces for r in call.receive(piece)]
+            packets = [reply for reply in received if isinstance(reply, Packets)]
+            self.assertEqual(join(packets), pack([b"1", b"1"]))
+            others = [reply for reply in received if not isinstance(reply, Packets)]
+            self.assertEqual(others, [STREAM_ACK, RESULT])
             self.assertEqual(call.state, CallState.ENDED)
 
     def test_cancelled_is_not_harpds(self) -> None:
@@ -119,7 +124,7 @@ class OutgoingCallTests(SynchronousTestCase):
         list(call.receive(harpd.encode_reply(STREAM_ACK)))
         payload = b'"%b"' % (b"x" * 9_998)
         self.assertEqual(
-            list(call.receive(harpd.encode_reply(harpd.Packet(payload)))), [harpd.Packet(payload)]
+            list(call.receive(harpd.encode_reply(Packets(1, payload)))), [Packets(1, payload)]
         )
         with self.assertRaisesRegex(RemoteProtocolError, "longer than") as caught:
             list(call.receive(b"x" * 20_000))

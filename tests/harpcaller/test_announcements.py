@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from harp.wire.results import CANCELLED
 from harpcaller.announcements import Announcements
 from harpcaller.jobs import Job
+from harpcaller.packets import Recorded
 from tests.harpcaller.memory import ended_job, running_job
+from tests.harpcaller.packets import recorded
 
 JOB = ended_job(running_job(), CANCELLED)
+PACKETS = recorded(3, b"1", b"2")
 
 
 class Listener:
@@ -24,8 +27,8 @@ class Listener:
         self.told: list[object] = []
         self._then = then
 
-    def packets(self, first: int, packets: Sequence[bytes], recorded: float) -> None:
-        self.told.append((first, recorded, *packets))
+    def packets(self, packets: Recorded) -> None:
+        self.told.append(packets)
         self._then()
 
     def ended(self, job: Job) -> None:
@@ -44,16 +47,16 @@ class AnnouncementsTests(SynchronousTestCase):
         listeners = [Listener(), Listener()]
         for listener in listeners:
             self.announcements.watch(JOB.id, listener)
-        self.announcements.packets(JOB.id, 3, [b"1", b"2"], 7.5)
+        self.announcements.packets(JOB.id, PACKETS)
         self.announcements.ended(JOB)
         for listener in listeners:
-            self.assertEqual(listener.told, [(3, 7.5, b"1", b"2"), JOB])
+            self.assertEqual(listener.told, [PACKETS, JOB])
 
     def test_other_jobs(self) -> None:
         """What becomes of other jobs is not told."""
         listener = Listener()
         self.announcements.watch("another", listener)
-        self.announcements.packets(JOB.id, 0, [b"1"], 7.5)
+        self.announcements.packets(JOB.id, PACKETS)
         self.announcements.ended(JOB)
         self.assertEqual(listener.told, [])
 
@@ -62,7 +65,7 @@ class AnnouncementsTests(SynchronousTestCase):
         listener = Listener()
         self.announcements.watch(JOB.id, listener)
         self.announcements.ended(JOB)
-        self.announcements.packets(JOB.id, 0, [b"1"], 7.5)
+        self.announcements.packets(JOB.id, PACKETS)
         self.announcements.ended(JOB)
         self.assertEqual(listener.told, [JOB])
 
@@ -96,11 +99,11 @@ class AnnouncementsTests(SynchronousTestCase):
         others = [Listener(), Listener()]
         for listener in (others[0], leaving, others[1]):
             self.announcements.watch(JOB.id, listener)
-        self.announcements.packets(JOB.id, 0, [b"1"], 7.5)
+        self.announcements.packets(JOB.id, PACKETS)
         self.announcements.ended(JOB)
-        self.assertEqual(leaving.told, [(0, 7.5, b"1")])
+        self.assertEqual(leaving.told, [PACKETS])
         for listener in others:
-            self.assertEqual(listener.told, [(0, 7.5, b"1"), JOB])
+            self.assertEqual(listener.told, [PACKETS, JOB])
 
     def test_faulty_watcher(self) -> None:
         """A watcher that fails harms neither who announces nor the other watchers."""
@@ -111,8 +114,8 @@ class AnnouncementsTests(SynchronousTestCase):
         listeners = [Listener(), Listener(mistake), Listener()]
         for listener in listeners:
             self.announcements.watch(JOB.id, listener)
-        self.announcements.packets(JOB.id, 0, [b"1"], 7.5)
+        self.announcements.packets(JOB.id, PACKETS)
         self.announcements.ended(JOB)
         for listener in listeners:
-            self.assertEqual(listener.told, [(0, 7.5, b"1"), JOB])
+            self.assertEqual(listener.told, [PACKETS, JOB])
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 2)

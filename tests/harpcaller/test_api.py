@@ -20,9 +20,10 @@ from harp.wire.results import CANCELLED, EndKind, EndResult
 from harpcaller.api import ANSWERS, Api
 from harpcaller.connection import CLOSE_DEADLINE, REQUEST_DEADLINE, ClientFactory
 from harpcaller.jobs import Dedup, Job, JobState, WaitsFor
-from harpcaller.store import Cancellation, Packet, QueueSummary, Repeat, StoreError, Submission
+from harpcaller.store import Cancellation, QueueSummary, Repeat, StoreError, Submission
 from tests.harpcaller.clients import Client, ClientEnd, TcpEnd, parts
 from tests.harpcaller.memory import PatientStore, ended_job, running_job
+from tests.harpcaller.packets import recorded
 
 RESULT = EndResult(EndKind.RESULT, b'{"free" : 1.0e1}')
 RUNNING = running_job()
@@ -36,11 +37,6 @@ DATABASE_FAILED = (
     b'{"error":{"type":"os_error","message":"the dispatcher\'s database failed, see its log"}}\n'
 )
 SECRET_FAILURE = StoreError("/var/lib/secret.db: disk I/O error")
-
-
-def recorded(*packets: tuple[int, bytes]) -> list[Packet]:
-    """Return a page of packets."""
-    return [Packet(number, data, 1002.5) for number, data in packets]
 
 
 class ApiTestCase(SynchronousTestCase):
@@ -70,7 +66,7 @@ class ApiTestCase(SynchronousTestCase):
 
     def announce(self, first: int, *packets: bytes) -> None:
         """Announce packets of the job."""
-        self.announcements.packets("the-job", first, packets, 1002.5)
+        self.announcements.packets("the-job", recorded(first, *packets))
 
     def assert_answered(self, client: Client, answer: bytes) -> None:
         """Check that this was the whole answer, and that nothing is left when the client leaves."""
@@ -322,11 +318,11 @@ class DetailTests(ApiTestCase):
             client = self.about_job(key, b',"since":0,"detail":true')
             self.store.answer("job", job)
             self.store.answer("packet_count", 1)
-            self.store.answer("packets", recorded((0, b"1")))
+            self.store.answer("packets", [recorded(0, b"1")])
             if job is ENDED:
                 self.assert_answered(client, replayed + end)
             else:
-                self.announcements.packets("the-job", 1, [b"2"], 1003.25)
+                self.announcements.packets("the-job", recorded(1, b"2", at=1003.25))
                 self.announcements.ended(ENDED)
                 live = b'{"packet":1,"data":2,"time":1003.25}\n'
                 self.assert_answered(client, replayed + live + end)
@@ -363,7 +359,7 @@ class StreamTests(ApiTestCase):
         """A follower gets what there is, then what comes, then the end result."""
         client = self.stream("follow_stream", b',"since":1', RUNNING, 3)
         self.assertIs(client.transport.streaming, True)
-        self.store.answer("packets", recorded((1, b'"b"'), (2, b'[ "c"]')))
+        self.store.answer("packets", [recorded(0, b'"a"', b'"b"'), recorded(2, b'[ "c"]')])
         self.announce(3, b"null")
         self.assertFalse(client.is_closed)
         self.announcements.ended(ENDED)
@@ -382,7 +378,7 @@ class StreamTests(ApiTestCase):
         ):
             client = self.stream("read_stream", b"", job, 1)
             self.announce(1, b"2")
-            self.store.answer("packets", recorded((0, b"1")))
+            self.store.answer("packets", [recorded(0, b"1")])
             self.assert_answered(client, b'{"packet":0,"data":1}\n' + last)
 
     def test_where_it_begins(self) -> None:
@@ -419,7 +415,7 @@ class StreamTests(ApiTestCase):
                     self.announce(0, b"1")
                     self.announcements.ended(ENDED)
                 self.store.answer(question, answer)
-            self.store.answer("packets", recorded((0, b"1")))
+            self.store.answer("packets", [recorded(0, b"1")])
             self.assert_answered(client, b'{"packet":0,"data":1}\n{"result":{"free" : 1.0e1}}\n')
 
     def test_slow_follower(self) -> None:
@@ -430,7 +426,7 @@ class StreamTests(ApiTestCase):
         self.announce(0, b"1")
         self.assertEqual(client.got, b"")
         producer.resumeProducing()
-        self.store.answer("packets", recorded((0, b"1")))
+        self.store.answer("packets", [recorded(0, b"1")])
         self.assertEqual(client.got, b'{"packet":0,"data":1}\n')
 
 
@@ -602,7 +598,7 @@ class LeavingTests(ApiTestCase):
         self.store.answer("job", RUNNING)
         self.store.answer("packet_count", 1)
         client.leave()
-        self.store.answer("packets", recorded((0, b"1")))
+        self.store.answer("packets", [recorded(0, b"1")])
         self.assertEqual(self.store.questions, [])
         self.assert_forgotten(client)
         self.assert_nothing_left(client)

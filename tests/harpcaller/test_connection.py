@@ -263,11 +263,11 @@ class KeepaliveTests(ConnectionTestCase):
             self.answers[0].pace(stream)  # type: ignore[arg-type]
             client.transport.registered.pauseProducing()
             self.assertTrue(stream.paused)
-            self.answers[0].write([wire.NumberedPacket(0, b"1")])
+            self.answers[0].write(b"a packet\n")
             self.answer(asked=job_id)
             client.transport.registered.resumeProducing()
             self.assertTrue(stream.paused)
-            self.assertEqual(client.take(), b'{"packet":0,"data":1}\n{"no_result":true}\n')
+            self.assertEqual(client.take(), b'a packet\n{"no_result":true}\n')
 
     def test_late_answers(self) -> None:
         """What comes after the last reply does not get among the replies to the next request."""
@@ -277,7 +277,7 @@ class KeepaliveTests(ConnectionTestCase):
         self.answer()
         client.say(request("b"))
         client.take()
-        first.write([wire.NumberedPacket(0, b"1")])
+        first.write(b"a packet\n")
         first.finish(wire.NoResult())
         first.cut()
         late = Producer()

@@ -14,7 +14,8 @@ import trustme
 from harp import errors
 from harp.errors import Origin
 from harp.wire import results
-from harp.wire.harpd import Ack, Auth, CallRequest, Packet, Procedures, Reply
+from harp.wire.harpd import Ack, Auth, CallRequest, Procedures, Reply
+from harp.wire.packets import Packets
 from harp.wire.results import EndKind, EndResult
 from harpcaller import connections as module
 from harpcaller.attempt import Attempt, ask
@@ -129,8 +130,8 @@ class ReuseTests(ConnectionsTestCase):
         for _ in range(3):
             asker = self.ask()
             harpd.flush()
-            harpd.reply(Ack(True), Packet(b"1"), RESULT)
-            self.assertEqual(asker.told, [Ack(True), Packet(b"1"), (RESULT, None)])
+            harpd.reply(Ack(True), Packets(1, b"1"), RESULT)
+            self.assertEqual(asker.told, [Ack(True), Packets(1, b"1"), (RESULT, None)])
         self.assertEqual(awaited(self.network), 0)
         self.assertEqual(harpd.requests, [EXTENDED] * 4)
 
@@ -509,9 +510,9 @@ class OldHarpdTests(ConnectionsTestCase):
         asker = self.refused()
         harpd = self.accept()
         self.assertEqual(harpd.requests, [VERSION_1])
-        harpd.reply(Ack(True), Packet(b"1"))
+        harpd.reply(Ack(True), Packets(1, b"1"))
         harpd.reply(RESULT)
-        self.assertEqual(asker.told, [Ack(True), Packet(b"1"), (RESULT, None)])
+        self.assertEqual(asker.told, [Ack(True), Packets(1, b"1"), (RESULT, None)])
         self.assertTrue(harpd.lost)
         for moment in (0, OLD_FOR - 1):
             self.network.advance(moment)
@@ -620,7 +621,7 @@ class CancelTests(ConnectionsTestCase):
         harpd = self.accept()
         harpd.reply(Ack(True))
         asker.attempt.cancel()
-        harpd.reply(Packet(b"1"), RESULT)
+        harpd.reply(Packets(1, b"1"), RESULT)
         self.assertTrue(harpd.lost)
         self.assertEqual(asker.told, [Ack(True)])
         self.assert_nothing_left()
@@ -632,7 +633,7 @@ class CancelTests(ConnectionsTestCase):
             harpd = self.accept()
             asker.then = asker.attempt.cancel
             harpd.say(b'{"harp":1,"stream_result":true}\n{"stream":1}\n' + last)
-            self.assertEqual(asker.told, [Ack(True), Packet(b"1")])
+            self.assertEqual(asker.told, [Ack(True), Packets(1, b"1")])
             self.connections.close()
             harpd.flush()
             self.assertTrue(harpd.lost)

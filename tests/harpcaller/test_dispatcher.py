@@ -6,7 +6,7 @@ import gc
 import json
 import uuid
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -17,7 +17,8 @@ from harp import errors
 from harp.errors import Origin
 from harp.wire import dispatcher as wire
 from harp.wire import results
-from harp.wire.harpd import Ack, Packet, Waiting
+from harp.wire.harpd import Ack, Waiting
+from harp.wire.packets import Packets, pack
 from harp.wire.results import CANCELLED, EndKind, EndResult
 from harpcaller import dispatcher
 from harpcaller.announcements import Announcements
@@ -25,6 +26,7 @@ from harpcaller.connections import endpoint_by
 from harpcaller.dispatcher import AGAIN, Dispatcher
 from harpcaller.hosts import Host
 from harpcaller.jobs import Capacity, Job, JobState
+from harpcaller.packets import Recorded
 from harpcaller.queues import canonical_queue_name
 from harpcaller.refusal import RefusedError
 from harpcaller.remote import Conversation
@@ -75,8 +77,8 @@ class Watcher:
         self.told: list[Any] = []
         self.end: Deferred[Job] = Deferred()
 
-    def packets(self, first: int, packets: Sequence[bytes], recorded: float) -> None:
-        self.told.append((first, *packets))
+    def packets(self, packets: Recorded) -> None:
+        self.told.append((packets.first, *packets.packets.texts))
 
     def ended(self, job: Job) -> None:
         self.told.append(job)
@@ -182,15 +184,16 @@ class JobTests(DispatcherTestCase):
             (request["procedure"], request["arguments"], request["context"]),
             ("df", ["/srv"], {"job_id": job_id}),
         )
-        harpd.reply(Ack(True), Packet(b"1"), Packet(b"2"))
-        harpd.reply(Packet(b"3"))
+        harpd.reply(Ack(True), Packets(1, b"1"), Packets(1, b"2"))
+        harpd.reply(Packets(1, b"3"))
         harpd.reply(RESULT)
         ended = await watcher.end
         self.assertEqual(ended, await self.job(job_id))
         self.assertEqual((ended.end, ended.state), (RESULT, JobState.ENDED))
         self.assertEqual(watcher.told, [(0, b"1", b"2"), (2, b"3"), ended])
         page = await self.store.packets(job_id, 0, 10, 1000)
-        self.assertEqual([packet[:2] for packet in page], [(0, b"1"), (1, b"2"), (2, b"3")])
+        told = [(packets.first, *packets.packets.texts) for packets in page]
+        self.assertEqual(told, watcher.told[:2])
         self.assert_nothing_left()
 
     async def test_known_to_run(self) -> None:
@@ -611,12 +614,12 @@ class RaceTests(OrderTestCase):
     def test_announced_when_on_disk(self) -> None:
         """Packets and end are announced when they are on disk, not earlier."""
         harpd = self.running()
-        harpd.reply(Packet(b"1"), Packet(b"2"))
-        harpd.reply(Packet(b"3"))
+        harpd.reply(Packets(1, b"1"), Packets(1, b"2"))
+        harpd.reply(Packets(1, b"3"))
         harpd.reply(RESULT)
         self.assertEqual(self.watcher.told, [])
         appended = self.store.answer("append", None)
-        self.assertEqual((appended["first"], appended["packets"]), (0, [b"1", b"2"]))
+        self.assertEqual(appended["recorded"].packets, pack([b"1", b"2"]))
         self.assertEqual(self.watcher.told, [(0, b"1", b"2")])
         self.store.answer("append", None)
         self.assertEqual(self.watcher.told, [(0, b"1", b"2"), (2, b"3")])
@@ -650,10 +653,10 @@ class RaceTests(OrderTestCase):
     def test_packets_after_the_cancellation(self) -> None:
         """Packets that are under way when the job is cancelled do no harm."""
         harpd = self.running()
-        harpd.reply(Packet(b"1"))
+        harpd.reply(Packets(1, b"1"))
         self.dispatcher.cancel("the-job")
         self.store.answer("cancel", self.CANCELLATION)
-        harpd.reply(Packet(b"2"))
+        harpd.reply(Packets(1, b"2"))
         self.store.answer("append", None)
         self.assertEqual(self.watcher.told, [self.CANCELLATION.job])
         self.assertEqual(self.store.questions, [])
@@ -737,7 +740,7 @@ class FailureTests(OrderTestCase):
     def test_packets(self) -> None:
         """A job whose packets can't be recorded is ended, and they are not announced."""
         harpd = self.running()
-        harpd.reply(Packet(b"1"))
+        harpd.reply(Packets(1, b"1"))
         self.store.answer("append", self.FAILURE)
         self.assertEqual(json.loads(self.store.asked("end")[0]["result"].value)["type"], "os_error")
         harpd.flush()
@@ -746,7 +749,7 @@ class FailureTests(OrderTestCase):
 
     def test_packets_that_came_with_the_end(self) -> None:
         """A job is no success while a packet of it is missing, be it the last."""
-        self.running().reply(Packet(b"1"), RESULT)
+        self.running().reply(Packets(1, b"1"), RESULT)
         self.assertEqual(self.store.asked("end"), [])
         self.store.answer("append", self.FAILURE)
         self.assertEqual(json.loads(self.store.asked("end")[0]["result"].value)["type"], "os_error")
@@ -812,7 +815,7 @@ class StopTests(OrderTestCase):
         harpd = self.running()
         stopped = self.stop()
         self.network.advance(GRACE - 1)
-        harpd.reply(Packet(b"1"))
+        harpd.reply(Packets(1, b"1"))
         self.store.answer("append", None)
         self.assertFalse(harpd.lost)
         self.network.advance(1)

@@ -1,5 +1,6 @@
 """Tests of ``harpcaller.store.migrations``: they lead to the code's schema."""
 
+import re
 import sqlite3
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from harp.wire.results import EndKind, EndResult
 from harpcaller.jobs import Capacity, Job, JobState, WaitsFor
-from harpcaller.store import changes, reads
+from harpcaller.packets import Recorded
+from harpcaller.store import changes, packets, reads
 from harpcaller.store.database import Database, StoreError, transaction
 from harpcaller.store.schema import metadata
+from tests.harpcaller.packets import recorded
 
 
 def _schema(path: Path) -> dict[str, str]:
@@ -33,7 +36,7 @@ def _schema(path: Path) -> dict[str, str]:
 
 def _lines(sql: str) -> list[str]:
     # The name of a table that was renamed is quoted.
-    lines = sql.replace('TABLE "jobs"', "TABLE jobs").splitlines()
+    lines = re.sub(r'TABLE "(\w+)"', r"TABLE \1", sql).splitlines()
     return [line.strip().removesuffix(",") for line in lines]
 
 
@@ -85,6 +88,19 @@ class MigrationTests(SynchronousTestCase):
         self.assertEqual(set(_schema(path)), {"packets"})
 
 
+def _database_of(path: Path, version: str) -> sqlite3.Connection:
+    """Return a connection with a new database of an earlier version."""
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        config = Config()
+        config.set_main_option("script_location", "harpcaller.store:migrations")
+        config.attributes["connection"] = connection
+        command.upgrade(config, version)
+        connection.commit()
+    engine.dispose()
+    return sqlite3.connect(path)
+
+
 # What the first version wrote: a queue of one that runs and one that waits; one with packets that
 # ended.
 _FIRST_JOBS = """
@@ -105,15 +121,7 @@ class FirstVersionTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Bring a database with jobs in it from the first version to this one."""
         path = Path(self.mktemp())
-        engine = create_engine(f"sqlite:///{path}")
-        with engine.connect() as connection:
-            config = Config()
-            config.set_main_option("script_location", "harpcaller.store:migrations")
-            config.attributes["connection"] = connection
-            command.upgrade(config, "0001")
-            connection.commit()
-        engine.dispose()
-        first = sqlite3.connect(path)
+        first = _database_of(path, "0001")
         first.executescript(_FIRST_JOBS)
         first.close()
         self.connection = Database(f"sqlite:///{path}").open_writer()
@@ -132,14 +140,15 @@ class FirstVersionTests(SynchronousTestCase):
             expected[0] = msgspec.structs.replace(expected[0], end=result)
             expected[2] = msgspec.structs.replace(expected[2], waits_for=WaitsFor.QUEUE)
             self.assertEqual([reads.job(self.connection, job.id) for job in expected], expected)
-            self.assertEqual([n for n, *_ in reads.page(self.connection, "ran", 0, 9, 9)], [0])
+            page = packets.page(self.connection, "ran", 0, 9, 9)
+            self.assertEqual(page, [recorded(0, b"3", at=1.75)])
 
     def test_references_hold(self) -> None:
         """No row refers to one that is not there, and none can be made to."""
         check = self.connection.execute("PRAGMA foreign_key_check")
         self.assertEqual(check.fetchall(), [])
         with self.assertRaisesRegex(sqlite3.IntegrityError, "FOREIGN KEY"):
-            self.connection.execute("INSERT INTO packets VALUES (99, 0, X'30', 1.0)")
+            self.connection.execute("INSERT INTO packets VALUES (99, 0, 1, X'30', 1.0)")
 
     def test_queues_go_on(self) -> None:
         """What waited starts when the dispatcher does."""
@@ -147,3 +156,47 @@ class FirstVersionTests(SynchronousTestCase):
             recovery = changes.recover(self.connection, Capacity(), 9.0)
         self.assertEqual(recovery.closed, ["runs"])
         self.assertEqual([job.id for job in recovery.released], ["waits"])
+
+
+class PackedPacketsTests(SynchronousTestCase):
+    """Packets that had a row each."""
+
+    def migrated(self, *rows: tuple[int, int, bytes, float]) -> list[Recorded]:
+        """Return a job's packets when a database that had these rows is of this version."""
+        path = Path(self.mktemp())
+        old = _database_of(path, "0001")
+        old.executescript(_FIRST_JOBS)
+        old.execute("DELETE FROM packets")
+        old.executemany("INSERT INTO packets VALUES (?, ?, ?, ?)", rows)
+        old.commit()
+        old.close()
+        connection = Database(f"sqlite:///{path}").open_writer()
+        self.addCleanup(connection.close)
+        self.assertEqual(connection.execute("PRAGMA foreign_key_check").fetchall(), [])
+        return packets.page(connection, "ran", 0, 10**6, 10**9)
+
+    def test_recorded_together(self) -> None:
+        """What was recorded at one time shares a row; every packet keeps its number and time."""
+        found = self.migrated(
+            *((1, number, b"%d" % number, 1.0) for number in (2, 0, 1)),
+            (1, 3, b"3", 2.0),
+            (2, 0, b'"another"', 2.0),
+            (1, 7, b'{"a": 7}', 2.0),
+            (1, 8, b"[8]", 2.0),
+        )
+        expected = [
+            recorded(0, b"0", b"1", b"2", at=1.0),
+            recorded(3, b"3", at=2.0),
+            recorded(7, b'{"a": 7}', b"[8]", at=2.0),
+        ]
+        self.assertEqual(found, expected)
+
+    def test_many(self) -> None:
+        """No row is larger than rows may be, unless it is one packet."""
+        texts = [b"x" * 100] * 5000 + [b"y" * (packets.ROW_COST + 1), b"z"]
+        found = self.migrated(*((1, number, text, 1.0) for number, text in enumerate(texts)))
+        self.assertEqual([text for batch in found for text in batch.packets.texts], texts)
+        for batch in found:
+            cost = batch.packets.cost
+            self.assertTrue(cost <= packets.ROW_COST or batch.packets.count == 1)
+        self.assertLess(len(found), 8)

@@ -29,12 +29,13 @@ from zope.interface import implementer
 
 from harp.errors import Origin
 from harp.session import IncomingCall, OutgoingCall
-from harp.wire.harpd import Ack, Packet, Procedures, Reply, Waiting
+from harp.wire.harpd import Ack, Procedures, Reply, Waiting
 from harp.wire.lines import ENVELOPE_ROOM, MAX_REPLY
+from harp.wire.packets import PACKET_COST, Packets, pack
 from harp.wire.results import EndKind, EndResult
 from harpcaller.harpd_connection import CLOSE_DEADLINE
 from harpcaller.hosts import Host
-from harpcaller.remote import DESCRIBE_LIMIT, MAX_UNRECORDED, PACKET_COST, Conversation, describe
+from harpcaller.remote import DESCRIBE_LIMIT, MAX_UNRECORDED, Conversation, describe
 from harpcaller.store import StoreError
 from harpcaller.trust import ServerTrust
 from tests.harpcaller.memory import (
@@ -71,8 +72,8 @@ class ConversationTestCase(NetworkTestCase):
         self.told.append(end)
         self.origins.append(origin)
 
-    def record(self, packets: list[bytes]) -> Deferred[None]:
-        self.told.append(packets)
+    def record(self, packets: Packets) -> Deferred[None]:
+        self.told.append(packets.texts)
         self.recordings.append(Deferred())
         if self.records_at_once:
             self.recordings[-1].callback(None)
@@ -171,8 +172,8 @@ class CallTests(ConversationTestCase):
     def test_packets_of_one_chunk_are_recorded_together(self) -> None:
         """Packets that arrive together are recorded together, and before the end is told."""
         harpd = self.connect()
-        harpd.reply(Ack(True), Packet(b"1"), Packet(b"2"))
-        harpd.reply(Packet(b"3"), Packet(b"4"), RESULT)
+        harpd.reply(Ack(True), Packets(1, b"1"), Packets(1, b"2"))
+        harpd.reply(Packets(1, b"3"), Packets(1, b"4"), RESULT)
         self.assertEqual(self.told, [[b"1", b"2"], [b"3", b"4"], RESULT])
 
     def test_waiting_for_a_lock(self) -> None:
@@ -184,7 +185,7 @@ class CallTests(ConversationTestCase):
         self.assertEqual(self.conversation.lock, "backup")
         harpd.reply(Waiting(None))
         self.assertIsNone(self.conversation.lock)
-        harpd.reply(Packet(b"1"), RESULT)
+        harpd.reply(Packets(1, b"1"), RESULT)
         self.assertEqual(self.told, [[b"1"], RESULT])
 
     def test_behind_the_end(self) -> None:
@@ -235,7 +236,7 @@ class CallTests(ConversationTestCase):
 class FlowTests(ConversationTestCase):
     """harpd is read from as fast as packets are recorded."""
 
-    BIG = Packet(b'"%s"' % (b"x" * (MAX_UNRECORDED // 2)))
+    BIG = Packets(1, b'"%s"' % (b"x" * (MAX_UNRECORDED // 2)))
 
     def setUp(self) -> None:
         """Let the test record."""
@@ -245,8 +246,8 @@ class FlowTests(ConversationTestCase):
     def test_end_before_all_is_recorded(self) -> None:
         """The end is told when every packet before it is on disk, however long that takes."""
         harpd = self.streaming()
-        harpd.reply(Packet(b"1"))
-        harpd.reply(Packet(b"2"), RESULT)
+        harpd.reply(Packets(1, b"1"))
+        harpd.reply(Packets(1, b"2"), RESULT)
         self.network.advance(JOB.max_exec_time)  # harpd was in time
         self.recorded()
         self.assertEqual(self.told, [[b"1"], [b"2"]])
@@ -256,8 +257,8 @@ class FlowTests(ConversationTestCase):
     def test_end_of_what_is_not_recorded(self) -> None:
         """A result is not told of a job one of whose packets could not be recorded."""
         harpd = self.streaming()
-        harpd.reply(Packet(b"1"))
-        harpd.reply(Packet(b"2"), RESULT)
+        harpd.reply(Packets(1, b"1"))
+        harpd.reply(Packets(1, b"2"), RESULT)
         self.recordings.pop(0).errback(StoreError("disk full"))
         self.recorded()
         self.connections.close()
@@ -267,7 +268,7 @@ class FlowTests(ConversationTestCase):
     def test_stopped_before_all_is_recorded(self) -> None:
         """Where the job was cancelled meanwhile the end is not told."""
         harpd = self.streaming()
-        harpd.reply(Packet(b"1"), RESULT)
+        harpd.reply(Packets(1, b"1"), RESULT)
         self.conversation.stop()
         self.recorded()
         self.assertEqual(self.told, [[b"1"]])
@@ -279,7 +280,7 @@ class FlowTests(ConversationTestCase):
         self.assertFalse(harpd.near.paused)
         harpd.reply(self.BIG)
         self.assertTrue(harpd.near.paused)
-        harpd.reply(Packet(b"3"))
+        harpd.reply(Packets(1, b"3"))
         self.assertEqual(len(self.told), 2)
         self.recorded()
         self.assertFalse(harpd.near.paused)
@@ -289,7 +290,7 @@ class FlowTests(ConversationTestCase):
     def test_short_packets(self) -> None:
         """Short packets count more than their bytes: some thousands at most are told at once."""
         harpd = self.streaming()
-        harpd.reply(*[Packet(b"1")] * (MAX_UNRECORDED // PACKET_COST))
+        harpd.reply(pack([b"1"] * (MAX_UNRECORDED // PACKET_COST)))
         self.assertTrue(harpd.near.paused)
 
     def test_one_limit_for_many_recordings(self) -> None:
@@ -344,8 +345,8 @@ class FlowTests(ConversationTestCase):
     def test_recording_fails(self) -> None:
         """A job whose packets can't be recorded ends; why is for the log."""
         harpd = self.streaming()
-        harpd.reply(Packet(b"1"))
-        harpd.reply(Packet(b"2"))
+        harpd.reply(Packets(1, b"1"))
+        harpd.reply(Packets(1, b"2"))
         for _ in range(2):
             self.recordings.pop().errback(StoreError("/var/lib/secret: disk I/O error"))
         harpd.flush()
@@ -363,7 +364,7 @@ class TimeTests(ConversationTestCase):
         self.network.advance(JOB.timeout - 1)
         harpd.reply(Ack(True))
         self.network.advance(JOB.timeout - 1)
-        harpd.reply(Packet(b"1"))
+        harpd.reply(Packets(1, b"1"))
         self.network.advance(JOB.timeout - 1)
         self.assertEqual(self.told, [[b"1"]])
         self.network.advance(1)
@@ -376,7 +377,7 @@ class TimeTests(ConversationTestCase):
         harpd = self.streaming()
         for _ in range(11):
             self.network.advance(5)
-            harpd.reply(Packet(b"1"))
+            harpd.reply(Packets(1, b"1"))
         self.network.advance(5)
         harpd.flush()
         self.assertTrue(harpd.lost)
@@ -498,7 +499,7 @@ class BrokenTests(ConversationTestCase):
     def test_closed_in_mid_stream(self) -> None:
         """What had come until harpd went away is recorded, part of a message is not."""
         harpd = self.streaming()
-        harpd.reply(Packet(b"1"))
+        harpd.reply(Packets(1, b"1"))
         harpd.say(b'{"stream":')
         harpd.leave()
         self.assertEqual(self.told[:-1], [[b"1"]])
@@ -635,7 +636,7 @@ class AtOnceTests(ConversationTestCase):
 
     def test_result(self) -> None:
         """The job ends, and its connection is kept."""
-        transport = self.instant(Ack(True), Packet(b"1"), RESULT)
+        transport = self.instant(Ack(True), Packets(1, b"1"), RESULT)
         self.start()
         self.assertEqual(self.told, [[b"1"], RESULT])
         self.assertFalse(transport.disconnecting)
@@ -649,7 +650,7 @@ class AtOnceTests(ConversationTestCase):
             self.conversation = Conversation(
                 self.network, JOB, lambda packets: fail(StoreError("disk full")), self.ended
             )
-            transport = self.instant(Ack(True), Packet(b"1"), *last)
+            transport = self.instant(Ack(True), Packets(1, b"1"), *last)
             self.start()
             (end,) = self.told
             assert isinstance(end, EndResult)

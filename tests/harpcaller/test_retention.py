@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from harpcaller.retention import INTERVAL, PAUSE, PORTION, Ages, Retention
 from harpcaller.store import Pruned, StoreError
 from tests.harpcaller.memory import PatientStore
+from tests.harpcaller.packets import recorded
 from tests.harpcaller.stores import RESULT, StoreTestCase, new_job
 
 NOW = 1_000_000.0
@@ -177,7 +178,7 @@ class RealStoreTests(StoreTestCase):
         """Old jobs go, of younger ones only the packets; the youngest keep those too."""
         for number, ended in enumerate([NOW - 500, NOW - 50, NOW - 5]):
             await self.submit(new_job(id=f"job{number}"), 1.0)
-            await self.store.append(f"job{number}", 0, [b"1"] * 3, 2.0)
+            await self.store.append(f"job{number}", recorded(0, *[b"1"] * 3, at=2.0))
             await self.store.end(f"job{number}", RESULT, None, ended)
         clock = Clock()
         made = Retention(clock, lambda: NOW, self.store, Ages(jobs=100.0, streams=10.0))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from harp import errors
+from harp.wire.packets import PACKET_COST
 from harp.wire.results import CANCELLED, EndKind
 from harpcaller.jobs import Job, JobState, QueueSpec
-from harpcaller.store import Cancellation, Ending, Packet, StoreError
+from harpcaller.store import Cancellation, Ending, StoreError
+from harpcaller.store.packets import ROW_COST
+from tests.harpcaller.packets import recorded
 from tests.harpcaller.stores import ONE_AT_A_TIME, RESULT, StoreTestCase, new_job
 
 UNKNOWN = ("", "no such job", "a'b\"c;--", "\x00", "ä\U0001f600", "x" * 100_000)
@@ -115,7 +118,7 @@ class JobTests(StoreTestCase):
             self.assertEqual(await self.store.cancel(job_id, 1.0), Cancellation(None, None, []))
             self.assertEqual(await self.store.packets(job_id, 0, 10, 1000), [])
             self.assertEqual(await self.store.packet_count(job_id), 0)
-            await self.store.append(job_id, 0, [b"1"], 1.0)
+            await self.store.append(job_id, recorded(0, b"1", at=1.0))
 
     async def test_id_taken(self) -> None:
         """An id stands for one job only; the failure shows nothing of a job, it may be secret."""
@@ -140,64 +143,77 @@ class PacketTests(StoreTestCase):
     async def test_packets_are_kept(self) -> None:
         """Packets come back with their numbers, in their order, as the bytes that they were."""
         job_id, other = await self.running(), await self.running()
-        await self.store.append(job_id, 0, [b'{"a" : 1}', b"2"], 1.0)
-        await self.store.append(other, 0, [b"9"], 1.0)
-        await self.store.append(job_id, 2, [b"3"], 2.5)
-        self.assertEqual(
-            await self.store.packets(job_id, 0, 10, 1000),
-            [
-                Packet(0, b'{"a" : 1}', 1.0),
-                Packet(1, b"2", 1.0),
-                Packet(2, b"3", 2.5),
-            ],
-        )
+        batches = [recorded(0, b'{"a" : 1}', b"2", at=1.0), recorded(2, b"3", at=2.5)]
+        await self.store.append(job_id, batches[0])
+        await self.store.append(other, recorded(0, b"9"))
+        await self.store.append(job_id, batches[1])
+        self.assertEqual(await self.store.packets(job_id, 0, 10, 1000), batches)
         self.assertEqual(await self.store.packet_count(job_id), 3)
         self.assertEqual(await self.store.packet_count(other), 1)
 
     async def test_pages(self) -> None:
-        """A page has as many packets as were asked for, from where it was asked for."""
+        """A page has as many batches as were asked for, from the one with the packet wanted."""
         job_id = await self.running()
-        await self.store.append(job_id, 0, [b"%d" % number for number in range(10)], 1.0)
-        page = await self.store.packets(job_id, 3, 4, 1000)
-        self.assertEqual([packet.number for packet in page], [3, 4, 5, 6])
-        self.assertEqual(await self.store.packets(job_id, 9, 4, 1000), [Packet(9, b"9", 1.0)])
-        self.assertEqual(await self.store.packets(job_id, 10, 4, 1000), [])
-        self.assertEqual(await self.store.packets(job_id, 10**40, 4, 1000), [])
+        batches = [recorded(first, b"1", b"2", b"3") for first in (0, 3, 6)]
+        for batch in batches:
+            await self.store.append(job_id, batch)
+        for since, limit, expected in (
+            (0, 2, batches[:2]),
+            (2, 2, batches[:2]),
+            (3, 9, batches[1:]),
+            (5, 1, [batches[1]]),
+            (8, 9, [batches[2]]),
+            (9, 9, []),
+            (10**40, 9, []),
+        ):
+            self.assertEqual(await self.store.packets(job_id, since, limit, 1000), expected, since)
 
     async def test_pages_are_bounded(self) -> None:
-        """A page has no more bytes than were asked for, but one packet always fits."""
+        """A page costs no more than was asked for, but one batch always fits."""
         job_id = await self.running()
-        await self.store.append(job_id, 0, [b"x" * 10, b"y" * 10, b"z" * 10], 1.0)
-        for max_bytes, expected in ((1, 1), (10, 1), (19, 1), (20, 2), (30, 3)):
-            page = await self.store.packets(job_id, 0, 10, max_bytes)
-            self.assertEqual(len(page), expected, max_bytes)
+        cost = 10 + PACKET_COST
+        for first in range(3):
+            await self.store.append(job_id, recorded(first, b"x" * 10))
+        for most, expected in ((1, 1), (2 * cost - 1, 1), (2 * cost, 2), (3 * cost, 3)):
+            page = await self.store.packets(job_id, 0, 10, most)
+            self.assertEqual(len(page), expected, most)
 
-    async def test_nothing_to_append(self) -> None:
-        """No packets can be appended too."""
+    async def test_rows_are_bounded(self) -> None:
+        """What is recorded at once is divided if it is much; a long packet is left whole."""
         job_id = await self.running()
-        await self.store.append(job_id, 0, [], 1.0)
-        self.assertEqual(await self.store.packet_count(job_id), 0)
+        long = b"x" * ROW_COST
+        texts = [b"%d" % number for number in range(5000)] + [long, b"0"]
+        await self.store.append(job_id, recorded(0, *texts))
+        page = await self.store.packets(job_id, 0, 10, 10 * ROW_COST)
+        self.assertEqual([text for batch in page for text in batch.packets.texts], texts)
+        self.assertEqual([batch.first for batch in page], [0, *(batch.end for batch in page[:-1])])
+        for batch in page:
+            self.assertTrue(batch.packets.cost <= ROW_COST or batch.packets.texts == [long])
+        self.assertEqual(len(page), 4)
 
     async def test_dropped_unless_running(self) -> None:
         """Packets of a job that waits or has ended are dropped without a failure."""
         running = await self.submit(new_job(ONE_AT_A_TIME), 1.0)
         waiting = await self.submit(new_job(ONE_AT_A_TIME), 1.0)
-        await self.store.append(waiting.id, 0, [b"1"], 1.0)
+        await self.store.append(waiting.id, recorded(0, b"1", at=1.0))
         self.assertEqual(await self.store.packet_count(waiting.id), 0)
-        await self.store.append(running.id, 0, [b"1"], 1.0)
+        await self.store.append(running.id, recorded(0, b"1", at=1.0))
         await self.store.cancel(running.id, 2.0)
-        await self.store.append(running.id, 1, [b"2"], 3.0)
-        self.assertEqual(await self.store.packets(running.id, 0, 10, 1000), [Packet(0, b"1", 1.0)])
+        await self.store.append(running.id, recorded(1, b"2", at=3.0))
+        page = await self.store.packets(running.id, 0, 10, 1000)
+        self.assertEqual(page, [recorded(0, b"1", at=1.0)])
 
-    async def test_number_taken(self) -> None:
-        """A packet's number stands for one packet; a batch with a taken one is not recorded."""
+    async def test_numbers_without_gap_or_repeat(self) -> None:
+        """A batch that does not follow what is recorded is not recorded."""
         job_id = await self.running()
-        await self.store.append(job_id, 0, [b"1", b"2"], 1.0)
-        await self.assertFailure(self.store.append(job_id, 1, [b"x", b"y"], 1.0), StoreError)
-        self.assertEqual(
-            await self.store.packets(job_id, 0, 10, 1000),
-            [Packet(0, b"1", 1.0), Packet(1, b"2", 1.0)],
-        )
+        kept = recorded(0, b"1", b"2")
+        await self.store.append(job_id, kept)
+        for first in (0, 1, 3):
+            wrong = self.store.append(job_id, recorded(first, b"x", b"y"))
+            await self.assertFailure(wrong, StoreError)
+        self.assertEqual(await self.store.packets(job_id, 0, 10, 1000), [kept])
+        await self.store.append(job_id, recorded(2, b"3"))
+        self.assertEqual(await self.store.packet_count(job_id), 3)
 
 
 class RecoveryTests(StoreTestCase):

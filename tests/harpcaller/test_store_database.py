@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from harpcaller.jobs import Capacity, JobState
 from harpcaller.store import JobStore, StoreError, changes
 from harpcaller.store.database import Database, transaction
+from tests.harpcaller.packets import recorded
 from tests.harpcaller.stores import (
     ONE_AT_A_TIME,
     RESULT,
@@ -30,6 +31,7 @@ import os, sys
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from harpcaller.store import JobStore
+from tests.harpcaller.packets import recorded
 from tests.harpcaller.stores import ONE_AT_A_TIME, new_job
 
 async def work():
@@ -38,7 +40,7 @@ async def work():
     for job_id in ("runs", "waits"):
         await store.submit(new_job(ONE_AT_A_TIME, id=job_id), 1.0)
         print((await store.job(job_id)).id, flush=True)
-    await store.append("runs", 0, [b"0", b"1"], 1.0)
+    await store.append("runs", recorded(0, b"0", b"1"))
     print("packets", flush=True)
     {leave}
 
@@ -128,7 +130,7 @@ class OpenTests(TestCase):
     async def test_not_open(self) -> None:
         """A store that is not open fails what is asked of it, and closing it is no mistake."""
         store = JobStore(f"sqlite:///{self.mktemp()}", real_reactor())
-        for answer in (store.submit(new_job(), 1.0), store.append("x", 0, [b"1"], 1.0)):
+        for answer in (store.submit(new_job(), 1.0), store.append("x", recorded(0, b"1"))):
             self.failureResultOf(answer, StoreError)
         self.failureResultOf(store.job("x"), StoreError)
         await store.close()
@@ -269,7 +271,7 @@ class CrashTests(TestCase):
         await store.open()
         self.addCleanup(store.close)
         page = await store.packets("runs", 0, 10, 1000)
-        self.assertEqual([packet.data for packet in page], [b"0", b"1"])
+        self.assertEqual(page, [recorded(0, b"0", b"1")])
         for job_id, state in (("runs", JobState.RUNNING), ("waits", JobState.WAITING)):
             job = await store.job(job_id)
             assert job is not None

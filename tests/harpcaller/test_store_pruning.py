@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from harp.wire.results import EndKind, EndResult
-from harpcaller.store import Packet, Pruned
+from harpcaller.store import Pruned
 from harpcaller.store.portions import ROW_BYTES
+from tests.harpcaller.packets import recorded
 from tests.harpcaller.stores import ONE_AT_A_TIME, RESULT, StoreTestCase, new_job
 
 
@@ -12,9 +13,10 @@ class PruningTests(StoreTestCase):
     """Jobs that ended long ago, and others."""
 
     async def ended(self, at: float, packets: int = 0) -> str:
-        """Return the id of a job that ended at a time."""
+        """Return the id of a job that ended at a time; its packets were recorded one by one."""
         job_id = await self.running()
-        await self.store.append(job_id, 0, [b"1"] * packets, 1.0)
+        for number in range(packets):
+            await self.store.append(job_id, recorded(number, b"1", at=1.0))
         await self.store.end(job_id, RESULT, None, at)
         return job_id
 
@@ -30,7 +32,7 @@ class PruningTests(StoreTestCase):
             self.assertEqual(await self.store.packets(job_id, 0, 10, 100), [])
         for job_id in (runs.id, waits.id, young):
             self.assertIsNotNone(await self.store.job(job_id))
-        self.assertEqual(await self.store.packets(young, 0, 10, 100), [Packet(0, b"1", 1.0)])
+        self.assertEqual(await self.store.packets(young, 0, 10, 100), [recorded(0, b"1", at=1.0)])
 
     async def test_portions_of_jobs(self) -> None:
         """A portion has no more rows than were asked for, packets counted, the oldest first."""
@@ -48,13 +50,13 @@ class PruningTests(StoreTestCase):
         job_id = await self.ended(5.0, packets=3)
         await self.store.prune_jobs(9.0, 2)
         self.assertIsNotNone(await self.store.job(job_id))
-        self.assertEqual(await self.store.packets(job_id, 0, 10, 100), [Packet(2, b"1", 1.0)])
+        self.assertEqual(await self.store.packets(job_id, 0, 10, 100), [recorded(2, b"1", at=1.0)])
 
     async def test_streams(self) -> None:
         """Packets of jobs that ended before a time go; the jobs stay, with their results."""
         old, young = await self.ended(5.0, packets=3), await self.ended(7.0, packets=1)
         runs = await self.running()
-        await self.store.append(runs, 0, [b"1"], 1.0)
+        await self.store.append(runs, recorded(0, b"1", at=1.0))
         before = await self.store.job(old)
         self.assertEqual(await self.store.prune_streams(7.0), Pruned(3, False))
         self.assertEqual(await self.store.packets(old, 0, 10, 100), [])
@@ -63,6 +65,17 @@ class PruningTests(StoreTestCase):
             self.assertEqual(await self.store.packet_count(job_id), 1)
         self.assertEqual(await self.store.prune_streams(7.0), Pruned(0, False))
         self.assertEqual(await self.store.prune_jobs(7.0), Pruned(1, False))
+
+    async def test_packed_packets(self) -> None:
+        """Packets that were recorded together go together, and count as one row."""
+        job_id = await self.running()
+        for first in (0, 100, 200):
+            await self.store.append(job_id, recorded(first, *[b"1"] * 100))
+        await self.store.end(job_id, RESULT, None, 5.0)
+        self.assertEqual(await self.store.prune_streams(9.0, 2), Pruned(200, True))
+        page = await self.store.packets(job_id, 0, 9, 100_000)
+        self.assertEqual(page, [recorded(200, *[b"1"] * 100)])
+        self.assertEqual(await self.store.prune_streams(9.0, 3), Pruned(100, False))
 
     async def test_portions_of_streams(self) -> None:
         """Of one long stream and of many short ones no more goes at once than was asked for."""
@@ -80,7 +93,8 @@ class PruningTests(StoreTestCase):
         """Long packets, arguments and results count as several rows; the last may be too long."""
         job_id = await self.ended(5.0)
         streamed = await self.running()
-        await self.store.append(streamed, 0, [bytes(3 * ROW_BYTES)] * 3, 1.0)
+        for number in range(3):
+            await self.store.append(streamed, recorded(number, bytes(3 * ROW_BYTES)))
         await self.store.end(streamed, RESULT, None, 6.0)
         long = EndResult(EndKind.RESULT, bytes(3 * ROW_BYTES))
         for _ in range(2):
@@ -96,6 +110,6 @@ class PruningTests(StoreTestCase):
     async def test_closed_by_recovery(self) -> None:
         """The stream of a job that a crash cut off is pruned like any other."""
         job_id = await self.running()
-        await self.store.append(job_id, 0, [b"1"], 1.0)
+        await self.store.append(job_id, recorded(0, b"1", at=1.0))
         await self.store.recover(5.0)
         self.assertEqual(await self.store.prune_streams(6.0), Pruned(1, False))

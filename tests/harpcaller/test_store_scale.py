@@ -12,7 +12,7 @@ from sqlalchemy import Table, insert
 from twisted.trial.unittest import SynchronousTestCase
 
 from harpcaller.jobs import Capacity, Dedup, JobState, NewJob, QueueSpec, WaitsFor
-from harpcaller.store import JobFilter, changes, listing, queue_lists, reads
+from harpcaller.store import JobFilter, changes, listing, packets, queue_lists
 from harpcaller.store.cursors import Cursor
 from harpcaller.store.database import transaction
 from harpcaller.store.pruning import prune_jobs, prune_streams
@@ -20,6 +20,7 @@ from harpcaller.store.queues import digest_of
 from harpcaller.store.repeats import prune_keys
 from harpcaller.store.schema import jobs, queues
 from harpcaller.store.statements import Connection, Statement
+from tests.harpcaller.packets import recorded
 from tests.harpcaller.stores import (
     ONE_AT_A_TIME,
     RESULT,
@@ -112,10 +113,10 @@ class PlanTests(ScaleTestCase):
         with transaction(connection):
             jobs = [submitted(connection, TWO_PER_HOST, new_job(ONE_AT_A_TIME)) for _ in range(5)]
             jobs += [submitted(connection, TWO_PER_HOST, new_job()) for _ in range(5)]
-            packet = [{"job_id": jobs[0].id, "number": 0, "data": b"1", "recorded": 1.0}]
-            changes.INSERT_PACKET.run_many(connection, packet)
-            reads.page(connection, jobs[0].id, 0, 10, 10)
-            reads.packet_count(connection, jobs[0].id)
+            rows = packets.rows(jobs[0].id, recorded(0, b"1"))
+            packets.INSERT.run_many(connection, rows)
+            packets.page(connection, jobs[0].id, 0, 10, 10)
+            packets.packet_count(connection, jobs[0].id)
             changes.end(connection, TWO_PER_HOST, jobs[0].id, RESULT, None, 2.0, True)
             for job in jobs:
                 changes.cancel(connection, TWO_PER_HOST, job.id, 2.0, True)
@@ -129,8 +130,8 @@ class PlanTests(ScaleTestCase):
         """What is done in portions finds each of them by an index."""
         with transaction(self.connection):
             job = submitted(self.connection, TWO_PER_HOST, new_job(dedup=Dedup(b"{}", 1.0)))
-            packet = [{"job_id": job.id, "number": 0, "data": b"1", "recorded": 1.0}]
-            changes.INSERT_PACKET.run_many(self.connection, packet)
+            rows = packets.rows(job.id, recorded(0, b"1"))
+            packets.INSERT.run_many(self.connection, rows)
             changes.end(self.connection, TWO_PER_HOST, job.id, RESULT, None, 2.0, True)
             prune_streams(self.connection, 3.0, 5)
             prune_jobs(self.connection, 3.0, 5)

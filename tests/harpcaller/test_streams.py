@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -16,9 +16,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from harp.errors import Origin
 from harp.wire import dispatcher as wire
 from harp.wire.results import EndDetail, EndKind, EndResult
-from harpcaller.store import Packet, StoreError
-from harpcaller.streams import PAGE_BYTES, PAGE_PACKETS, Client, PacketStream
+from harpcaller.packets import Recorded
+from harpcaller.store import StoreError
+from harpcaller.streams import PAGE_BATCHES, PAGE_BYTES, Client, PacketStream
 from tests.harpcaller.memory import PatientStore, ended_job, running_job
+from tests.harpcaller.packets import recorded
 
 RESULT = EndResult(EndKind.RESULT, b'"done"')
 FAILURE = EndResult(EndKind.EXCEPTION, b'{"type":"ValueError","message":""}')
@@ -30,9 +32,9 @@ def packet(number: int) -> bytes:
     return b'{"line":%d}' % number
 
 
-def kept(number: int) -> Packet:
-    """Return a packet as the store has it."""
-    return Packet(number, packet(number), 1000.5 + number)
+def kept(*numbers: int) -> Recorded:
+    """Return packets that were recorded together, as the store has them."""
+    return recorded(numbers[0], *map(packet, numbers), at=1000.5 + numbers[0])
 
 
 class Reader:
@@ -65,10 +67,10 @@ class Reader:
         self.has_left = True
         self.stream.stopProducing()
 
-    def _write(self, replies: Sequence[wire.Reply]) -> None:
+    def _write(self, lines: bytes) -> None:
         assert not self.paused, "written while paused"
         assert not self.has_left, "written after the client left"
-        for reply in replies:
+        for reply in map(wire.decode_reply_line, lines.splitlines()):
             assert not self.outcome, "written after the end"
             assert isinstance(reply, wire.NumberedPacket)
             assert reply.data == packet(reply.packet)
@@ -102,7 +104,7 @@ class World:
         self.stream = self.reader.stream
         self._since = since
         self._page = page
-        self._read: list[Packet] | None = None
+        self._read: list[Recorded] | None = None
         self._recorded = 0
         self._announced = 0
         self._ended = False
@@ -144,11 +146,11 @@ class World:
         if self.store.questions and self._read is None:
             (question,) = self.store.asked("packets")
             assert question["job_id"] == JOB.id
-            assert question["max_packets"] == PAGE_PACKETS
-            assert question["max_bytes"] == PAGE_BYTES
-            first = max(question["since"], self._pruned)
-            numbers = range(first, min(first + self._page, self._recorded))
-            self._read = [kept(number) for number in numbers]
+            assert question["max_batches"] == PAGE_BATCHES
+            assert question["max_cost"] == PAGE_BYTES
+            first = max(question["since"] // 2 * 2, self._pruned)  # two were recorded together
+            firsts = range(first, self._recorded, 2)[: self._page]
+            self._read = [kept(number, number + 1) for number in firsts]
 
     def answer(self) -> None:
         """Let the store answer with what it read."""
@@ -199,7 +201,7 @@ class World:
     def _announce(self, up_to: int) -> None:
         first, self._announced = self._announced, max(self._announced, up_to)
         if first < up_to:
-            self.stream.packets(first, [packet(number) for number in range(first, up_to)], 7.5)
+            self.stream.packets(kept(*range(first, up_to)))
 
 
 Action = Callable[[World], None]
@@ -312,7 +314,7 @@ class PacketStreamTests(SynchronousTestCase):
         self.stream = self.reader.stream
 
     def announce(self, *numbers: int) -> None:
-        self.stream.packets(numbers[0], [packet(number) for number in numbers], 7.5)
+        self.stream.packets(kept(*numbers))
 
     def test_live(self) -> None:
         """A client that has all there is gets what is announced without a look at the store."""
@@ -326,12 +328,12 @@ class PacketStreamTests(SynchronousTestCase):
 
     def test_nothing_is_kept_for_a_slow_client(self) -> None:
         """Packets are kept neither for a client that does not read nor while a page is read."""
-        announced: list[weakref.ref[Batch]] = []
+        announced: list[weakref.ref[Recorded]] = []
 
         def announce(number: int) -> None:
-            batch = Batch([packet(number)])
+            batch = kept(number)
             announced.append(weakref.ref(batch))
-            self.stream.packets(number, batch, 7.5)
+            self.stream.packets(batch)
 
         announce(0)  # before the start
         self.stream.start(0, 1, None)
@@ -417,7 +419,7 @@ class DetailTests(SynchronousTestCase):
         reader = Reader(store, detail)
         reader.stream.start(0, 1, None)
         store.answer("packets", [kept(0)])
-        reader.stream.packets(1, [packet(1)], 7.5)
+        reader.stream.packets(kept(1))
         reader.stream.ended(self.JOB)
         self.assertEqual(reader.got, [0, 1])
         return reader
@@ -425,7 +427,7 @@ class DetailTests(SynchronousTestCase):
     def test_asked_for(self) -> None:
         """It learns when each packet was recorded, and of the end when and where it arose."""
         reader = self.told(detail=True)
-        self.assertEqual(reader.times, [1000.5, 7.5])
+        self.assertEqual(reader.times, [1000.5, 1001.5])
         detail = EndDetail("procedure", True, 1007.75)
         self.assertEqual(reader.outcome[0], msgspec.structs.replace(FAILURE, detail=detail))
 
@@ -434,7 +436,3 @@ class DetailTests(SynchronousTestCase):
         reader = self.told(detail=False)
         self.assertEqual(reader.times, [None, None])
         self.assertEqual(reader.outcome[0], FAILURE)
-
-
-class Batch(list[bytes]):
-    """A list that can be watched by the garbage collector."""

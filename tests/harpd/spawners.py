@@ -15,7 +15,8 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
-from harp.wire.harpd import Packet, Reply
+from harp.wire.harpd import Reply
+from harp.wire.packets import Packets
 from harp.wire.results import EndResult
 from harpd.offers import ProceduresError
 from harpd.spawner import Spawner
@@ -71,7 +72,7 @@ class Running:
         """Wait for the first packet."""
         await eventually(lambda: self.received, "a packet")
         first = self.received[0]
-        assert isinstance(first, Packet), first
+        assert isinstance(first, Packets), first
         return msgspec.json.decode(first.data)
 
     async def end(self) -> tuple[str, Any]:

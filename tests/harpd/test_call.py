@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from harp import errors
 from harp.wire import results
-from harp.wire.harpd import Packet, Reply
+from harp.wire.harpd import Reply
+from harp.wire.packets import Packets, pack
 from harp.wire.results import EndKind, EndResult
 from harpd.call import CallProcess
 from tests.harpd.spawners import Running, SpawnerTestCase
@@ -54,7 +55,7 @@ class ReplyTests(SynchronousTestCase):
         for data in [b'{"stream":1}\n{"stream":2}\n{"str', b'eam":3}\n', b'{"result":', b"4}\n"]:
             self.process.dataReceived(data)
         end = EndResult(EndKind.RESULT, b"4")
-        self.assertEqual(self.batches, [[Packet(b"1"), Packet(b"2")], [Packet(b"3")], [end]])
+        self.assertEqual(self.batches, [[pack([b"1", b"2"])], [pack([b"3"])], [end]])
         self.assertEqual(self.kills, 0)
 
     def test_behind_the_end(self) -> None:
@@ -69,7 +70,7 @@ class ReplyTests(SynchronousTestCase):
     def test_nonsense(self) -> None:
         """What is no reply ends the call; replies before it are passed on."""
         self.process.dataReceived(b'{"stream":1}\nnonsense\n{"stream":2}\n')
-        self.assertEqual(self.batches[0][0], Packet(b"1"))
+        self.assertEqual(self.batches[0][0], Packets(1, b"1"))
         self.assertEqual(len(self.batches[0]), 2)
         self.assert_refused("the process of the call wrote no reply: ")
 

@@ -144,23 +144,23 @@ class Book:
 
     def packets(self, job_id: str) -> list[bytes]:
         """Return what is recorded of a job's packets, whose numbers must be without a gap."""
-        found = self._raw.execute(
-            f"SELECT number, data FROM packets WHERE job = {_OF_JOB} ORDER BY number", (job_id,)
-        ).fetchall()
-        if [number for number, _ in found] != list(range(len(found))):
-            raise Violation(f"the packets of {job_id} are numbered {[n for n, _ in found]}")
-        return [bytes(data) for _, data in found]
-
-    def packet(self, job_id: str, number: int) -> bytes | None:
-        """Return one packet, if it is recorded."""
-        found = self._raw.execute(
-            f"SELECT data FROM packets WHERE job = {_OF_JOB} AND number = ?", (job_id, number)
-        ).fetchone()
-        return None if found is None else bytes(found[0])
+        found: list[bytes] = []
+        rows = self._raw.execute(
+            f"SELECT first, count, data FROM packets WHERE job = {_OF_JOB} ORDER BY first",
+            (job_id,),
+        )
+        for first, count, data in rows.fetchall():
+            texts = bytes(data).split(b"\n")
+            if first != len(found) or count != len(texts):
+                raise Violation(f"{job_id} has {len(found)} packets, then {count} from {first} on")
+            found.extend(texts)
+        return found
 
     def packet_count(self, job_id: str) -> int:
         """Return how many packets of a job are recorded."""
-        found = self._raw.execute(f"SELECT count(*) FROM packets WHERE job = {_OF_JOB}", (job_id,))
+        found = self._raw.execute(
+            f"SELECT coalesce(sum(count), 0) FROM packets WHERE job = {_OF_JOB}", (job_id,)
+        )
         count: int = found.fetchone()[0]
         return count
 
@@ -213,7 +213,7 @@ class Book:
     def was_told_packet(self, job_id: str, packet: wire.NumberedPacket) -> None:
         """Check a packet that a client got."""
         self.tell(f"a client gets packet {packet.packet} of {job_id}")
-        if self.packet(job_id, packet.packet) != packet.data:
+        if self.packets(job_id)[packet.packet : packet.packet + 1] != [packet.data]:
             raise Violation(f"packet {packet.packet} of {job_id} is not what is recorded")
 
     def was_told_end(self, job_id: str, end: EndResult) -> None:

@@ -17,6 +17,7 @@ from harp import errors
 from harp.session import IncomingCall
 from harp.wire import harpd, results
 from harp.wire.lines import MAX_REQUEST, LineReader
+from harp.wire.packets import pack
 from harp.wire.results import EndKind, EndResult
 from harpcaller.hosts import Host
 from tests.simulation.book import Book, Story
@@ -174,7 +175,7 @@ class HarpdConnection(Protocol):
     def packets(self, data: list[bytes]) -> None:
         assert self.story is not None
         self.story.sent.extend(data)
-        self.transport.write(b"".join(map(self._line, map(harpd.Packet, data))))
+        self._send(pack(data))
 
     def end(self, last: EndResult) -> None:
         assert self.story is not None
@@ -215,12 +216,9 @@ class HarpdConnection(Protocol):
             self.daemon.calls.remove(self)
 
     def _send(self, reply: harpd.Reply) -> None:
-        self.transport.write(self._line(reply))
-
-    def _line(self, reply: harpd.Reply) -> bytes:
         assert self._session is not None
         self._tell(f"says {reply}")
-        return self._session.send(reply)
+        self.transport.write(self._session.send(reply))
 
 
 def _of_version_1(request: Any) -> Any:

@@ -18,6 +18,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 import harp.flow
+from harp.wire.packets import Packets
 from harpcaller import api, connection, connections, remote, streams
 from harpcaller.announcements import Announcements
 from harpcaller.api import Api, Parts
@@ -29,6 +30,7 @@ from harpcaller.job_ids import JobIds
 from harpcaller.jobs import Capacity
 from harpcaller.recording import PacketRecorder
 from harpcaller.retention import Retention
+from harpcaller.store import packets as packet_rows
 from harpcaller.store.statements import Connection
 from harpcaller.submission import Limits
 from tests.simulation.network import HarpdEndpoint, Network
@@ -167,7 +169,7 @@ def product_under_a_seed(
     serials = count()
     record = PacketRecorder.record
 
-    def told(recorder: PacketRecorder, packets: list[bytes]) -> Deferred[None]:
+    def told(recorder: PacketRecorder, packets: Packets) -> Deferred[None]:
         came(recorder._job_id)
         return record(recorder, packets)
 
@@ -186,8 +188,9 @@ def product_under_a_seed(
             (PacketRecorder, "record", told),
             (Dispatcher, "_log", log),
             (Api, "_log", log),
-            (streams, "PAGE_PACKETS", 3),
+            (streams, "PAGE_BATCHES", 3),
             (streams, "PAGE_BYTES", 400),
+            (packet_rows, "ROW_COST", 200),
             (remote, "MAX_UNRECORDED", 400),
             (harp.flow, "SLICE", 300),
             (connection, "SLICE", 300),

@@ -17,6 +17,7 @@ from harp.wire.dispatcher.operation import (
     Summary,
     summary_decoder,
 )
+from harp.wire.packets import encode_numbered
 from harp.wire.results import CANCELLED, EndDetail, EndFields, EndResult
 from harp.wire.text import any_message, decode_reply, encode
 
@@ -125,10 +126,8 @@ Reply = JobId | CancelOutcome | NoResult | Status | NumberedPacket | Continue | 
 def encode_reply(reply: Reply) -> bytes:
     """Return the line of one reply: the keys of version 1, and those that were asked for."""
     match reply:
-        case NumberedPacket(number, data, None):
-            return b'{"packet":%d,"data":%b}\n' % (number, data)
         case NumberedPacket(number, data, time):
-            return b'{"packet":%d,"data":%b,"time":%b}\n' % (number, data, encode(time))
+            return encode_numbered(number, [data], None if time is None else encode(time))
         case EndResult(kind, value, None):
             return b'{"%b":%b}\n' % (kind.value.encode(), value)
         case EndResult(kind, value, detail):
