@@ -18,7 +18,7 @@ from bench.setting import (
     caller,
     dispatcher_pid,
     expect,
-    wait_until,
+    wait_for,
 )
 from demo.deployment import HOST, Deployment
 
@@ -39,7 +39,7 @@ def running(setting: Setting) -> Iterator[Figure]:
             return lambda: server.hold("a job", number)
 
         in_processes(prepare, each)
-        wait_until(lambda: stand_in.counts()["held"] == jobs, "all run at once")
+        wait_for(stand_in.held, jobs, "jobs that run at once")
         wait_until_idle(pid)
         grown = resident(pid) - before
         limit = Limit(limits.connection_memory(deployment) / _KB, "a bare TLS client's connection")
@@ -49,7 +49,7 @@ def running(setting: Setting) -> Iterator[Figure]:
             lambda: expect(server.echo("new").get(), "new", "an echo"), setting.some(200, 20)
         )
         bare = fork_limits.bare_call(setting.some(200, 20))
-        expect(stand_in.counts()["held"], jobs, "jobs that run at once")
+        expect(stand_in.held(), jobs, "jobs that run at once")
     limit = Limit(bare.milliseconds(0.5), "fork and exit with a commit before and after")
     yield Figure("running p50", outcome.milliseconds(0.5), "ms", limit, 15)
 
@@ -60,7 +60,7 @@ def followers(setting: Setting) -> Iterator[Figure]:
     with setting.daemons_and_stand_in() as (deployment, stand_in), ExitStack() as opened:
         pid = dispatcher_pid(deployment)
         job = caller(deployment).host(STAND_IN).hold()
-        wait_until(lambda: stand_in.counts()["held"] == 1, "the job runs")
+        wait_for(stand_in.held, 1, "jobs that run")
         _follow(deployment, job.id()).close()
         wait_until_idle(pid)
         before = resident(pid)
