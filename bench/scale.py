@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from bench import fork_limits, limits
 from bench.clients import CLIENTS, Step, in_processes, repeat
 from bench.figures import Figure, Limit
-from bench.processes import resident, wait_until_idle
+from bench.processes import descriptors, resident, wait_until_idle
 from bench.setting import (
     PATIENCE,
     STAND_IN,
@@ -23,6 +23,8 @@ from bench.setting import (
 from demo.deployment import HOST, Deployment
 
 _KB = 1000
+_AT_ONCE = 40
+"""Connections that may wait to be accepted: with more than 50 Linux drops them for a second."""
 
 
 def running(setting: Setting) -> Iterator[Figure]:
@@ -64,7 +66,12 @@ def followers(setting: Setting) -> Iterator[Figure]:
         _follow(deployment, job.id()).close()
         wait_until_idle(pid)
         before = resident(pid)
-        clients = [opened.enter_context(_follow(deployment, job.id())) for _ in range(wanted)]
+        open_before = descriptors(pid)
+        clients: list[socket.socket] = []
+        while len(clients) < wanted:
+            for _ in range(min(_AT_ONCE, wanted - len(clients))):
+                clients.append(opened.enter_context(_follow(deployment, job.id())))
+            wait_for(lambda: descriptors(pid) - open_before, len(clients), "connections")
         wait_until_idle(pid)
         grown = resident(pid) - before
         stand_in.let_go()

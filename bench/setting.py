@@ -21,7 +21,7 @@ STAND_IN = "standin.example.net"
 PATIENCE = 60.0
 """Seconds of nothing new after which what a benchmark waits for is taken never to come."""
 
-_LOOK = 0.02
+_LOOK = 0.01
 """Seconds between two looks."""
 
 _PROCEDURES = Path(__file__).with_name("procedures.py")
