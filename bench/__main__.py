@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -53,7 +54,6 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.names) - BENCHMARKS.keys():
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
-    _raise_descriptor_limit()
     about = machine()
     figures: list[Figure] = []
     mistakes: dict[str, str] = {}
@@ -83,11 +83,16 @@ def main() -> int:
     return 1 if mistakes else 0
 
 
-def _raise_descriptor_limit() -> None:
-    """Let this process and the daemons that it starts have as many descriptors as they may."""
+def _prepare_process() -> None:
+    """Let this process and what it starts have as many descriptors as they may, and end in order.
+
+    The daemons have sessions of their own: what ends this process must not leave them behind.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 if __name__ == "__main__":
+    _prepare_process()
     sys.exit(main())

@@ -32,9 +32,10 @@ def latency(setting: Setting) -> Iterator[Figure]:
 
 def calls(setting: Setting) -> Iterator[Figure]:
     """Submit and get echoes by many clients at once."""
+    beside = _zygote_alone(setting)
     with setting.daemons() as deployment:
         outcome = in_processes(lambda number: _call(deployment), setting.some(120, 2))
-    zygote = fork_limits.zygote_calls_per_second(setting.some(1000, 50))
+        zygote = beside.mean()
     limit = Limit(zygote, "the zygote alone: calls that exit at once")
     yield Figure("calls", outcome.rate, RATE, limit, 400, 0.6)
     limit = Limit(1000 * CLIENTS / zygote, f"{CLIENTS} such calls")
@@ -54,14 +55,20 @@ def direct(setting: Setting) -> Iterator[Figure]:
         def new(number: int) -> Step:
             return lambda: expect(_server(deployment).echo(_VALUE), _VALUE, "an echo")
 
+        beside = _zygote_alone(setting)
         outcome = in_processes(kept, setting.some(100, 2))
+        zygote = beside.mean()
         outcome_of_new = in_processes(new, setting.some(40, 2))
-        zygote = fork_limits.zygote_calls_per_second(setting.some(1000, 50))
         handshakes = limits.handshakes_per_second(deployment, setting.some(150, 10))
     limit = Limit(zygote, "the zygote alone: calls that exit at once")
     yield Figure("direct", outcome.rate, RATE, limit, 450)
     limit = Limit(1 / (1 / zygote + 1 / handshakes), "such a call and a bare TLS handshake each")
     yield Figure("direct, new", outcome_of_new.rate, RATE, limit)
+
+
+def _zygote_alone(setting: Setting) -> limits.Beside:
+    calls_at_most = setting.some(700, 50)
+    return limits.Beside(lambda: fork_limits.zygote_calls_per_second(calls_at_most))
 
 
 def _server(deployment: Deployment) -> harp.HarpServer:
