@@ -44,6 +44,7 @@ _HOST_TAKEN = Statement(
 _HOST_AWAITED = Statement(select(exists().where(_of_host, _for_host)))
 _AWAITED_HOSTS = Statement(select(jobs.c.host).where(_for_host).distinct())
 
+_ANY_NEXT = Statement(select(exists().where(_is_next)))
 _any_next = exists().where(_is_next).correlate(None)
 _has_room = _count_running.scalar_subquery() < _max_running
 # A case, because SQLite works both sides of AND out.
@@ -128,13 +129,13 @@ def settle(
 
     :return: those that now run, in the order in which they started.
     """
-    started: list[Record] = []
     if queue_id is not None:
         started = _advance_queue(connection, capacity, now, queue_id)
-        if not started:
-            queues.remove_if_empty(connection, queue_id)
+        if started:  # nobody waited for the dispatcher, and who does since found no room
+            return started
+        queues.remove_if_empty(connection, queue_id)
     _advance_host(connection, capacity, host)
-    return started + _start_all(connection, capacity, now)
+    return _start_all(connection, capacity, now)
 
 
 def settle_all(connection: Connection, capacity: Capacity, now: float) -> list[Record]:
@@ -157,7 +158,11 @@ def settle_all(connection: Connection, capacity: Capacity, now: float) -> list[R
 def _start_all(connection: Connection, capacity: Capacity, now: float) -> list[Record]:
     started: list[Record] = []
     limit = _limit(capacity)
-    while (row := _START_NEXT.first(connection, now=now, max_running=limit)) is not None:
+    # Asked first, for most often there is none, and a change costs more even if it finds nothing.
+    while _ANY_NEXT.scalar(connection):
+        row = _START_NEXT.first(connection, now=now, max_running=limit)
+        if row is None:
+            break
         record = _started(connection, row)
         started.append(record)
         # One by one: the next of its queue may have been submitted before others that wait here.

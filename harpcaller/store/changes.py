@@ -52,7 +52,7 @@ LOST = results.error(errors.MISSING_RESULT, "the dispatcher stopped while the jo
 
 
 _INSERT = Statement(
-    insert(jobs).returning(jobs.c.seq),
+    insert(jobs),
     *("id", "host", "procedure", "arguments", "info", "timeout", "max_exec_time"),
     *("queue", "queue_id", "state", "submitted", "started", "waits_for", "caller", "dedup"),
 )
@@ -200,7 +200,7 @@ def _insert(connection: Connection, capacity: Capacity, new: NewJob, now: float)
     )
     values = msgspec.structs.asdict(job)
     values |= {"queue_id": queue_id, "dedup": repeats.dedup_column(new.dedup)}
-    seq = _INSERT.scalar(connection, **values)
+    seq = _INSERT.insert(connection, **values)
     if state is JobState.RUNNING:
         admission.count_in(connection, new.host, seq)
     return job
