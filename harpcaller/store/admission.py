@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import msgspec
-from sqlalchemy import Integer, bindparam, case, exists, func, select, update
+from sqlalchemy import Integer, bindparam, case, delete, exists, func, insert, select, update
 
 from harpcaller.jobs import Capacity, JobEvent, JobState, NewJob, WaitsFor, state_after
 from harpcaller.store import queues
-from harpcaller.store.records import Record, select_records, to_record
-from harpcaller.store.schema import LARGEST_INTEGER, in_state, jobs, waits_for
-from harpcaller.store.statements import Connection, Statement
+from harpcaller.store.records import COLUMNS, Record, to_record
+from harpcaller.store.schema import LARGEST_INTEGER, jobs, running, waits_for
+from harpcaller.store.statements import Connection, Row, Statement
 
 
 class Place(NamedTuple):
@@ -30,27 +29,26 @@ class Place(NamedTuple):
 
 
 _count = select(func.count()).select_from(jobs)
+_count_running = select(func.count()).select_from(running)
 _of_host = jobs.c.host == bindparam("of_host")
 _is_next = waits_for(WaitsFor.DISPATCHER)
 _for_host = waits_for(WaitsFor.HOST)
+_max_running = bindparam("max_running", type_=Integer)
 
 _HOST_TAKEN = Statement(
     select(
-        _count.where(_of_host, in_state(JobState.RUNNING)).scalar_subquery()
+        _count_running.where(running.c.host == bindparam("of_host")).scalar_subquery()
         + _count.where(_of_host, _is_next).scalar_subquery()
     )
 )
 _HOST_AWAITED = Statement(select(exists().where(_of_host, _for_host)))
-_any_next = exists().where(_is_next)
-_room = (
-    bindparam("max_running", type_=Integer)
-    - _count.where(in_state(JobState.RUNNING)).scalar_subquery()
-)
-# A case, because SQLite works both sides of OR and AND out, and counting is the dear one.
-_ROOM_FOR_NEW = Statement(select(case((_any_next, 0), else_=_room)))
-_ROOM_FOR_NEXT = Statement(select(case((_any_next, _room), else_=0)))
-_NEXT = Statement(select_records.where(_is_next).order_by(jobs.c.seq).limit(1))
 _AWAITED_HOSTS = Statement(select(jobs.c.host).where(_for_host).distinct())
+
+_ANY_NEXT = Statement(select(exists().where(_is_next)))
+_any_next = exists().where(_is_next).correlate(None)
+_has_room = _count_running.scalar_subquery() < _max_running
+# A case, because SQLite works both sides of AND out.
+_HAS_ROOM = Statement(select(case((_any_next, False), else_=_has_room)))
 
 _MOVE = Statement(
     update(jobs).where(jobs.c.seq == bindparam("at")).values(waits_for=bindparam("what"))
@@ -73,11 +71,25 @@ _MOVE_HEADS = Statement(
 )
 _BACK_TO_HOST = Statement(update(jobs).where(_is_next).values(waits_for=WaitsFor.HOST))
 _PAST_HOST = Statement(update(jobs).where(_for_host).values(waits_for=WaitsFor.DISPATCHER))
-_START = Statement(
+
+_start = (
     update(jobs)
-    .where(jobs.c.seq == bindparam("at"))
-    .values(state=bindparam("after"), started=bindparam("now"), waits_for=None)
+    .values(
+        state=state_after(JobState.WAITING, JobEvent.START),
+        started=bindparam("now"),
+        waits_for=None,
+    )
+    .returning(*COLUMNS)
 )
+_START_AT_ONCE = Statement(_start.where(jobs.c.seq == bindparam("at"), ~_any_next, _has_room))
+_first_next = select(jobs.c.seq).where(_is_next).order_by(jobs.c.seq).limit(1).correlate(None)
+_START_NEXT = Statement(_start.where(jobs.c.seq == _first_next.scalar_subquery(), _has_room))
+
+_COUNT_IN = Statement(insert(running), "host", "job")
+_COUNT_OUT = Statement(
+    delete(running).where(running.c.host == bindparam("of_host"), running.c.job == bindparam("at"))
+)
+_COUNT_ALL_OUT = Statement(delete(running))
 
 
 def place_for(connection: Connection, new: NewJob, capacity: Capacity) -> Place:
@@ -91,8 +103,23 @@ def place_for(connection: Connection, new: NewJob, capacity: Capacity) -> Place:
         awaited = _HOST_AWAITED.scalar(connection, of_host=new.host)
         if awaited or _room_on_host(connection, new.host, capacity.max_running_per_host) <= 0:
             return Place(queue_id, WaitsFor.HOST)
-    room = _ROOM_FOR_NEW.scalar(connection, max_running=_limit(capacity))
-    return Place(queue_id, None if room > 0 else WaitsFor.DISPATCHER)
+    has_room = _HAS_ROOM.scalar(connection, max_running=_limit(capacity))
+    return Place(queue_id, None if has_room else WaitsFor.DISPATCHER)
+
+
+def count_in(connection: Connection, host: str, seq: int) -> None:
+    """Count a job that begins to run."""
+    _COUNT_IN.run(connection, host=host, job=seq)
+
+
+def count_out(connection: Connection, host: str, seq: int) -> None:
+    """Count a job no more that ran."""
+    _COUNT_OUT.run(connection, of_host=host, at=seq)
+
+
+def count_all_out(connection: Connection) -> None:
+    """Count no job any more: none runs."""
+    _COUNT_ALL_OUT.run(connection)
 
 
 def settle(
@@ -102,7 +129,10 @@ def settle(
 
     :return: those that now run, in the order in which they started.
     """
-    if queue_id is not None and not _advance_queue(connection, capacity, queue_id):
+    if queue_id is not None:
+        started = _advance_queue(connection, capacity, now, queue_id)
+        if started:  # past nobody, and if there is still room, nobody came behind them
+            return started
         queues.remove_if_empty(connection, queue_id)
     _advance_host(connection, capacity, host)
     return _start_all(connection, capacity, now)
@@ -127,23 +157,44 @@ def settle_all(connection: Connection, capacity: Capacity, now: float) -> list[R
 
 def _start_all(connection: Connection, capacity: Capacity, now: float) -> list[Record]:
     started: list[Record] = []
-    room = _ROOM_FOR_NEXT.scalar(connection, max_running=_limit(capacity))
-    while len(started) < room and (row := _NEXT.first(connection)) is not None:
-        record = _start(connection, to_record(row), now)
+    limit = _limit(capacity)
+    # Asked first, for most often there is none, and a change costs more even if it finds nothing.
+    while _ANY_NEXT.scalar(connection):
+        row = _START_NEXT.first(connection, now=now, max_running=limit)
+        if row is None:
+            break
+        record = _started(connection, row)
         started.append(record)
         # One by one: the next of its queue may have been submitted before others that wait here.
         if record.queue_id is not None:
-            _advance_queue(connection, capacity, record.queue_id)
+            started += _advance_queue(connection, capacity, now, record.queue_id)
     return started
 
 
-def _advance_queue(connection: Connection, capacity: Capacity, queue_id: int) -> bool:
+def _advance_queue(
+    connection: Connection, capacity: Capacity, now: float, queue_id: int
+) -> list[Record]:
+    """Let the first of a queue go on; return those that now run."""
+    started: list[Record] = []
+    limit = _limit(capacity)
     head = queues.head(connection, queue_id)
-    if head is None:
-        return False
-    _MOVE.run(connection, at=head.seq, what=_after_queue(capacity))
-    _advance_host(connection, capacity, head.host)
-    return True
+    while head is not None:
+        row = None
+        if capacity.max_running_per_host is None:  # else it may have to wait for its host
+            row = _START_AT_ONCE.first(connection, at=head.seq, now=now, max_running=limit)
+        if row is None:
+            _MOVE.run(connection, at=head.seq, what=_after_queue(capacity))
+            _advance_host(connection, capacity, head.host)
+            break
+        started.append(_started(connection, row))
+        head = queues.head(connection, queue_id) if head.free > 1 else None
+    return started
+
+
+def _started(connection: Connection, row: Row) -> Record:
+    record = to_record(row)
+    count_in(connection, record.job.host, record.seq)
+    return record
 
 
 def _after_queue(capacity: Capacity) -> WaitsFor:
@@ -165,10 +216,3 @@ def _room_on_host(connection: Connection, host: str, limit: int) -> int:
 
 def _limit(capacity: Capacity) -> int:
     return min(capacity.max_running, LARGEST_INTEGER)
-
-
-def _start(connection: Connection, record: Record, now: float) -> Record:
-    after = state_after(record.job.state, JobEvent.START)
-    _START.run(connection, at=record.seq, after=after, now=now)
-    job = msgspec.structs.replace(record.job, state=after, started=now, waits_for=None)
-    return record._replace(job=job)

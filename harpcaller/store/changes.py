@@ -37,8 +37,15 @@ from harpcaller.store.outcomes import (
 from harpcaller.store.portions import counted
 from harpcaller.store.queues import digest_of
 from harpcaller.store.records import Record, find, select_records, to_record
-from harpcaller.store.repeats import Repeat
-from harpcaller.store.schema import LARGEST_INTEGER, in_state, jobs, packets, queues, waits_for
+from harpcaller.store.schema import (
+    LARGEST_INTEGER,
+    in_state,
+    is_running,
+    jobs,
+    packets,
+    queues,
+    waits_for,
+)
 from harpcaller.store.statements import Connection, Statement
 
 LOST = results.error(errors.MISSING_RESULT, "the dispatcher stopped while the job ran")
@@ -61,8 +68,8 @@ _END_VALUES: Mapping[str, Any] = {
     "stream_ended": case((_has_packets, bindparam("now"))),
 }
 _END = Statement(update(jobs).where(jobs.c.seq == bindparam("at")).values(_END_VALUES))
-_RUNNING_IDS = Statement(select(jobs.c.seq, jobs.c.id).where(in_state(JobState.RUNNING)))
-_END_RUNNING = Statement(update(jobs).where(in_state(JobState.RUNNING)).values(_END_VALUES))
+_RUNNING_IDS = Statement(select(jobs.c.id).where(is_running).order_by(jobs.c.seq))
+_END_RUNNING = Statement(update(jobs).where(is_running).values(_END_VALUES))
 
 # By what they wait for, the last one submitted first in each.
 _WAITING_IN_QUEUE = {
@@ -85,14 +92,9 @@ def submit(
     connection: Connection, capacity: Capacity, new: NewJob, now: float, key_life: float
 ) -> Submission:
     """Insert a job, running if it need not wait, unless the call was made before."""
-    found = repeats.find(connection, new, now, key_life)
+    found = repeats.claim(connection, new, now, key_life)
     if found is None:
-        job = _insert(connection, capacity, new, now)
-        repeats.note(connection, new.idempotency_key, job.id, now)
-        return Submission(job.id, job)
-    if found.by is not Repeat.IDEMPOTENCY:
-        # The same call once more must get the same job, whenever it comes.
-        repeats.note(connection, new.idempotency_key, found.job_id, now)
+        return Submission(new.id, _insert(connection, capacity, new, now))
     record = find(connection, found.job_id)
     return Submission(found.job_id, None if record is None else record.job, found.by)
 
@@ -164,10 +166,10 @@ def cancel_waiting(
 
 def recover(connection: Connection, capacity: Capacity, now: float) -> Recovery:
     """Close the jobs that were running and let the others go on."""
-    # Sorted here: told to sort, SQLite would rather go through the whole table in its order.
-    closed = [job_id for _, job_id in sorted(_RUNNING_IDS.all(connection))]
+    closed = [job_id for (job_id,) in _RUNNING_IDS.all(connection)]
     after = state_after(JobState.RUNNING, JobEvent.LOSE)
     _END_RUNNING.run(connection, **_end_parameters(after, LOST, Origin.DISPATCHER, now))
+    admission.count_all_out(connection)
     return Recovery(closed, set_capacity(connection, capacity, now))
 
 
@@ -198,7 +200,9 @@ def _insert(connection: Connection, capacity: Capacity, new: NewJob, now: float)
     )
     values = msgspec.structs.asdict(job)
     values |= {"queue_id": queue_id, "dedup": repeats.dedup_column(new.dedup)}
-    _INSERT.run(connection, **values)
+    seq = _INSERT.insert(connection, **values)
+    if state is JobState.RUNNING:
+        admission.count_in(connection, new.host, seq)
     return job
 
 
@@ -212,6 +216,8 @@ def _end(
 ) -> Job:
     after = state_after(record.job.state, event)
     _END.run(connection, at=record.seq, **_end_parameters(after, result, origin, now))
+    if record.job.state is JobState.RUNNING:
+        admission.count_out(connection, record.job.host, record.seq)
     return msgspec.structs.replace(
         record.job, state=after, waits_for=None, ended=now, end=result, origin=origin
     )

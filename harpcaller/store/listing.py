@@ -26,7 +26,7 @@ from sqlalchemy import (
 from harp.wire.results import EndKind
 from harpcaller.jobs import JobState, WaitsFor
 from harpcaller.store.cursors import Cursor, Page
-from harpcaller.store.schema import LARGEST_INTEGER, jobs
+from harpcaller.store.schema import LARGEST_INTEGER, is_running, jobs
 from harpcaller.store.statements import Connection, Statement
 
 MAX_EXAMINED = 10_000
@@ -178,10 +178,12 @@ def _conditions(
         scope.append(jobs.c.queue == bindparam("queue"))
     if "host" in given:
         (others if scope else scope).append(jobs.c.host == bindparam("host"))
-    if states:
-        # Of the states only those of the living have an index.
-        is_scope = not scope and len(states) == 1 and JobState.ENDED not in states
-        (scope if is_scope else others).append(_one_of(jobs.c.state, states))
+    if states == {JobState.RUNNING} and not scope:
+        scope.append(is_running)
+    elif states == {JobState.WAITING} and not scope:
+        scope.append(_one_of(jobs.c.state, states))
+    elif states:
+        others.append(_one_of(jobs.c.state, states))
     if "procedure" in given:
         others.append(jobs.c.procedure == bindparam("procedure"))
     if ends:

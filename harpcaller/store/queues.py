@@ -26,10 +26,14 @@ class Place(NamedTuple):
 
 
 class Head(NamedTuple):
-    """A queue's first job, whose turn it is."""
+    """A queue's first job, whose turn it is.
+
+    :param free: how many places the queue has, at least one.
+    """
 
     seq: int
     host: str
+    free: int
 
 
 _of_queue = jobs.c.queue_id == queues.c.id
@@ -63,7 +67,7 @@ _PLACE = Statement(
 )
 _CREATE = Statement(insert(queues), "digest", "name", "concurrency")
 _HEAD = Statement(
-    select(jobs.c.seq, jobs.c.host)
+    select(jobs.c.seq, jobs.c.host, queues.c.concurrency - _running)
     .join_from(queues, jobs, _in_line)
     .where(queues.c.id == bindparam("queue_id"), _has_turn)
     .order_by(jobs.c.seq)

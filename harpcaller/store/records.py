@@ -24,8 +24,8 @@ class Record(NamedTuple):
     job: Job
 
 
-# In the order that `to_record` takes them: those in the middle as `Job` has its fields.
-_COLUMNS = [
+# Those in the middle are as `Job` has its fields.
+COLUMNS = [
     jobs.c.seq,
     jobs.c.queue_id,
     jobs.c.id,
@@ -46,13 +46,15 @@ _COLUMNS = [
     jobs.c.caller,
     jobs.c.end_origin,
 ]
-select_records = select(*_COLUMNS)
+"""What `to_record` takes, in its order."""
+
+select_records = select(*COLUMNS)
 
 _BY_ID = Statement(select_records.where(jobs.c.id == bindparam("job_id")))
 
 
 def to_record(row: Row) -> Record:
-    """Return what a row of `select_records` means."""
+    """Return what a row of `COLUMNS` means."""
     seq, queue_id, *fields, end_kind, end_value, waits_for, caller, origin = row
     end = None if end_kind is None else EndResult(end_kind, end_value)
     return Record(seq, queue_id, Job(*(*fields, end, waits_for, caller, origin)))

@@ -9,7 +9,8 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
-from sqlalchemy import Integer, bindparam, delete, insert, select
+from sqlalchemy import Integer, bindparam, delete, select, update
+from sqlalchemy.dialects.sqlite import insert
 
 from harpcaller.jobs import Dedup, NewJob
 from harpcaller.store.queues import digest_of
@@ -34,9 +35,19 @@ class Found(NamedTuple):
     by: Repeat
 
 
-_FIND_KEY = Statement(select(keys.c.job_id, keys.c.submitted).where(keys.c.key == bindparam("key")))
-_NOTE_KEY = Statement(insert(keys), "key", "job_id", "submitted")
-_FORGET_KEY = Statement(delete(keys).where(keys.c.key == bindparam("old_key")))
+_noted = insert(keys)
+_CLAIM = Statement(
+    _noted.on_conflict_do_update(
+        index_elements=[keys.c.key],
+        set_={name: _noted.excluded[name] for name in ("job_id", "submitted")},
+        where=keys.c.submitted <= bindparam("dead"),
+    ),
+    *("key", "job_id", "submitted"),
+)
+_OWNER = Statement(select(keys.c.job_id).where(keys.c.key == bindparam("of_key")))
+_HAND_OVER = Statement(
+    update(keys).where(keys.c.key == bindparam("of_key")).values(job_id=bindparam("to"))
+)
 _FIND_DEDUP = Statement(
     select(jobs.c.id)
     .where(jobs.c.dedup == bindparam("digest"), jobs.c.submitted > bindparam("since"))
@@ -56,30 +67,25 @@ _PRUNE_KEYS = Statement(
 )
 
 
-def find(connection: Connection, new: NewJob, now: float, key_life: float) -> Found | None:
+def claim(connection: Connection, new: NewJob, now: float, key_life: float) -> Found | None:
     """Return the job that the call is to get instead of one of its own.
 
-    If there is none, its idempotency key is free to be noted.
+    From now on its idempotency key stands for that job; for the new one, if there is none.
     """
-    if new.idempotency_key is not None:
-        row = _FIND_KEY.first(connection, key=new.idempotency_key)
-        if row is not None:
-            job_id, submitted = row
-            if submitted > now - key_life:
-                return Found(job_id, Repeat.IDEMPOTENCY)
-            _FORGET_KEY.run(connection, old_key=new.idempotency_key)
+    key = new.idempotency_key
+    if key is not None:
+        given = {"key": key, "job_id": new.id, "submitted": now}
+        if not _CLAIM.run(connection, **given, dead=now - key_life):
+            return Found(_OWNER.scalar(connection, of_key=key), Repeat.IDEMPOTENCY)
     if new.dedup is not None:
         since = now - new.dedup.within
         job_id = _FIND_DEDUP.scalar(connection, digest=digest_of(new.dedup.key), since=since)
         if job_id is not None:
+            # The same call once more must get the same job, whenever it comes.
+            if key is not None:
+                _HAND_OVER.run(connection, of_key=key, to=job_id)
             return Found(job_id, Repeat.DEDUP)
     return None
-
-
-def note(connection: Connection, key: str | None, job_id: str, now: float) -> None:
-    """Note the job that a call with an idempotency key got."""
-    if key is not None:
-        _NOTE_KEY.run(connection, key=key, job_id=job_id, submitted=now)
 
 
 def dedup_column(dedup: Dedup | None) -> bytes | None:

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     literal_column,
+    select,
 )
 
 from harp.errors import Origin
@@ -49,10 +50,15 @@ def _one_of(kind: type[enum.Enum], name: str) -> Enum:
         kind,
         name=name,
         native_enum=False,
-        create_constraint=True,
         length=16,
         values_callable=lambda members: [member.value for member in members],
     )
+
+
+def _members(column: str, kind: type[enum.Enum]) -> CheckConstraint:
+    # For IN and three values or more SQLite builds a table each time that it checks a row.
+    values = " OR ".join(f"{column} = '{member.value}'" for member in kind)
+    return CheckConstraint(values, name=column)
 
 
 # A queue is here from its first job's submission to its last job's end.
@@ -113,7 +119,27 @@ jobs = Table(
     CheckConstraint(
         "waits_for IS NULL OR waits_for <> 'queue' OR queue_id IS NOT NULL", name="waits_in_queue"
     ),
+    _members("state", JobState),
+    _members("end_kind", EndKind),
+    _members("end_origin", Origin),
+    _members("waits_for", WaitsFor),
 )
+
+# The jobs that run, once more: what admission counts. SQLite counts the rows of a whole table page
+# by page, those that meet a condition one by one; with 5,000 that is 5 us and 190. A reference to
+# the jobs would be followed at each job's removal, for which there is no index.
+running = Table(
+    "running",
+    metadata,
+    Column("host", Text, nullable=False),
+    Column("job", RowNumber, nullable=False),
+    PrimaryKeyConstraint("host", "job"),
+    sqlite_with_rowid=False,
+)
+
+
+is_running = jobs.c.seq.in_(select(running.c.job))
+"""The condition that is looked up in the jobs that run, not in all of them."""
 
 
 def in_state(state: JobState) -> ColumnElement[bool]:
@@ -143,7 +169,6 @@ _index(
     where=jobs.c.queue_id.is_not(None),
 )
 # With the column of the condition in it SQLite need not look at the rows to count them.
-_index("ix_jobs_running", jobs.c.state, jobs.c.host, where=in_state(JobState.RUNNING))
 _index(
     "ix_jobs_for_host",
     jobs.c.waits_for,

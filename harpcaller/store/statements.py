@@ -61,6 +61,12 @@ class Statement:
         """Execute it; return how many rows it changed."""
         return self._execute(connection, parameters).rowcount
 
+    def insert(self, connection: Connection, /, **parameters: Any) -> int:
+        """Execute the insertion of one row; return the number of that row."""
+        number = self._execute(connection, parameters).lastrowid
+        assert number is not None
+        return number
+
     def run_many(self, connection: Connection, rows: Iterable[Mapping[str, Any]], /) -> None:
         """Execute it once for each of many parameters."""
         connection.executemany(self.text, map(self._bound, rows))

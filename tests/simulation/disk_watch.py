@@ -94,6 +94,9 @@ class DiskWatch:
             row[0]: Queue(*row)
             for row in self._raw.execute("SELECT id, concurrency, name FROM queues")
         }
+        counted = self._raw.execute("SELECT host, job FROM running ORDER BY job").fetchall()
+        if counted != [(job.host, job.seq) for job in jobs if job.state == "running"]:
+            raise Violation(f"{counted} are counted as running, of {jobs}")
         self._check_states(jobs)
         self._check_capacity(jobs, settled)
         self._check_queues(jobs, queues)
