@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-from sqlalchemy import and_, bindparam, delete, exists, func, insert, or_, select
+from sqlalchemy import and_, bindparam, case, delete, exists, func, insert, or_, select
 
 from harpcaller.jobs import JobState, QueueSpec, WaitsFor
 from harpcaller.store.schema import LARGEST_INTEGER, in_state, jobs, queues, waits_for
@@ -60,8 +60,9 @@ _in_line = and_(_of_queue, in_state(JobState.WAITING), waits_for(WaitsFor.QUEUE)
 # its host takes none, yet it keeps its turn.
 _has_turn = and_(queues.c.concurrency > _running, ~_past_queue)
 
+# A case, because SQLite works both sides of AND out, and counting is the dear one.
 _PLACE = Statement(
-    select(queues.c.id, and_(queues.c.concurrency > _running, ~_waits)).where(
+    select(queues.c.id, case((_waits, False), else_=queues.c.concurrency > _running)).where(
         queues.c.digest == bindparam("digest")
     )
 )
@@ -69,7 +70,7 @@ _CREATE = Statement(insert(queues), "digest", "name", "concurrency")
 _HEAD = Statement(
     select(jobs.c.seq, jobs.c.host, queues.c.concurrency - _running)
     .join_from(queues, jobs, _in_line)
-    .where(queues.c.id == bindparam("queue_id"), _has_turn)
+    .where(queues.c.id == bindparam("queue_id"), ~_past_queue)
     .order_by(jobs.c.seq)
     .limit(1)
 )
@@ -105,7 +106,8 @@ def place_for(connection: Connection, spec: QueueSpec) -> Place:
 def head(connection: Connection, queue_id: int) -> Head | None:
     """Return the job of a queue that may leave its line now, if there is one."""
     row = _HEAD.first(connection, queue_id=queue_id)
-    return None if row is None else Head(*row)
+    found = None if row is None else Head(*row)
+    return found if found is not None and found.free > 0 else None
 
 
 def remove_if_empty(connection: Connection, queue_id: int) -> None:
