@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -52,12 +54,13 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.names) - BENCHMARKS.keys():
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
-    _raise_descriptor_limit()
     about = machine()
     figures: list[Figure] = []
     mistakes: dict[str, str] = {}
+    seconds: dict[str, float] = {}
     print(head(), flush=True)
     for name in options.names or BENCHMARKS:
+        begin = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="harpcaller-bench-") as folder:
             setting = Setting(Path(folder), _QUICK if options.quick else 1)
             try:
@@ -67,21 +70,29 @@ def main() -> int:
             except (WrongResultError, HarpException) as error:
                 print(f"{name}: WRONG: {error}", flush=True)
                 mistakes[name] = str(error)
+        seconds[name] = round(time.monotonic() - begin, 1)
+    print(f"{sum(seconds.values()):.0f} seconds", flush=True)
     if options.json is not None:
         found = {
             "machine": about,
             "figures": [figure.as_json() for figure in figures],
             "mistakes": mistakes,
+            "seconds": seconds,
         }
         options.json.write_text(json.dumps(found, indent=2) + "\n")
     return 1 if mistakes else 0
 
 
-def _raise_descriptor_limit() -> None:
-    """Let this process and the daemons that it starts have as many descriptors as they may."""
+def _prepare_process() -> None:
+    """Let this process and what it starts have as many descriptors as they may, and end in order.
+
+    The daemons have sessions of their own: what ends this process must not leave them behind.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 if __name__ == "__main__":
+    _prepare_process()
     sys.exit(main())

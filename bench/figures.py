@@ -15,6 +15,7 @@ RATE = "/s"
 """The one unit of which more is better."""
 
 _ROW = "{:<17} {:>12} {:>15} {:>12} {:>7}  {:<6}  {}"
+_MET = {True: "met", False: "MISSED", None: ""}
 _LIBRARIES = ("Twisted", "pyOpenSSL", "msgspec", "SQLAlchemy")
 
 
@@ -55,11 +56,12 @@ class Figure:
         return self.value / self.limit.value
 
     @property
-    def met(self) -> bool:
-        """Whether all its goals are reached."""
+    def met(self) -> bool | None:
+        """Whether all its goals are reached; None if it has none."""
         sign = 1 if self.unit == RATE else -1
-        goals = ((self.value, self.goal), (self.ratio, self.goal_ratio))
-        return all(goal is None or sign * value >= sign * goal for value, goal in goals)
+        pairs = ((self.value, self.goal), (self.ratio, self.goal_ratio))
+        goals = [(value, goal) for value, goal in pairs if goal is not None]
+        return all(sign * value >= sign * goal for value, goal in goals) if goals else None
 
     def row(self) -> str:
         """Return it as a row of the table."""
@@ -69,7 +71,7 @@ class Figure:
             self._goals(),
             _text(self.limit.value, self.unit),
             f"{self.ratio:.3f}" if self.ratio < 1 else f"{self.ratio:.1f}",
-            "met" if self.met else "MISSED",
+            _MET[self.met],
             self.limit.what,
         ).rstrip()
 

@@ -102,12 +102,13 @@ def _multiply(file: Path, wanted: int) -> list[str]:
         database.execute("PRAGMA cache_size = -400000")
         values = {name: name for _, name, *_ in database.execute("PRAGMA table_info(jobs)")}
         values["seq"] = "n"
-        values["id"] = (
-            "substr(h, 1, 8) || '-' || substr(h, 9, 4) || '-4' || substr(h, 14, 3) || '-8'"
-            " || substr(h, 18, 3) || '-' || substr(h, 21)"
-        )
         for moment in ("submitted", "started", "ended"):
             values[moment] = f"{moment} - {_SECONDS_APART} * ({wanted} - n + 1)"
+        time = f"printf('%012x', 1000 * ({values['submitted']}))"
+        values["id"] = (  # of the version that harpcaller.job_ids makes
+            f"substr({time}, 1, 8) || '-' || substr({time}, 9) || '-7' || substr(h, 1, 3) || '-8'"
+            " || substr(h, 4, 3) || '-' || substr(h, 7, 12)"
+        )
         database.execute("BEGIN")
         database.execute("CREATE TEMP TABLE examples AS SELECT * FROM jobs")
         database.execute(f"UPDATE jobs SET seq = seq + {wanted}")

@@ -14,88 +14,44 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
-from pathlib import Path
 from types import TracebackType
 
 import msgspec
 
-from bench import forks, idle_server
-from bench.clients import Outcome, Step, in_processes, repeat
+from bench import idle_server
+from bench.clients import Step, in_processes
 from bench.processes import resident, wait_until_idle
 from demo.deployment import Deployment
 
 CORES = os.cpu_count() or 1
+
 _WARM = 50
 """Connections that are made before memory is looked at."""
 
-_PROCEDURES = Path(__file__).with_name("procedures.py")
 
+class Beside:
+    """A limit measured before and after what it is the limit of: other work comes and goes.
 
-class ForkingZygote:
-    """A process of `bench.forks`, ended with the ``with`` block."""
-
-    def __enter__(self) -> ForkingZygote:
-        command = [sys.executable, "-P", forks.__file__, str(_PROCEDURES)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._in, self._out = self._process.stdin, self._process.stdout
-        self._out.readline()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._process.communicate()
-
-    def begin(self, children: int) -> None:
-        """Have it fork."""
-        print(children, file=self._in, flush=True)
-
-    def finish(self) -> float:
-        """Wait until it has, and return how long it took in seconds."""
-        return float(self._out.readline())
-
-
-def forks_per_second(children: int = 500) -> float:
-    """Return how many processes a second both cores can fork and end, and do nothing else.
-
-    One zygote can't find that out: fork is a call of one thread, and while it forks on one core the
-    other has but the children's ends to do. So there is one for each core, each with a few children
-    in flight. harpd has one zygote and must do all the rest beside it: the whole machine's limit is
-    what its calls are compared with.
+    :param measure: returns the limit.
     """
-    with ExitStack() as started:
-        zygotes = [started.enter_context(ForkingZygote()) for _ in range(CORES)]
-        for zygote in zygotes:
-            zygote.begin(children)
-        return sum(children / zygote.finish() for zygote in zygotes)
+
+    def __init__(self, measure: Callable[[], float]) -> None:
+        self._measure = measure
+        self._before = measure()
+
+    def mean(self) -> float:
+        """Measure again, and return the mean of both."""
+        return (self._before + self._measure()) / 2
 
 
-def bare_call(calls: int = 300) -> Outcome:
-    """Return what a call can't do without, one after another: commit, fork and exit, commit."""
-    with ForkingZygote() as zygote, _Table() as table:
-
-        def call() -> None:
-            table.commit(1)
-            zygote.begin(1)
-            zygote.finish()
-            table.commit(1)
-
-        return repeat(call, calls)
-
-
-def rows_per_second(rows: int, duration: float = 0.7) -> float:
+def rows_per_second(rows: int, duration: float = 0.5) -> float:
     """Return how many rows a second a bare database takes, synchronous=FULL.
 
     :param rows: in each commit.
     """
-    with _Table() as table:
+    with Table() as table:
         begin = time.perf_counter()
         commits, took = 0, 0.0
         while took < duration:
@@ -134,7 +90,7 @@ def tls_pair(deployment: Deployment) -> Step:
     return pair
 
 
-def lines_per_second(size: int, duration: float = 1.0) -> float:
+def lines_per_second(size: int, duration: float = 0.6) -> float:
     """Return how many JSON texts a second go through a bare socket pair, a line each.
 
     One process encodes each of them, as the process of a call must, and another one decodes each,
@@ -189,12 +145,12 @@ def transport_memory(connections: int = 2000) -> float:
     return (sizes[1] - sizes[0]) / connections
 
 
-class _Table:
+class Table:
     """A table in an SQLite file of its own, written to as safely as the dispatcher does."""
 
     _DATA = "x" * 200  # about what a job has
 
-    def __enter__(self) -> _Table:
+    def __enter__(self) -> Table:
         with ExitStack() as opened:
             folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="harpcaller-limit-"))
             file = f"{folder}/limit.db"

@@ -35,6 +35,11 @@ def family(pid: int) -> list[int]:
     return found
 
 
+def descriptors(pid: int) -> int:
+    """Return how many descriptors a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
 def wait_until_idle(pid: int) -> None:
     """Return when a process has nothing more to do."""
     used = processor_time(pid)

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from bench import limits
 from bench.clients import CLIENTS, Outcome, Step, in_processes
 from bench.figures import RATE, Figure, Limit
-from bench.setting import STAND_IN, Setting, caller, expect, wait_until
+from bench.setting import STAND_IN, Setting, caller, expect, wait_for
 from demo.deployment import Deployment
 
 _QUEUES, _CONCURRENCY = 200, 2
+_GROUP = 100
+"""Rows of a commit where the end of each job lets another one go on."""
 
 
 def submit(setting: Setting) -> Iterator[Figure]:
@@ -20,15 +22,17 @@ def submit(setting: Setting) -> Iterator[Figure]:
         rpc = caller(deployment)
         for number in range(CLIENTS):
             rpc.host(STAND_IN, queue={"client": number}).hold()
-        wait_until(lambda: stand_in.counts()["held"] == CLIENTS, "the first of each queue runs")
+        wait_for(stand_in.held, CLIENTS, "jobs of which each is the first of its queue")
+
+        beside = limits.Beside(lambda: limits.rows_per_second(CLIENTS))
 
         def prepare(number: int) -> Step:
             server = caller(deployment).host(STAND_IN, queue={"client": number})
             return lambda: server.echo("a job", number)
 
         outcome = in_processes(prepare, setting.some(600, 2))
+        limit = Limit(beside.mean(), f"rows into SQLite, {CLIENTS} a commit")
         expect(_waiting(deployment), len(outcome.times), "jobs that wait")
-    limit = Limit(limits.rows_per_second(CLIENTS), f"rows into SQLite, {CLIENTS} a commit")
     yield Figure("submit", outcome.rate, RATE, limit, 3000)
 
 
@@ -39,21 +43,20 @@ def drain(setting: Setting) -> Iterator[Figure]:
     with setting.daemons_and_stand_in() as (deployment, stand_in):
         _fill(deployment, "hold", _CONCURRENCY)
         first = _QUEUES * _CONCURRENCY
-        wait_until(lambda: stand_in.counts()["held"] == first, "the first of each queue run")
+        wait_for(stand_in.held, first, "jobs that are the first of their queues")
         _fill(deployment, "echo", each)
         expect(_waiting(deployment), wanted, "jobs that wait")
-        before = stand_in.counts()["answered"]
+        beside = limits.Beside(lambda: limits.rows_per_second(_GROUP))
+        before = stand_in.answered()
         begin = time.perf_counter()
         stand_in.let_go()
-        wait_until(
-            lambda: stand_in.counts()["answered"] == before + first + wanted, "all jobs have run"
-        )
+        wait_for(stand_in.answered, before + first + wanted, "jobs that have run")
         rpc = caller(deployment)
-        wait_until(lambda: next(rpc.queues(), None) is None, "all jobs have ended")
+        wait_for(lambda: sum(1 for _ in rpc.queues()), 0, "queues that have jobs left")
         took = time.perf_counter() - begin
-        ended = sum(1 for _ in rpc.jobs(end="result", queue={"queue": 0}))
-        expect(ended, each + _CONCURRENCY, "jobs of one queue that ended with a result")
-    limit = Limit(limits.rows_per_second(100) / 2, "two rows each into SQLite, 100 a commit")
+        limit = Limit(beside.mean() / 2, f"two rows each into SQLite, {_GROUP} a commit")
+        failed = rpc.jobs(end=["exception", "error", "cancelled"])
+        expect(next(failed, None), None, "a job that ended without a result")
     yield Figure("drain", (first + wanted) / took, RATE, limit, 900)
 
 

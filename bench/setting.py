@@ -18,8 +18,11 @@ from demo.deployment import HOST, Deployment
 STAND_IN = "standin.example.net"
 """The host whose harpd is the stand-in."""
 
-PATIENCE = 120.0
-"""Seconds after which what a benchmark waits for is taken never to come."""
+PATIENCE = 60.0
+"""Seconds of nothing new after which what a benchmark waits for is taken never to come."""
+
+_LOOK = 0.01
+"""Seconds between two looks."""
 
 _PROCEDURES = Path(__file__).with_name("procedures.py")
 
@@ -102,17 +105,18 @@ def expect(found: object, wanted: object, what: str) -> None:
         raise WrongResultError(f"{what}: {found!r}, not {wanted!r}")
 
 
-def wait_until(condition: Callable[[], bool], what: str, look: float = 0.02) -> None:
-    """Return as soon as something has come about.
+def wait_for(count: Callable[[], int], wanted: int, what: str) -> None:
+    """Return as soon as there are as many of something as are wanted.
 
-    :param look: seconds between two looks.
-    :raises WrongResultError: if it does not.
+    :raises WrongResultError: if there are more, or the count does not change any more.
     """
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > deadline:
-            raise WrongResultError(f"it did not come about that {what}")
-        time.sleep(look)
+    deadline, before = time.monotonic() + PATIENCE, -1
+    while (found := count()) != wanted:
+        if found != before:
+            deadline, before = time.monotonic() + PATIENCE, found
+        if found > wanted or time.monotonic() > deadline:
+            raise WrongResultError(f"{what}: {found}, not {wanted}")
+        time.sleep(_LOOK)
 
 
 def warm_up(deployment: Deployment, *hosts: str) -> None:

@@ -61,9 +61,13 @@ class StandIn:
     ) -> None:
         self._process.communicate()
 
-    def counts(self) -> dict[str, int]:
-        """Return how many calls are ``held`` now and how many were ``answered``."""
-        return self._ask(b"count\n")
+    def held(self) -> int:
+        """Return how many calls wait for their end now."""
+        return self._ask(b"count\n")["held"]
+
+    def answered(self) -> int:
+        """Return how many calls have got their end so far."""
+        return self._ask(b"count\n")["answered"]
 
     def let_go(self) -> None:
         """Answer all that are held, and from now on every call."""

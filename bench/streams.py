@@ -33,11 +33,13 @@ def stream(setting: Setting) -> Iterator[Figure]:
             gate.touch()
             expect(_length(packets), count, "packets followed")
 
+        beside = _beside()
         took = repeat(follow, 1).took
+        limit = _limit(beside)
         expect(job.get(), count, "packets streamed")
         expect(_length(job.stream()), count, "packets read afterwards")
         expect(_recorded(deployment, job.id()), count, "packets in the database")
-    yield Figure("stream", count / took, RATE, _limit(), 60_000)
+    yield Figure("stream", count / took, RATE, limit, 60_000)
 
 
 def streams(setting: Setting) -> Iterator[Figure]:
@@ -56,10 +58,12 @@ def streams(setting: Setting) -> Iterator[Figure]:
 
             return follow
 
+        beside = _beside()
         took = in_processes(prepare, 1, processes=4, threads=_FOLLOWERS // 4).took
+        limit = _limit(beside)
         for job in jobs:
             expect(_recorded(deployment, job), count, "packets in the database")
-    yield Figure("streams", _FOLLOWERS * count / took, RATE, _limit(), 60_000)
+    yield Figure("streams", _FOLLOWERS * count / took, RATE, limit, 60_000)
 
 
 def replay(setting: Setting) -> Iterator[Figure]:
@@ -70,8 +74,10 @@ def replay(setting: Setting) -> Iterator[Figure]:
         gate.touch()
         job = _job(deployment, count, gate)
         expect(job.get(), count, "packets streamed")
+        beside = _beside()
         read = repeat(lambda: expect(_length(job.stream()), count, "packets read"), 2)
-    yield Figure("replay", 2 * count / read.took, RATE, _limit(), 150_000)
+        limit = _limit(beside)
+    yield Figure("replay", 2 * count / read.took, RATE, limit, 150_000)
 
 
 def _job(deployment: Deployment, count: int, gate: Path) -> harp.RemoteCall:
@@ -88,5 +94,9 @@ def _recorded(deployment: Deployment, job_id: str) -> int:
         return packets.packet_count(connection, job_id)
 
 
-def _limit() -> Limit:
-    return Limit(limits.lines_per_second(_SIZE), "lines through a socket pair, encoded and decoded")
+def _beside() -> limits.Beside:
+    return limits.Beside(lambda: limits.lines_per_second(_SIZE))
+
+
+def _limit(beside: limits.Beside) -> Limit:
+    return Limit(beside.mean(), "lines through a socket pair, encoded and decoded")
