@@ -67,19 +67,20 @@ def arguments(procedure: str, args: tuple[object, ...], kwargs: Mapping[str, obj
             f"{procedure}() takes positional or keyword arguments, not both:"
             " the protocol carries a list or an object"
         )
-    if kwargs:
-        pairs = [
-            checks.as_json(f"the name {key!r}", key)
-            + b":"
-            + checks.as_json(f"{procedure}(): argument {key}", value)
-            for key, value in kwargs.items()
-        ]
-        return b"{" + b",".join(pairs) + b"}"
-    values = [
+    try:
+        return checks.as_json(f"{procedure}()", kwargs or args)
+    except (TypeError, ValueError):
+        _blame(procedure, args, kwargs)
+        raise
+
+
+def _blame(procedure: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+    """Raise for the one argument that JSON can't carry."""
+    for number, value in enumerate(args, start=1):
         checks.as_json(f"{procedure}(): argument {number}", value)
-        for number, value in enumerate(args, start=1)
-    ]
-    return b"[" + b",".join(values) + b"]"
+    for key, value in kwargs.items():
+        checks.as_json(f"the name {key!r}", key)
+        checks.as_json(f"{procedure}(): argument {key}", value)
 
 
 def call_request(

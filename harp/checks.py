@@ -51,12 +51,14 @@ def as_json(name: str, value: object) -> bytes:
     null, bytes as base64, a set as a list.
     """
     try:
-        line = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-        return line.encode()
+        return _encode(value).encode()
     except TypeError as error:
         raise TypeError(f"{name}: {error}") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 
 
 def json_object(name: str, value: object) -> bytes:

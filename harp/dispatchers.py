@@ -7,7 +7,7 @@ what else it offers (``server_info``), and what it does not offer is not used. C
 
 from __future__ import annotations
 
-import uuid
+import secrets
 
 import msgspec
 
@@ -58,21 +58,20 @@ class Dispatcher:
 
     async def _prepared(self, request: dispatcher.Request) -> dispatcher.Request:
         offered = await self._offered()
-        missing = _needed(request) - offered
-        if missing:
+        needed = _needed(request)
+        if not offered.issuperset(needed):
             self._pool.forget()  # it may be a newer one by now
             offered = await self._offered()
-            missing -= offered
-        if missing:
-            names = ", ".join(sorted(missing))
+        if not offered.issuperset(needed):
+            names = ", ".join(sorted(set(needed) - offered))
             raise UnsupportedError(f"{self.address}: the dispatcher has no {names}")
         changes: dict[str, object] = {}
         if "keepalive" in offered:
             changes["keepalive"] = True
         if isinstance(request, dispatcher.GetResult) and "detail" in offered:
             changes["detail"] = True
-        if isinstance(request, dispatcher.Call) and "idempotency_key" in offered:
-            changes["idempotency_key"] = request.idempotency_key or str(uuid.uuid4())
+        elif isinstance(request, dispatcher.Call) and "idempotency_key" in offered:
+            changes["idempotency_key"] = request.idempotency_key or secrets.token_hex(16)
         return msgspec.structs.replace(request, **changes)
 
     async def _offered(self) -> frozenset[str]:
@@ -103,11 +102,11 @@ async def _only_reply(question: Question) -> dispatcher.Reply:
         question.close()
 
 
-def _needed(request: dispatcher.Request) -> set[str]:
+def _needed(request: dispatcher.Request) -> list[str]:
     """Return the extensions without which a request can't be put."""
     if isinstance(request, dispatcher.Call):
-        options = {"idempotency_key": request.idempotency_key, "dedup": request.dedup}
-        return {name for name, value in options.items() if value is not None}
+        options = (("idempotency_key", request.idempotency_key), ("dedup", request.dedup))
+        return [name for name, value in options if value is not None]
     if getattr(request, "detail", False):
-        return {"detail"}
-    return {_KEYS[type(request)]} if type(request) in _KEYS else set()
+        return ["detail"]
+    return [_KEYS[type(request)]] if type(request) in _KEYS else []

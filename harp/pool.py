@@ -60,7 +60,7 @@ class Pool:
         now = self.endpoint.now()
         self._idle.append((channel, now))
         if self._offered is not None:
-            self.remember(self._offered[0])
+            self._offered = (self._offered[0], now + IDLE_LIMIT)
         with suppress(IndexError):
             while len(self._idle) > MAX_IDLE or now - self._idle[0][1] >= IDLE_LIMIT:
                 self._idle.popleft()[0].close()

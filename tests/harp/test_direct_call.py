@@ -10,6 +10,8 @@ import socket
 import threading
 from typing import Any
 
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 import harp
@@ -164,6 +166,7 @@ class KeptConnections(KeptTestCase):
             await self.mode.done(server.run())
             if end is cut:
                 self.assertTrue(await deferToThread(gone.wait, PATIENCE))
+                await deferLater(reactor, 0)  # which the reactor may see a turn later
             self.assertEqual(await self.mode.done(server.run()), 8)
 
     async def test_refused_login(self) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from harp.errors import RemoteProtocolError
-from harp.wire import harpd
+from harp.wire import harpd, replies
 from harp.wire.packets import (
     PACKET_COST,
     Packets,
@@ -121,6 +121,14 @@ class DecodingTests(SynchronousTestCase):
         self.assertIsInstance(reader.next(), EndResult)
         self.assertIsNone(reader.next())
         self.assertTrue(reader.has_more)
+
+    def test_together_or_not(self) -> None:
+        """What does not go at once is not tried again for each of its lines."""
+        tried: list[bytes] = []
+        self.patch(replies, "decode_packets", tried.append)  # which returns None
+        texts = [b"1"] * 100
+        self.assertEqual(outcome([encode_packets(pack(texts))]), texts)
+        self.assertEqual(len(tried), 1)
 
     def test_too_long(self) -> None:
         """The packets before a line over the limit are taken."""
