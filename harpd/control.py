@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReactorTime
@@ -57,7 +58,7 @@ class ControlChannel(FileDescriptor):
         if not self.connected:
             _close_all(descriptors)
             return
-        self._waiting.append((json.dumps(message).encode(), tuple(descriptors)))
+        self._waiting.append((msgspec.json.encode(message), tuple(descriptors)))
         if not self._is_writing:
             self.doWrite()
 
