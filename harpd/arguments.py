@@ -10,7 +10,7 @@ import functools
 import inspect
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from harpd.hints import read_hints
@@ -69,30 +69,21 @@ class Parameters:
 
     def bind(
         self, arguments: list[Any] | dict[str, Any], context: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    ) -> tuple[Sequence[Any], dict[str, Any]]:
         """Return what to call the function with, positional and keyword arguments.
 
         :raises ArgumentError: if the arguments do not fit.
         """
         if isinstance(arguments, list):
-            self._check_all(self._by_position(arguments))
-            return self._in_place(arguments, context)
+            return self._by_position(arguments, context)
         values = self._by_name(arguments)
-        self._check_all(values)
+        self._check_given(values)
+        for name, value in values.items():
+            self._check(name, value)
         if self._context is not None:
             values[self._context] = context
         bound = inspect.BoundArguments(self._signature, values)
         return bound.args, bound.kwargs
-
-    def _in_place(
-        self, arguments: list[Any], context: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if self._context is None:
-            return tuple(arguments), {}
-        index = self._context_index
-        if index is None or index > len(arguments):
-            return tuple(arguments), {self._context: context}
-        return (*arguments[:index], context, *arguments[index:]), {}
 
     def schema(self) -> Schema:
         """Return the JSON Schema of the arguments as an object.
@@ -116,14 +107,24 @@ class Parameters:
             schema["items"] = self._shapes[self._rest].schema()
         return schema
 
-    def _by_position(self, arguments: list[Any]) -> dict[str, Any]:
-        values = dict(zip(self._positional, arguments, strict=False))
-        rest = arguments[len(self._positional) :]
-        if rest:  # no entry without any: behind one not given it would be given by name
-            if self._rest is None:
-                raise ArgumentError("too many positional arguments", None, "too_many")
-            values[self._rest] = rest
-        return values
+    def _by_position(
+        self, arguments: list[Any], context: dict[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        positional = self._positional
+        rest = arguments[len(positional) :]
+        if rest and self._rest is None:
+            raise ArgumentError("too many positional arguments", None, "too_many")
+        self._check_given(positional[: len(arguments)])
+        for name, value in zip(positional, arguments, strict=False):
+            self._check(name, value)
+        if self._rest is not None:
+            self._check(self._rest, rest)
+        if self._context is None:
+            return arguments, {}
+        index = self._context_index
+        if index is None or index > len(arguments):
+            return arguments, {self._context: context}
+        return [*arguments[:index], context, *arguments[index:]], {}
 
     def _by_name(self, arguments: dict[str, Any]) -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -140,12 +141,10 @@ class Parameters:
             values[self._extra] = extra
         return values
 
-    def _check_all(self, values: dict[str, Any]) -> None:
+    def _check_given(self, names: Container[str]) -> None:
         for name in self._required:
-            if name not in values:
+            if name not in names:
                 raise ArgumentError(f"missing a required argument: {name!r}", name, "missing")
-        for name, value in values.items():
-            self._check(name, value)
 
     def _check(self, name: str, value: Any) -> None:
         shape = self._shapes[name]

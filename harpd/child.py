@@ -79,17 +79,14 @@ class _Refusal(Exception):
         self.data = data
 
 
-def run(
-    entry: Entry, connection: int, output: int, max_line: int, zygote: int, guard: int
-) -> NoReturn:
+def run(entry: Entry, connection: int, output: int, max_line: int, orphan: Orphan) -> NoReturn:
     """Run a call in this process and end it.
 
     :param connection: the descriptor of the call's own socket: a line with the arguments and one
         with the context come in, the replies go out.
     :param output: the descriptor that takes what the procedure prints.
     :param max_line: the longest line in bytes that may be reported.
-    :param zygote: the process id of the parent.
-    :param guard: that of its parent, which ends this one when the zygote has died.
+    :param orphan: what this process does when the zygote or its guard has died.
     """
     status = 1
     printed = _identity(output)
@@ -97,7 +94,7 @@ def run(
     try:
         report = _Report(connection, max_line)
         try:
-            _become(entry.identity, output, zygote, guard, notice)
+            _become(entry.identity, output, orphan, notice)
             _carry_out(entry, connection, report)
             status = 0
         except Terminated:
@@ -118,9 +115,7 @@ def run(
         _exit(status)
 
 
-def _become(
-    identity: Identity | None, output: int, zygote: int, guard: int, notice: _Notice
-) -> None:
+def _become(identity: Identity | None, output: int, orphan: Orphan, notice: _Notice) -> None:
     """Take the order of facts: session, descriptors, groups, user, and only then the parent."""
     try:
         setsid()
@@ -138,8 +133,9 @@ def _become(
         on_signal(_TERM, notice)
         on_signal(WAKE, _interrupt)
         # What the procedure makes of TERM has no influence on this.
-        on_signal(PARENT_DIED, _Orphan(zygote, guard))
-        watch_parent(zygote)
+        orphan.leader = getpid()
+        on_signal(PARENT_DIED, orphan)
+        watch_parent(orphan.zygote)
         set_mask(_UNBLOCK, _BLOCKED)  # which the zygote blocked
     except OSError as error:
         raise _Refusal(SYSTEM_ERROR, f"the process of the call: {error}") from error
@@ -150,26 +146,33 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _flush(stream: Any) -> None:
-    with suppress(Exception):  # the procedure may have closed or replaced it
+    try:  # noqa: SIM105 - a context manager costs a fork more pages
         stream.flush()
+    except Exception:  # noqa: S110 - the procedure may have closed or replaced it
+        pass
 
 
-class _Orphan:
-    """What is done when the zygote or its guard has died: it is as if the other had sent TERM.
+class Orphan:
+    """What a call does when the zygote or its guard has died: it is as if the other had sent TERM.
 
     Which it will: what waits for a signal must not take this one for its own. If both have died,
     nobody is left who would end this call, so it ends itself with its whole tree.
+
+    :param zygote: the process id of the parent of all calls.
+    :param guard: that of its parent, which ends the calls when the zygote has died.
     """
 
     def __init__(self, zygote: int, guard: int) -> None:
-        self._leader = getpid()
-        self._superiors = (zygote, guard)
+        self.zygote = zygote
+        self.guard = guard
+        self.leader = 0
 
     def __call__(self, number: int, frame: object) -> None:
-        if getpid() == self._leader:
-            if getppid() not in self._superiors:
-                tree.kill(self._leader)
-            kill(self._leader, _TERM)
+        """Do it, unless this process is a fork of the call's."""
+        if getpid() == self.leader:
+            if getppid() not in (self.zygote, self.guard):
+                tree.kill(self.leader)
+            kill(self.leader, _TERM)
 
 
 class _Notice:

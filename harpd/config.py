@@ -107,6 +107,7 @@ def _tls(network: Section) -> CertificateOptions | None:
         privateKey=crypto.PKey.from_cryptography_key(key),  # type: ignore[arg-type]
         certificate=leaf,
         extraCertChain=chain,
+        enableSessionTickets=True,
     )
     try:
         tls.getContext()

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReactorTime
@@ -45,6 +46,7 @@ class ControlChannel(FileDescriptor):
         self._received = received
         self._lost = lost
         self._waiting: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        self._is_writing = False
         self.connected = 1
         self.startReading()
 
@@ -56,8 +58,9 @@ class ControlChannel(FileDescriptor):
         if not self.connected:
             _close_all(descriptors)
             return
-        self._waiting.append((json.dumps(message).encode(), tuple(descriptors)))
-        self.doWrite()
+        self._waiting.append((msgspec.json.encode(message), tuple(descriptors)))
+        if not self._is_writing:
+            self.doWrite()
 
     def fileno(self) -> int:
         """Return the descriptor that the reactor watches."""
@@ -86,13 +89,17 @@ class ControlChannel(FileDescriptor):
             try:
                 socket.send_fds(self._end, [data], descriptors)
             except BlockingIOError:
-                self.startWriting()
+                if not self._is_writing:
+                    self._is_writing = True
+                    self.startWriting()
                 return
             except OSError:
                 break  # the zygote is gone, which the next reading will tell
             self._waiting.popleft()
             _close_all(descriptors)
-        self.stopWriting()
+        if self._is_writing:
+            self._is_writing = False
+            self.stopWriting()
 
     def connectionLost(self, reason: Failure) -> None:
         """Close our end; the reactor calls it, and `close`."""

@@ -6,16 +6,12 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from OpenSSL import SSL
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IOpenSSLServerConnectionCreator
-from twisted.internet.ssl import CertificateOptions
+from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOProtocol
-from zope.interface import implementer
 
 from harp.settings import ConfigError
 from harpd.auth import Login
@@ -24,20 +20,9 @@ from harpd.conversation import Parts
 from harpd.offers import ProceduresError
 from harpd.protocol import HarpdFactory
 from harpd.spawner import Spawner
+from harpd.tls import ServerTls
 from harpd.zygote import Settings
 from harpd.zygote_command import zygote_settings
-
-
-@implementer(IOpenSSLServerConnectionCreator)
-class ServerTls:
-    """Makes the server's end of each TLS connection, with the certificate of the moment."""
-
-    def __init__(self, options: CertificateOptions) -> None:
-        self.options = options
-
-    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """Return the connection; those that there are keep the certificate they began with."""
-        return SSL.Connection(self.options.getContext(), None)
 
 
 class Daemon(Service):
@@ -56,7 +41,7 @@ class Daemon(Service):
         self._config = config
         self._procedures = procedures
         self._read = read
-        self._tls = ServerTls(config.tls)
+        self._tls = ServerTls(config.tls, reactor.seconds)
         self._login = Login(reactor, config.authenticator)
         self._spawner = Spawner(reactor, self._settings(config))
         self._factory = HarpdFactory(Parts(reactor, self._login, self._spawner))
@@ -152,7 +137,7 @@ class Daemon(Service):
                 return
             old, self._port = self._port, port
         self._config = config
-        self._tls.options = config.tls
+        self._tls.use(config.tls)
         self._login.use(config.authenticator)
         self._spawner.adopt(zygote, settings)
         self._log.info("harpd runs with what was read")

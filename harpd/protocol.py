@@ -135,7 +135,8 @@ class HarpdProtocol(Protocol):
             gate = _Gate(self._gone_out)
             self.transport.registerProducer(gate, True)  # type: ignore[attr-defined]
             self.transport.write(line)
-            self._progress()
+            if not gate.is_open:
+                self._progress()
             gate.wait()
         self._factory.conversation_ended()
 
@@ -182,21 +183,21 @@ class _Gate:
     """
 
     def __init__(self, opened: Callable[[], None]) -> None:
+        self.is_open = True
         self._opened = opened
-        self._is_open = True
         self._is_waiting = False
 
     def wait(self) -> None:
         """Go on now or when the transport resumes."""
         self._is_waiting = True
-        if self._is_open:
+        if self.is_open:
             self._opened()
 
     def pauseProducing(self) -> None:
-        self._is_open = False
+        self.is_open = False
 
     def resumeProducing(self) -> None:
-        self._is_open = True
+        self.is_open = True
         if self._is_waiting:
             self._opened()
 

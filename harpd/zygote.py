@@ -16,6 +16,13 @@ From the zygote, first its catalogue, then what becomes of the calls:
 
 When the socket is closed the daemon is gone: all running calls are ended and then the zygote. The
 same happens when its guard is gone (`harpd.guard`), which does that when the zygote is.
+
+What a call costs follows from this process. Each page that a fork or the zygote writes to after
+the fork is copied, 3 us, and to count a reference is to write: so the way of a call has few steps,
+with values at hand. Each megabyte costs a fork 20 us, each mapping 2 us, and a shared library has
+five. Of what is imported, in MB: inspect (for signatures) 1.2, enum 0.7, typing 0.5, socket 0.4
+and four libraries, re 0.3, dataclasses 0.25, ctypes (for prctl) 0.2 and three, traceback 0.2, json
+0.1; harpd's own 1.3; Python itself 3. `harpd.child` imports nothing more.
 """
 
 from __future__ import annotations
@@ -41,6 +48,10 @@ from harpd.catalogue import CatalogueError, Defaults, Entry, load
 from harpd.description import describe
 
 _decode = json.JSONDecoder().raw_decode
+
+LINK_NOW = "LD_BIND_NOW"
+"""Has the dynamic linker find all functions at the start, and not some of them in every fork
+(ld.so(8)). It is taken out of the environment, for it is not meant for what the calls start."""
 
 MAX_MESSAGE = 65536
 """The longest message of the control socket in bytes."""
@@ -72,12 +83,6 @@ class Settings:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass
-class _Running:
-    call: int
-    told_to_end: dict[int, int] = field(default_factory=dict)
-
-
 class Zygote:
     """Forks the calls and watches over their process trees."""
 
@@ -87,15 +92,16 @@ class Zygote:
         self._control = control
         self._register = register
         self._settings = settings
+        self._max_line = settings.max_line
         self._catalogue: Mapping[str, Entry] = {}
-        self._running: dict[int, _Running] = {}
-        self._leaderless: dict[int, dict[int, int]] = {}
+        self._running: dict[int, int] = {}  # calls by their processes
+        self._told_to_end: dict[int, dict[int, int]] = {}  # what, by calls
         self._woken, self._wake = os.pipe()
         for end in (self._woken, self._wake):
             os.set_blocking(end, False)
         self._own = (control.fileno(), self._woken, self._wake)
         self._received = bytearray(MAX_MESSAGE)
-        self._pids = (os.getpid(), register.guard)
+        self._orphan = child.Orphan(os.getpid(), register.guard)
 
     def serve(self) -> None:
         """Load the procedures, then fork calls until the daemon is gone."""
@@ -126,9 +132,7 @@ class Zygote:
         gc.freeze()  # a collection in a fork would copy every page that it touches
         self._send({"ready": True})
         self._serve(poll)
-        left = {pid: at for members in self._leaderless.values() for pid, at in members.items()}
-        for running in self._running.values():
-            left.update(running.told_to_end)
+        left = {pid: at for members in self._told_to_end.values() for pid, at in members.items()}
         guard.end_calls(self._running, left, self._settings.kill_grace)
 
     def _serve(self, poll: select.poll) -> None:
@@ -190,7 +194,7 @@ class Zygote:
             pid = os.fork()
             if pid == 0:
                 self._be_call(procedure, connection, output)
-            self._running[pid] = _Running(call)
+            self._running[pid] = call
         except OSError as error:
             self._send({"failed": call, "message": f"fork: {error.strerror}"})
         os.close(connection)
@@ -204,52 +208,51 @@ class Zygote:
             for own in self._own:
                 close(own)
             entry = self._catalogue[procedure]
-            child.run(entry, connection, output, self._settings.max_line, *self._pids)
+            child.run(entry, connection, output, self._max_line, self._orphan)
         finally:
             os._exit(1)
 
     def _leader(self, call: int) -> int | None:
-        return next((pid for pid, running in self._running.items() if running.call == call), None)
+        return next((pid for pid, running in self._running.items() if running == call), None)
 
     def _signal(self, call: int, kill: bool) -> None:
         pid = self._leader(call)
-        if pid is None:
-            # Its leader is gone; what it was told to end with it may not be.
-            if kill:
-                tree.kill_remaining(self._leaderless.pop(call, {}))
-        elif kill:
-            tree.kill(pid)
-        else:
-            self._running[pid].told_to_end.update(tree.terminate(pid))
+        if kill:
+            if pid is not None:
+                tree.kill(pid)
+            # If its leader was gone, what it was told to end with it may not be.
+            tree.kill_remaining(self._told_to_end.pop(call, {}))
+        elif pid is not None:
+            self._told_to_end.setdefault(call, {}).update(tree.terminate(pid))
 
     def _reap(self) -> None:
-        with suppress(BlockingIOError):
-            while os.read(self._woken, _CHUNK):
-                pass
+        os.read(self._woken, _CHUNK)
         with suppress(ChildProcessError):
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
                 self._reaped(*found)
 
     def _reaped(self, pid: int, status: int) -> None:
-        running = self._running.pop(pid, None)
-        if running is None:
+        call = self._running.pop(pid, None)
+        if call is None:
             return  # an orphan of some call that ended
         self._register.strike(pid)
         if os.WIFSIGNALED(status):
             # It did not end by itself, so it did not mean to leave anything behind.
             tree.kill_session(pid)
-        if running.told_to_end:
-            self._leaderless[running.call] = running.told_to_end
-        self._send({"exited": running.call, "status": status})
+        self._tell(b'{"exited":%d,"status":%d}' % (call, status))
 
     def _send(self, message: dict[str, Any]) -> None:
+        self._tell(json.dumps(message).encode())
+
+    def _tell(self, message: bytes) -> None:
         # If the daemon is gone, the next reading will tell.
         with suppress(BrokenPipeError, ConnectionResetError):
-            self._control.send(json.dumps(message).encode())
+            self._control.send(message)
 
 
 def main() -> None:
     """Run as ``python -P -m harpd.zygote SETTINGS``."""
+    os.environ.pop(LINK_NOW, None)
     settings = Settings(**json.loads(sys.argv[1]))
     control = socket.socket(fileno=settings.control)
     control.set_inheritable(False)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from harp.wire.lines import MAX_REPLY
-from harpd.zygote import Settings
+from harpd.zygote import LINK_NOW, Settings
 
 KILL_GRACE = 5.0
 """Seconds between TERM and KILL, for a procedure to put things in order."""
@@ -35,3 +36,8 @@ def zygote_settings(
 def zygote_command(settings: Settings) -> list[str]:
     """Return the command that runs a zygote; -P keeps the working directory out of its modules."""
     return [sys.executable, "-P", "-m", "harpd.zygote", json.dumps(asdict(settings))]
+
+
+def zygote_environment() -> dict[str, str]:
+    """Return the environment of a zygote: ours, and what the dynamic linker is to do."""
+    return {**os.environ, LINK_NOW: "1"}

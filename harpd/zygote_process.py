@@ -28,7 +28,7 @@ from harpd.offers import Catalogue, Offer, ProceduresError
 from harpd.output import OutputPipe, PrintedText
 from harpd.tree import WAKE_AFTER
 from harpd.zygote import Settings
-from harpd.zygote_command import zygote_command
+from harpd.zygote_command import zygote_command, zygote_environment
 
 
 @dataclass
@@ -78,7 +78,7 @@ class ZygoteProcess(ProcessProtocol):
                     self,
                     command[0],
                     command,
-                    env=os.environ,
+                    env=zygote_environment(),
                     childFDs={
                         0: devnull.fileno(),
                         1: "r",

@@ -168,7 +168,7 @@ class TypeTests(ArgumentsTestCase):
         """Values that fit are passed on as they are."""
         options = {"size": [1, 2]}
         args, kwargs = Parameters(hinted).bind([1, options, "a", 1.5, 2], CONTEXT)
-        self.assertEqual((args, kwargs), ((1, options, "a", 1.5, 2), {}))
+        self.assertEqual((args, kwargs), ([1, options, "a", 1.5, 2], {}))
         self.assertIs(args[1], options)
         named = {"count": 1, "label": None, "unknown": "x", "red": "#f00"}
         args, kwargs = Parameters(hinted).bind(named, CONTEXT)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 
-from harpd.guard import KILL_ZYGOTE
+from twisted.trial.unittest import SynchronousTestCase
+
+from harpd.guard import KILL_ZYGOTE, Register
 from tests.harpd.test_zygote import LEAVING, STUBBORN
 from tests.harpd.waiting import PATIENCE, alive, wait_gone, wait_until
 from tests.harpd.zygotes import BareCall, ZygoteTestCase, zygote_below
@@ -17,6 +19,25 @@ BACKGROUND = """
         background.returncode = 0  # else there is a warning
         return background.pid
 """
+
+
+class RegisterTests(SynchronousTestCase):
+    """Which processes the guard takes for calls."""
+
+    def test_entered_and_struck(self) -> None:
+        """One that has entered itself is a call until it is struck; others are not."""
+        register = Register(os.getpid())
+        self.addCleanup(os.close, register._file)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                register.enter()
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        self.assertEqual([register.holds(pid + n) for n in (-1, 0, 1)], [False, True, False])
+        register.strike(pid)
+        self.assertFalse(register.holds(pid))
 
 
 class GuardTestCase(ZygoteTestCase):

@@ -379,7 +379,7 @@ class FlowTests(ConnectionTestCase):
         connection, call = self.paused()
         call.says(b'{"result":1}\n')
         self.assertIsNone(connection.wire.producer)
-        self.assertEqual(call.socket.producerState, "producing")
+        self.assertTrue(call.socket.disconnecting)
         connection, call = self.paused()
         self.clock.advance(2.5)
         self.assertEqual(call.socket.producerState, "producing")

@@ -190,6 +190,33 @@ class LoadTests(ZygoteTestCase):
         """)
         self.assertEqual(call.line(), {"result": [[], True]})
 
+    def test_forks_import_nothing(self) -> None:
+        """What a fork imports, each would import again: none does but for the procedure."""
+        zygote = self.zygote("""
+            def tell(event, args):
+                if event == "import":
+                    os.write(2, b"imports " + args[0].encode())
+
+            sys.addaudithook(tell)
+
+            @procedure
+            def f(a: int): return [a, 1.5, "x"]
+
+            @procedure
+            def fail(): raise ValueError("x")
+
+            @streaming_procedure
+            def stream(context): yield {"a": None}
+
+            @procedure
+            def load(): import colorsys
+        """)
+        for name, arguments in [("f", "[1]"), ("f", '{"b":1}'), ("fail", "[]"), ("stream", "[{}]")]:
+            replied, printed = zygote.start(name, arguments).to_end()
+            self.assertNotEqual(replied, b"")
+            self.assertNotIn(b"imports", printed)
+        self.assertEqual(zygote.start("load").to_end()[1], b"imports colorsys")
+
 
 class CallTests(ZygoteTestCase):
     """Calls are forked, and their ends told."""

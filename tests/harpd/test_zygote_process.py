@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import select
 import signal
+from pathlib import Path
 from typing import Any
 
 from twisted.logger import capturedLogs
 
 from harpd.offers import ProceduresError
 from harpd.spawner import Spawner
+from harpd.zygote import LINK_NOW
 from harpd.zygote_command import zygote_settings
 from tests.harpd.spawners import (
     Running,
@@ -62,6 +64,17 @@ class EndTests(SpawnerTestCase):
         wait_gone(guard)
         self.assertEqual(call.received, [])
         self.assertEqual(await call.end(), ("result", [1]))
+
+
+class EnvironmentTests(SpawnerTestCase):
+    """What the zygote gets beside harpd's own environment is not handed on."""
+
+    async def test_linker(self) -> None:
+        """The zygote is linked at its start, what its calls start is not."""
+        spawner = await self.spawner("@procedure\ndef f(name): return os.environ.get(name)")
+        environment = Path(f"/proc/{zygote_pid(spawner)}/environ").read_bytes().split(b"\0")
+        self.assertIn(f"{LINK_NOW}=1".encode(), environment)
+        self.assertEqual(await Running(spawner, "f", f'["{LINK_NOW}"]').end(), ("result", None))
 
 
 class PrintedTests(SpawnerTestCase):

@@ -1,0 +1,68 @@
+"""Tests of harpd.tls: real handshakes between memory buffers."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from pathlib import Path
+
+from OpenSSL import SSL
+from twisted.internet.protocol import Factory
+from twisted.internet.task import Clock
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.trial.unittest import SynchronousTestCase
+
+from harpd import config
+from harpd.tls import TICKET_KEY_LIFE, ServerTls
+from tests.harpd.certificates import issued, write_configuration
+
+
+class TicketTests(SynchronousTestCase):
+    """Which sessions can be resumed."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        file = write_configuration(Path(self.mktemp()).absolute())
+        self.options = config.load(file).tls
+        self.tls = ServerTls(self.options, self.clock.seconds)
+        self.client = ssl.create_default_context(cadata=issued().root.decode())
+
+    def is_resumed(self, session: ssl.SSLSession | None) -> tuple[bool, ssl.SSLSession | None]:
+        """Connect with a session; return whether it was resumed, and the new one."""
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = self.client.wrap_bio(
+            incoming, outgoing, server_hostname="localhost", session=session
+        )
+        protocol = TLSMemoryBIOProtocol(TLSMemoryBIOFactory(self.tls, False, Factory()), Factory())
+        server = self.tls.serverConnectionForTLS(protocol)
+        server.set_accept_state()
+        for step in (client.do_handshake, server.do_handshake) * 2:
+            with contextlib.suppress(ssl.SSLWantReadError, SSL.WantReadError):
+                step()
+            if outgoing.pending:
+                server.bio_write(outgoing.read())
+            with contextlib.suppress(SSL.WantReadError):
+                incoming.write(server.bio_read(65536))
+        server.send(b"x")
+        incoming.write(server.bio_read(65536))
+        self.assertEqual(client.read(), b"x")  # the tickets came before it
+        return bool(client.session_reused), client.session
+
+    def test_resumed(self) -> None:
+        """A client that comes again need not be shown the certificate again."""
+        resumed, session = self.is_resumed(None)
+        self.assertFalse(resumed)
+        self.clock.advance(TICKET_KEY_LIFE - 1)
+        self.assertTrue(self.is_resumed(session)[0])
+
+    def test_old_key(self) -> None:
+        """The keys of tickets are not used for longer than they live."""
+        _, session = self.is_resumed(None)
+        self.clock.advance(TICKET_KEY_LIFE)
+        self.assertFalse(self.is_resumed(session)[0])
+
+    def test_reload(self) -> None:
+        """Nor are they when the configuration has been read again, even if it is the same."""
+        _, session = self.is_resumed(None)
+        self.tls.use(self.options)
+        self.assertFalse(self.is_resumed(session)[0])
