@@ -13,5 +13,7 @@ _LONGEST = 200
 
 def shown(text: str) -> str:
     """Return text from the network as it may stand in a line of the log: escaped, and cut."""
+    if len(text) <= _LONGEST and text.isprintable():
+        return text
     cut = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
     return cut.translate(_ONE_LINE)

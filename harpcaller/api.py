@@ -47,11 +47,10 @@ class Api:
 
     def respond(self, answer: Answer) -> None:
         """Answer a request, now or later."""
-        Deferred.fromCoroutine(self._respond(answer)).addErrback(self._failed, answer)
+        self._parts.ready().addCallback(self._begin, answer).addErrback(self._failed, answer)
 
-    async def _respond(self, answer: Answer) -> None:
-        await self._parts.ready()
-        await ANSWERS[type(answer.request)](self._parts, answer, answer.request)
+    def _begin(self, _: None, answer: Answer) -> Deferred[None] | None:
+        return ANSWERS[type(answer.request)](self._parts, answer, answer.request)
 
     def _failed(self, failure: Failure, answer: Answer) -> None:
         error = failure.value
@@ -69,9 +68,9 @@ class Api:
             answer.refuse(errors.OS_ERROR, f"the dispatcher's {what} failed, see its log")
 
 
-async def _call(parts: Parts, answer: Answer, request: wire.Call) -> None:
-    job_id, is_duplicate = await parts.dispatcher.submit(request, answer.caller)
-    answer.finish(wire.JobId(job_id, is_duplicate))
+def _call(parts: Parts, answer: Answer, request: wire.Call) -> Deferred[None]:
+    submitted = parts.dispatcher.submit(request, answer.caller)
+    return submitted.addCallback(lambda job: answer.finish(wire.JobId(*job)))
 
 
 async def _cancel(parts: Parts, answer: Answer, request: wire.Cancel) -> None:
@@ -106,18 +105,26 @@ async def _status_detail(parts: Parts, job: Job) -> wire.StatusDetail:
     return summaries.status_detail(job, packets, queue, lock)
 
 
-async def _get_result(parts: Parts, answer: Answer, request: wire.GetResult) -> None:
+def _get_result(parts: Parts, answer: Answer, request: wire.GetResult) -> Deferred[None] | None:
+    job_id = request.get_result
+
     def ended(job: Job) -> None:
         answer.finish(summaries.end_of(job, request.detail))
 
+    def found(job: Job) -> None:
+        if job.end is not None:
+            ended(job)
+        elif not request.wait:
+            answer.finish(wire.NoResult())
+
     if request.wait:
-        # First watched, then read: an end in between comes twice rather than never.
-        _watch(parts, answer, request.get_result, _EndWatcher(ended))
-    job = await _job(parts.store, request.get_result)
-    if job.end is not None:
-        ended(job)
-    elif not request.wait:
+        # First watched, then looked for: an end in between comes twice rather than never.
+        _watch(parts, answer, job_id, _EndWatcher(ended))
+    if not parts.dispatcher.is_running(job_id):
+        return _job(parts.store, job_id).addCallback(found)
+    if not request.wait:
         answer.finish(wire.NoResult())
+    return None
 
 
 async def _follow_stream(parts: Parts, answer: Answer, request: wire.FollowStream) -> None:
@@ -139,11 +146,13 @@ async def _read_stream(parts: Parts, answer: Answer, request: wire.ReadStream) -
     stream.start(_since(request, known, default=0), known, last)
 
 
-async def _job(store: JobStore, job_id: str) -> Job:
-    job = await store.job(job_id)
-    if job is None:
-        raise _unknown(job_id)
-    return job
+def _job(store: JobStore, job_id: str) -> Deferred[Job]:
+    def found(job: Job | None) -> Job:
+        if job is None:
+            raise _unknown(job_id)
+        return job
+
+    return store.job(job_id).addCallback(found)
 
 
 def _stream(parts: Parts, answer: Answer, job_id: str, detail: bool) -> PacketStream:
@@ -190,12 +199,20 @@ def _since(request: wire.StreamRequest, known: int, default: int) -> int:
     return default if request.since is None else request.since
 
 
-ANSWERS: Mapping[type[wire.Request], Callable[[Any, Answer, Any], Coroutine[Any, Any, None]]] = {
+Respond = Callable[[Any, Answer, Any], Deferred[None] | None]
+
+
+def _later(function: Callable[[Any, Answer, Any], Coroutine[Any, Any, None]]) -> Respond:
+    return lambda parts, answer, request: Deferred.fromCoroutine(function(parts, answer, request))
+
+
+# What each call needs is written without coroutines, which cost more than the answer itself.
+ANSWERS: Mapping[type[wire.Request], Respond] = {
     wire.Call: _call,
-    wire.Cancel: _cancel,
-    wire.GetStatus: _get_status,
+    wire.Cancel: _later(_cancel),
+    wire.GetStatus: _later(_get_status),
     wire.GetResult: _get_result,
-    wire.FollowStream: _follow_stream,
-    wire.ReadStream: _read_stream,
-    **operation.ANSWERS,
+    wire.FollowStream: _later(_follow_stream),
+    wire.ReadStream: _later(_read_stream),
+    **{request: _later(answer) for request, answer in operation.ANSWERS.items()},
 }

@@ -10,7 +10,6 @@ from typing import Any
 
 from twisted.internet.interfaces import (
     IAddress,
-    IDelayedCall,
     IHalfCloseableProtocol,
     IPushProducer,
     ISSLTransport,
@@ -21,6 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from harp import errors
+from harp.deadline import Deadline
 from harp.errors import ErrorType, RemoteProtocolError
 from harp.flow import SLICE, register_producer, write_last
 from harp.wire import dispatcher as wire
@@ -76,9 +76,7 @@ class Answer:
     def pace(self, producer: IPushProducer) -> None:
         """Have the client's pace pause and resume what is written."""
         if self._connection is not None:
-            transport: Any = self._connection.transport
-            transport.unregisterProducer()
-            register_producer(transport, producer)
+            self._connection.pace(producer)
 
     def finish(self, reply: wire.Reply) -> None:
         """Send the last reply."""
@@ -123,14 +121,15 @@ class RequestConnection(Protocol):
         self._answer: Answer | None = None
         self._goes_on = True
         self._has_ended = False
-        self._deadline: IDelayedCall | None = None
+        self._paces_requests = False
+        self._deadline = Deadline(reactor)
 
     def connectionMade(self) -> None:
         """Wait for the request, but not for ever."""
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
-        self._arm(REQUEST_DEADLINE)
+        self._deadline.set(REQUEST_DEADLINE, self.cut)
 
     def dataReceived(self, data: bytes) -> None:
         """Take a request line; what comes behind it before the answer is not looked at."""
@@ -148,7 +147,7 @@ class RequestConnection(Protocol):
         except RemoteProtocolError as error:
             self._refuse_line(error.type, error.message)
         else:
-            self._disarm()
+            self._deadline.clear()
             self._goes_on = request.keepalive and not self._reader.has_more
             self._answer = Answer(self, request, self._caller)
             self._respond(self._answer)
@@ -156,7 +155,7 @@ class RequestConnection(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Send nothing more."""
         self._goes_on = False
-        self._disarm()
+        self._deadline.end()
         answer, self._answer = self._answer, None
         if answer is not None:
             answer.abandon()
@@ -175,7 +174,7 @@ class RequestConnection(Protocol):
         answer = self._answer
         transport: Any = self.transport
         if self._has_ended and (answer is None or (answer.waits and not answer.is_over)):
-            self._arm(CLOSE_DEADLINE)
+            self._deadline.set(CLOSE_DEADLINE, self.cut)
             transport.loseConnection()
 
     def write(self, replies: Sequence[wire.Reply]) -> None:
@@ -183,19 +182,35 @@ class RequestConnection(Protocol):
         assert self.transport is not None
         self.transport.write(b"".join(map(wire.encode_reply, replies)))
 
+    def pace(self, producer: IPushProducer) -> None:
+        """Have the client's pace pause and resume a producer."""
+        self._free()
+        register_producer(self.transport, producer)
+
     def finish(self, reply: wire.Reply) -> None:
         """Send the last reply; then close, or wait for the next request."""
-        self._answer_last(reply, CLOSE_DEADLINE, self._after_answer)
+        line = wire.encode_reply(reply)
+        if self._goes_on and len(line) <= SLICE:  # longer ones wait for the client themselves
+            self._pace_requests()
+            assert self.transport is not None
+            self.transport.write(line)
+            self._await_request()
+        else:
+            self._write_last(line, CLOSE_DEADLINE, self._written)
 
     def cut(self) -> None:
         """Close the connection at once, whatever is under way."""
         transport: Any = self.transport
         transport.abortConnection()
 
-    def _after_answer(self) -> None:
+    def _await_request(self) -> None:
+        self._answer = None
+        self._deadline.set(IDLE_LIMIT, self._hang_up)
+
+    def _written(self) -> None:
         self._answer = None
         if self._goes_on:
-            self._arm(IDLE_LIMIT, self._hang_up)
+            self._await_request()
         else:
             self._close()
 
@@ -210,34 +225,35 @@ class RequestConnection(Protocol):
         tcp = ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport)
         close = transport.loseWriteConnection if tcp else transport.loseConnection
         self._goes_on = False
-        self._answer_last(results.error(type, message), LINGER, close)
+        self._write_last(wire.encode_reply(results.error(type, message)), LINGER, close)
 
-    def _answer_last(self, reply: wire.Reply, deadline: float, close: Callable[[], None]) -> None:
-        transport: Any = self.transport
-        line = wire.encode_reply(reply)
-        transport.unregisterProducer()
-        if self._goes_on and len(line) <= SLICE:  # longer ones wait for the client themselves
-            transport.registerProducer(_Requests(transport), True)
-        write_last(transport, line, lambda: self._arm(deadline), close)
+    def _write_last(self, line: bytes, deadline: float, close: Callable[[], None]) -> None:
+        self._free()
+        write_last(self.transport, line, lambda: self._deadline.set(deadline, self.cut), close)
 
     def _hang_up(self) -> None:
         """Close in good order, so that a client can tell that no request was lost."""
         self._goes_on = False
-        self._arm(LINGER)
+        self._deadline.set(LINGER, self.cut)
         self._close()
 
     def _close(self) -> None:
+        self._free()  # a producer that is paused would keep the connection open
+        assert self.transport is not None
+        self.transport.loseConnection()
+
+    def _pace_requests(self) -> None:
+        if not self._paces_requests:
+            self._free()
+            self._paces_requests = True
+            transport: Any = self.transport
+            transport.registerProducer(_Requests(transport), True)
+
+    def _free(self) -> None:
+        """Let nothing be paused."""
+        self._paces_requests = False
         transport: Any = self.transport
-        transport.unregisterProducer()  # one that is paused would keep the connection open
-        transport.loseConnection()
-
-    def _arm(self, delay: float, function: Callable[[], None] | None = None) -> None:
-        self._disarm()
-        self._deadline = self._reactor.callLater(delay, function or self.cut)
-
-    def _disarm(self) -> None:
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
+        transport.unregisterProducer()
 
 
 @implementer(IPushProducer)

@@ -22,6 +22,7 @@ from harp.wire.text import Fault
 from harpcaller.announcements import Announcements
 from harpcaller.connections import Connections
 from harpcaller.hosts import HostsRegistry
+from harpcaller.job_ids import JobIds
 from harpcaller.jobs import Capacity, Job, JobState
 from harpcaller.logs import logger
 from harpcaller.recording import PacketRecorder
@@ -76,12 +77,14 @@ class Dispatcher:
         self._connections = connections
         self._announcements = announcements
         self.limits = limits
+        self._job_ids = JobIds()
         self._capacity: Capacity | None = None
         self._running: dict[str, Conversation] = {}
+        self._not_ended: set[str] = set()
         self._is_stopping = False
         self._grace_is_over = False
         self._idle: Deferred[None] | None = None
-        self._under_way: set[Deferred[Any]] = set()
+        self._under_way = 0
 
     def submit(self, call: wire.Call, caller: str) -> Deferred[tuple[str, bool]]:
         """Record a job and start it if it need not wait.
@@ -93,8 +96,9 @@ class Dispatcher:
             take so long a request; ``shutdown``, if nothing new is begun any more.
         """
         self._refuse_when_stopping()
-        new = new_job(call, caller, self.limits)
-        submission = self._store.submit(new, self._now())
+        now = self._now()
+        new = new_job(call, self._job_ids.new(now), caller, self.limits)
+        submission = self._store.submit(new, now)
         return self._followed(submission.addCallback(self._submitted))
 
     def cancel(self, job_id: str) -> Deferred[bool | None]:
@@ -145,6 +149,10 @@ class Dispatcher:
                 self._log.failure("the jobs that wait can't be looked at, which is tried again")
                 await self._a_while()
 
+    def is_running(self, job_id: str) -> bool:
+        """Say whether a job is known to run; then its end is yet to be announced."""
+        return job_id in self._not_ended
+
     def lock_of(self, job_id: str) -> str | None:
         """Return the lock that a running job waits for on its host, None if it does not."""
         conversation = self._running.get(job_id)
@@ -178,11 +186,11 @@ class Dispatcher:
 
     def _followed(self, change: Deferred[T]) -> Deferred[T]:
         """Have `stop` wait for a change of the store and for what follows from it."""
-        self._under_way.add(change)
-        return change.addBoth(self._done, change)
+        self._under_way += 1
+        return change.addBoth(self._done)
 
-    def _done(self, outcome: T, change: Deferred[T]) -> T:
-        self._under_way.discard(change)
+    def _done(self, outcome: T) -> T:
+        self._under_way -= 1
         if self._idle is not None and not (self._running or self._under_way):
             idle, self._idle = self._idle, None
             idle.callback(None)
@@ -209,6 +217,7 @@ class Dispatcher:
             self._start(job)
 
     def _start(self, job: Job) -> None:
+        self._not_ended.add(job.id)
         if self._grace_is_over:
             self._ended(job, _STOPPED, Origin.DISPATCHER)
             return
@@ -290,6 +299,7 @@ class Dispatcher:
 
     def _is_over(self, job: Job) -> None:
         assert job.end is not None
+        self._not_ended.discard(job.id)
         self._log.info("job {id} ended: {how}", id=job.id, how=_told(job.end))
         self._announcements.ended(job)
 

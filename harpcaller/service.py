@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python import usage
 from twisted.python.failure import Failure
 
+from harp import logfile
 from harp.settings import ConfigError
 from harpcaller import config, logs
 from harpcaller.announcements import Announcements
@@ -54,6 +55,7 @@ class Options(usage.Options):
             sys.exit(1 if mistakes else 0)
         if mistakes:
             raise usage.UsageError("\n".join(mistakes))
+        logfile.use(self.parent)
 
 
 class DispatcherService(Service):

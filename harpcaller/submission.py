@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 
 import msgspec
@@ -28,8 +27,8 @@ class Limits:
     max_exec_time: float
 
 
-def new_job(call: wire.Call, caller: str, limits: Limits) -> NewJob:
-    """Return the job that a call asks for, with an id of its own.
+def new_job(call: wire.Call, job_id: str, caller: str, limits: Limits) -> NewJob:
+    """Return the job that a call asks for.
 
     :param caller: the client's address.
     :raises RefusedError: ``invalid_request``, if a name is no sound JSON or harpd would not take
@@ -43,7 +42,7 @@ def new_job(call: wire.Call, caller: str, limits: Limits) -> NewJob:
     if call.dedup is not None:
         dedup = Dedup(canonical_name(call.dedup.key, "dedup.key"), call.dedup.within)
     return NewJob(
-        id=str(uuid.uuid4()),
+        id=job_id,
         host=call.host,
         procedure=call.procedure,
         arguments=bytes(call.arguments),

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from harp import errors
+from harp.deadline import Deadline
 from harp.errors import ErrorType, LocalProtocolError, RemoteProtocolError
 from harp.logs import shown
 from harp.session import CallState, IncomingCall
@@ -25,7 +26,6 @@ from harp.wire.results import EndResult
 from harp.wire.text import encode, refuse_repeated_keys
 from harpd.auth import Login
 from harpd.call import CallProcess
-from harpd.deadline import Deadline
 from harpd.locks import Locks
 from harpd.offers import Offer, ProceduresError
 from harpd.spawner import Spawner

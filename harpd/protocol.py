@@ -14,10 +14,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from harp import errors
+from harp.deadline import Deadline
 from harp.flow import SLICE, register_producer, write_last
 from harp.wire.lines import MAX_REQUEST, LineReader, LineTooLongError
 from harpd.conversation import Conversation, Parts
-from harpd.deadline import Deadline
 
 REQUEST_DEADLINE = 30.0
 """Seconds from the connection to the end of its login; TLS's handshake is in it."""
@@ -89,7 +89,7 @@ class HarpdProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Cancel the call if the connection was closed before its end result."""
-        self.deadline.clear()
+        self.deadline.end()
         conversation, self._conversation = self._conversation, None
         if conversation is not None:
             conversation.leave()

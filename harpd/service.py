@@ -11,6 +11,7 @@ from typing import Any
 from twisted.application.service import IService, MultiService
 from twisted.python import usage
 
+from harp import logfile
 from harp.settings import ConfigError
 from harpd import config
 from harpd.check import check_procedures
@@ -48,6 +49,7 @@ class Options(usage.Options):
             sys.exit(1 if mistakes else 0)
         if mistakes:
             raise usage.UsageError("\n".join(mistakes))
+        logfile.use(self.parent)
 
 
 def makeService(options: Options) -> IService:

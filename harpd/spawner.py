@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from harpd.deadline import Deadline
+from harp.deadline import Deadline
 from harpd.offers import Catalogue, ProceduresError
 from harpd.zygote import Settings
 from harpd.zygote_process import PlannedCall, ZygoteProcess
@@ -90,7 +90,7 @@ class Spawner:
         """Use a prepared zygote for new calls; the old one ends when its last call has ended."""
         self._settings = settings
         self._delay = FIRST_DELAY
-        self._restart.clear()
+        self._restart.end()
         old, self._zygote = self._zygote, zygote
         if old is not None:
             old.retire()
@@ -101,7 +101,7 @@ class Spawner:
 
     def stop(self) -> Deferred[None] | None:
         """End all calls and all zygotes; fires when they are gone."""
-        self._restart.clear()
+        self._restart.end()
         if not self._all:
             return None
         self._stopped = Deferred()

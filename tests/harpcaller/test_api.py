@@ -181,6 +181,16 @@ class AnswerTests(ApiTestCase):
         self.announcements.ended(ENDED)
         self.assert_answered(client, b'{"result":{"free" : 1.0e1}}\n')
 
+    def test_result_of_what_is_known_to_run(self) -> None:
+        """The store is not asked for a job of which the dispatcher knows that it runs."""
+        self.patch(self.parts.dispatcher, "is_running", lambda job_id: job_id == "the-job")
+        client = self.about_job("get_result", b',"wait":false')
+        self.assert_answered(client, b'{"no_result":true}\n')
+        client = self.about_job("get_result")
+        self.assertEqual((client.got, self.store.questions), (b"", []))
+        self.announcements.ended(ENDED)
+        self.assert_answered(client, b'{"result":{"free" : 1.0e1}}\n')
+
     def test_result_between_the_question_and_its_answer(self) -> None:
         """An end that is announced while the store is still asked is told, and told once."""
         for answer in (RUNNING, ENDED):
@@ -614,11 +624,8 @@ class FailureTests(ApiTestCase):
 
     def test_error(self) -> None:
         """Where an error can't be taken for the end of a job, it is sent."""
-        for client, method in (
-            (self.asking(CALL), "submit"),
-            (self.about_job("cancel"), "cancel"),
-            (self.about_job("get_status"), "job"),
-        ):
+        for key, method in (("call", "submit"), ("cancel", "cancel"), ("get_status", "job")):
+            client = self.asking(CALL) if key == "call" else self.about_job(key)
             self.store.answer(method, SECRET_FAILURE)
             self.logged()
             self.assert_answered(client, DATABASE_FAILED)

@@ -193,12 +193,28 @@ class JobTests(DispatcherTestCase):
         self.assertEqual([packet[:2] for packet in page], [(0, b"1"), (1, b"2"), (2, b"3")])
         self.assert_nothing_left()
 
+    async def test_known_to_run(self) -> None:
+        """A job is known to run until its end has been announced, and so is one told in between."""
+        job_id = await self.submitted()
+        self.assertTrue(self.dispatcher.is_running(job_id))
+        watcher = Watcher()
+        self.announcements.watch(job_id, watcher)
+        self.harpd(job_id).reply(Ack(False), RESULT)
+        self.assertTrue(self.dispatcher.is_running(job_id))
+        await watcher.end
+        self.assertFalse(self.dispatcher.is_running(job_id))
+        first, second = await self.submit_to_queue("first", "second")
+        self.assertEqual([self.dispatcher.is_running(each) for each in (first, second)], [1, 0])
+        await self.dispatcher.cancel(first)
+        self.assertEqual([self.dispatcher.is_running(each) for each in (first, second)], [0, 1])
+        await self.dispatcher.cancel(second)
+
     async def test_what_is_recorded(self) -> None:
         """The call is recorded as it was, under an id that is new and can't be guessed."""
         ids = {await self.submitted() for _ in range(5)}
         self.assertEqual(len(ids), 5)
         for job_id in ids:
-            self.assertEqual((str(uuid.UUID(job_id)), uuid.UUID(job_id).version), (job_id, 4))
+            self.assertEqual((str(uuid.UUID(job_id)), uuid.UUID(job_id).version), (job_id, 7))
             job = await self.job(job_id)
             self.assertEqual(
                 (job.host, job.procedure, job.arguments, job.info, job.queue, job.submitted),

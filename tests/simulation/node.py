@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from random import Random
-from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import patch
 from uuid import UUID
@@ -19,13 +18,14 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 import harp.flow
-from harpcaller import api, connection, connections, remote, streams, submission
+from harpcaller import api, connection, connections, remote, streams
 from harpcaller.announcements import Announcements
 from harpcaller.api import Api, Parts
 from harpcaller.connection import ClientFactory
 from harpcaller.connections import Connections
 from harpcaller.dispatcher import Dispatcher
 from harpcaller.hosts import Host, HostsRegistry
+from harpcaller.job_ids import JobIds
 from harpcaller.jobs import Capacity
 from harpcaller.recording import PacketRecorder
 from harpcaller.retention import Retention
@@ -179,7 +179,7 @@ def product_under_a_seed(
 
     with ExitStack() as changes:
         for owner, name, value in (
-            (submission, "uuid", SimpleNamespace(uuid4=new_id)),
+            (JobIds, "new", lambda ids, now: str(new_id())),
             (streams.PacketStream, "__hash__", serial),
             (api._EndWatcher, "__hash__", serial),
             (PacketRecorder, "record", told),
