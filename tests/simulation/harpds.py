@@ -37,7 +37,8 @@ class Harpd:
     :ivar is_down: whether it refuses connections.
     :ivar calm: whether nothing goes wrong any more.
     :ivar babbles: whether its procedures stream a lot.
-    :ivar leaves: how likely it is, at each moment of a request, that the connection ends there.
+    :ivar leaves: how likely it is, at each moment of a request, that the connection ends there;
+        this does not stop when all is calm.
     :ivar calls: the connections whose calls run, in the order in which they began.
     """
 
@@ -55,7 +56,7 @@ class Harpd:
 
     def may_leave(self) -> bool:
         """Decide whether a connection ends at this moment."""
-        return not self.calm and self.random.random() < self.leaves
+        return self.random.random() < self.leaves
 
 
 class HarpdConnection(Protocol):

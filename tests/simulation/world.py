@@ -85,7 +85,7 @@ class World:
         for harpd in self.harpds.values():
             harpd.babbles = self.crowd.follows
             if self.crowd.lines_up:
-                harpd.keeps = 1.0
+                harpd.keeps, harpd.leaves = 1.0, random.choice([0.05, 0.2])
         self._slowness = random.choice([0.2, 0.5, 0.9, 0.97])
         self._trouble = random.choice([0.0, 0.01, 0.03])
         self._disk_trouble = random.choice([0.0, 0.0, 0.0, 0.05])
