@@ -25,6 +25,11 @@ _WITH_PORT = re.compile(r"(?:tcp|tcp6|ssl):(?:port=)?(?P<port>[0-9]+)(?::|$)")
 _BUILT_IN = frozenset({"tcp", "ssl", "unix"})
 _TRIED = _BUILT_IN | {"tcp6"}
 
+BACKLOG = 1024
+"""Connections that may wait to be accepted, unless the description says otherwise; Twisted has 50,
+beyond which a burst of clients waits for a second and longer (tcp(7), retransmission of SYN). The
+kernel has a limit of its own (listen(2), somaxconn)."""
+
 _HOW = "write HOST:PORT, *:PORT, [IPV6]:PORT or a server endpoint string of Twisted"
 
 
@@ -96,7 +101,11 @@ def check(description: str) -> None:
 
 
 def _kind(description: str) -> str:
-    return _translate(description).partition(":")[0]
+    return _kind_of(_translate(description))
+
+
+def _kind_of(translated: str) -> str:
+    return translated.partition(":")[0]
 
 
 def _translate(description: str) -> str:
@@ -110,6 +119,9 @@ def _translate(description: str) -> str:
             translated = f"tcp:{short['port']}"
         else:
             translated = f"tcp:{short['port']}:interface={short['host']}"
+    says_all = "backlog=" in translated or translated.endswith("\\")  # which is a mistake
+    if _kind_of(translated) in _TRIED and not says_all:
+        translated += f":backlog={BACKLOG}"
     with_port = _WITH_PORT.match(translated)
     if with_port and int(with_port["port"]) > MAX_PORT:
         raise ValueError(f"{description!r} has a port over {MAX_PORT}")

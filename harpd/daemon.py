@@ -25,6 +25,11 @@ from harpd.zygote import Settings
 from harpd.zygote_command import zygote_settings
 
 
+BACKLOG = 1024
+"""Connections that may wait to be accepted: a dispatcher can come with hundreds at once, and those
+beyond wait for a second and longer (tcp(7), retransmission of SYN)."""
+
+
 class Daemon(Service):
     """The parts of harpd, joined.
 
@@ -82,7 +87,7 @@ class Daemon(Service):
 
     def _listen(self, config: Config) -> IListeningPort:
         port: IListeningPort = self._reactor.listenSSL(
-            config.port, self._factory, self._tls, interface=config.address
+            config.port, self._factory, self._tls, BACKLOG, config.address
         )
         return port
 

@@ -82,6 +82,17 @@ class EndpointTests(SynchronousTestCase):
         ]:
             self.assertIsInstance(listen.endpoint(self.reactor, description), kind)
 
+    def test_backlog(self) -> None:
+        """A burst of clients need not wait, unless the description says so."""
+        backlogs = []
+        for description in ("127.0.0.1:3502", "tcp:3502:backlog=7"):
+            listen.endpoint(self.reactor, description).listen(Factory())
+            backlogs.append(self.reactor.tcpServers.pop()[2])
+        for description in ("unix:/run/socket", "unix:/run/socket:backlog=7"):
+            listen.endpoint(self.reactor, description).listen(Factory())
+            backlogs.append(self.reactor.unixServers.pop()[2])
+        self.assertEqual(backlogs, [listen.BACKLOG, 7] * 2)
+
     def test_tls(self) -> None:
         """An ssl: string is understood, with its certificate."""
         file = self.identity(trustme.CA())
