@@ -24,7 +24,6 @@ from harpd.tls import ServerTls
 from harpd.zygote import Settings
 from harpd.zygote_command import zygote_settings
 
-
 BACKLOG = 1024
 """Connections that may wait to be accepted: a dispatcher can come with hundreds at once, and those
 beyond wait for a second and longer (tcp(7), retransmission of SYN)."""
