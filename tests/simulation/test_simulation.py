@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from sqlalchemy import text
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.trial.unittest import SynchronousTestCase
 
 from harp import errors
 from harpcaller import attempt, dispatcher, remote, streams, submission
-from harpcaller.store import changes
-from harpcaller.store.statements import Statement
+from harpcaller.jobs import Capacity
+from harpcaller.store import Recovery, changes
+from harpcaller.store.statements import Connection
 from tests.simulation.violation import Violation
 from tests.simulation.world import run
 
@@ -100,9 +100,12 @@ class BrokenProductTests(SynchronousTestCase):
 
     def test_jobs_cut_off(self) -> None:
         """A job that was running when the dispatcher was killed must end."""
+
+        def recover(connection: Connection, capacity: Capacity, now: float) -> Recovery:
+            return Recovery([], changes.set_capacity(connection, capacity, now))
+
         promise = "at rest job .* is running|in good order, yet .* runs"
-        nothing = Statement(text("SELECT 1"))
-        self.assert_found(promise, changes, "_END_RUNNING", nothing, 200)
+        self.assert_found(promise, changes, "recover", recover, 200)
 
     def test_request_repeated(self) -> None:
         """A call that may have begun must not be sent again."""
