@@ -117,6 +117,32 @@ class SocketChannel:
             self._socket.settimeout(timeout)
 
 
+class TlsChannel(SocketChannel):
+    """A connected socket with TLS.
+
+    :param learn: called with what resumes the session, when the first bytes have come: in TLS 1.3
+        its ticket comes before them.
+    """
+
+    def __init__(
+        self,
+        secured: ssl.SSLSocket,
+        send_timeout: float,
+        learn: Callable[[ssl.SSLSession | None], None],
+    ) -> None:
+        super().__init__(secured, send_timeout)
+        self._secured: ssl.SSLSocket | None = secured
+        self._learn = learn
+
+    async def receive(self, timeout: float | None) -> bytes:
+        """Return what has arrived, at least one byte; none when the peer ended it in good order."""
+        data = await super().receive(timeout)
+        secured, self._secured = self._secured, None
+        if secured is not None:
+            self._learn(secured.session)
+        return data
+
+
 class TcpEndpoint:
     """A daemon that is spoken to without TLS."""
 
@@ -139,6 +165,9 @@ class TcpEndpoint:
 class TlsEndpoint(TcpEndpoint):
     """A daemon that is spoken to with TLS 1.2 or newer.
 
+    A new connection resumes the session of an earlier one, whose certificate was looked at: nobody
+    else can, and what is trusted never changes here.
+
     :raises ValueError: if the authorities can't be read.
     """
 
@@ -147,7 +176,9 @@ class TlsEndpoint(TcpEndpoint):
         self._trust = trust
         _ = self._context  # a mistake in ca_file is the constructor's
 
-    async def connect(self) -> SocketChannel:
+    _session: ssl.SSLSession | None = None
+
+    async def connect(self) -> TlsChannel:
         """Return a new channel; the peer has proved who it is."""
         plain = _connected(self.address)
         try:
@@ -155,6 +186,7 @@ class TlsEndpoint(TcpEndpoint):
             secured = self._context.wrap_socket(
                 plain,
                 server_hostname=self._trust.server_name,
+                session=self._session,
                 suppress_ragged_eofs=False,  # else a connection that breaks looks ended
             )
         except (OSError, ValueError) as error:  # ValueError: a name that can't be one
@@ -163,7 +195,10 @@ class TlsEndpoint(TcpEndpoint):
         except BaseException:
             plain.close()
             raise
-        return SocketChannel(secured, self.address.reply_timeout)
+        return TlsChannel(secured, self.address.reply_timeout, self._learn)
+
+    def _learn(self, session: ssl.SSLSession | None) -> None:
+        self._session = session
 
     @cached_property
     def _context(self) -> ssl.SSLContext:

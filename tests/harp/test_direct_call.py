@@ -6,6 +6,7 @@ import contextlib
 import gc
 import json
 import os
+import pickle
 import socket
 import threading
 from typing import Any
@@ -157,16 +158,11 @@ class KeptConnections(KeptTestCase):
     async def test_ended_while_idle(self) -> None:
         """A connection that was ended or broken while it was idle is not used."""
         for end in (goodbye, cut):
-            gone = threading.Event()
-            peer = self.harpd(
-                [ACK + DONE, end, lambda _, gone=gone: gone.set()],  # type: ignore[misc]
-                [ACK + b'{"result":8}\n'],
-            )
-            server = self.server(peer.port)
+            server = self.server(self.harpd([ACK + DONE, end], [ACK + b'{"result":8}\n']).port)
             await self.mode.done(server.run())
-            if end is cut:
-                self.assertTrue(await deferToThread(gone.wait, PATIENCE))
-                await deferLater(reactor, 0)  # which the reactor may see a turn later
+            [(channel, _)] = server._pool._idle
+            while channel.is_quiet():
+                await deferLater(reactor, 0)
             self.assertEqual(await self.mode.done(server.run()), 8)
 
     async def test_refused_login(self) -> None:
@@ -244,6 +240,29 @@ class SharedConnectionTests(KeptTestCase):
     """Kept connections among threads and processes; only programs that block have these."""
 
     mode = Blocking()
+
+    def test_resumed(self) -> None:
+        """A new connection resumes the session of an earlier one, also where several do at once."""
+        tls = identity()
+        script = [ACK + DONE]
+        peer = self.peer(*[script] * 4, tls=tls, knows_version_1=False)
+        server = self.server(peer.port)
+        for _ in range(4):
+            self.assertEqual(server.run(), 7)
+            server.close()
+        self.assertEqual(tls.session_stats()["hits"], 3)
+
+    def test_other_trust(self) -> None:
+        """A session is resumed by nobody who has not seen the certificate."""
+        tls = identity()
+        peer = self.peer([ACK + DONE], [], tls=tls, knows_version_1=False)
+        server = self.server(peer.port)
+        self.assertEqual(server.run(), 7)
+        twin = pickle.loads(pickle.dumps(server))
+        self.assertIsNone(twin._pool.endpoint._session)
+        with self.assertRaises(harp.CommunicationError):
+            twin.run()
+        self.assertEqual(tls.session_stats()["hits"], 0)
 
     def test_fork(self) -> None:
         """A child process makes a connection of its own and leaves its parent's alone."""

@@ -292,6 +292,8 @@ class ReplyTests(SynchronousTestCase):
             b'{"result":NaN}',
             b'{"result":"\xff"}',
             b'{"result":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+            b'{"packet":1,"data":"\xff"}',
+            b'{"packet":1,"data":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
             b'{"job_id":7}',
             b'{"packet":-1,"data":1}',
             b'{"packet":"0","data":1}',

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import msgspec
 
 from harp import errors
@@ -156,11 +154,10 @@ def decode_reply_line(line: bytes) -> Reply:
 
     :raises RemoteProtocolError: ``protocol_error``.
     """
-    if line.startswith(b'{"packet":'):  # there are many of them
-        with suppress(ValueError, RecursionError):  # what is wrong or unusual is told below
-            line.decode()  # msgspec does not look into what it skips
-            packet = _packet_decoder.decode(line)
-            return NumberedPacket(packet.packet, bytes(packet.data), packet.time)
+    # Of packets there are many.
+    packet = _plain_packet(line) if line.startswith(b'{"packet":') else None
+    if packet is not None:
+        return packet
     fields = decode_reply(line, _reply_decoder)
     found = fields.replies()
     if not found and (decoder := summary_decoder(any_message.decode(line))) is not None:
@@ -170,6 +167,16 @@ def decode_reply_line(line: bytes) -> Reply:
             errors.PROTOCOL_ERROR, f"reply has {len(found)} of the keys that tell its meaning"
         )
     return found[0]
+
+
+def _plain_packet(line: bytes) -> NumberedPacket | None:
+    """Return a packet, None if anything about it is wrong or unusual."""
+    try:
+        line.decode()  # msgspec does not look into what it skips
+        fields = _packet_decoder.decode(line)
+    except (ValueError, RecursionError):
+        return None
+    return NumberedPacket(fields.packet, bytes(fields.data), fields.time)
 
 
 class _PlainPacket(msgspec.Struct, forbid_unknown_fields=True):
