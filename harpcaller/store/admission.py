@@ -131,7 +131,7 @@ def settle(
     """
     if queue_id is not None:
         started = _advance_queue(connection, capacity, now, queue_id)
-        if started:  # past nobody, and if there is still room, nobody came behind them
+        if started:  # nobody waited for the dispatcher, and who does since found no room
             return started
         queues.remove_if_empty(connection, queue_id)
     _advance_host(connection, capacity, host)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from sqlalchemy import text
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from harpcaller import attempt, dispatcher, remote, streams, submission
-from harpcaller.store import changes
-from harpcaller.store.statements import Statement
+from harpcaller.jobs import Capacity
+from harpcaller.store import Recovery, changes
+from harpcaller.store.statements import Connection
 from tests.simulation.violation import Violation
 from tests.simulation.world import run
 
@@ -94,9 +94,11 @@ class BrokenProductTests(SynchronousTestCase):
 
     def test_jobs_cut_off(self) -> None:
         """A job that was running when the dispatcher was killed must end."""
-        self.assert_found(
-            "at rest job .* is running", changes, "_END_RUNNING", Statement(text("SELECT 1")), 200
-        )
+
+        def recover(connection: Connection, capacity: Capacity, now: float) -> Recovery:
+            return Recovery([], changes.set_capacity(connection, capacity, now))
+
+        self.assert_found("at rest job .* is running", changes, "recover", recover, 200)
 
     def test_request_repeated(self) -> None:
         """A call that may have begun must not be sent again."""
