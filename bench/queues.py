@@ -52,7 +52,7 @@ def drain(setting: Setting) -> Iterator[Figure]:
         stand_in.let_go()
         wait_for(stand_in.answered, before + first + wanted, "jobs that have run")
         rpc = caller(deployment)
-        wait_for(lambda: sum(1 for _ in rpc.queues()), 0, "queues that have jobs left")
+        wait_for(lambda: _QUEUES - sum(1 for _ in rpc.queues()), _QUEUES, "queues that are done")
         took = time.perf_counter() - begin
         limit = Limit(beside.mean() / 2, f"two rows each into SQLite, {_GROUP} a commit")
         failed = rpc.jobs(end=["exception", "error", "cancelled"])
