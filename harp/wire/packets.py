@@ -6,7 +6,7 @@ each packet needs something of its own, as its number for a client.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -52,7 +52,7 @@ def join(batches: Sequence[Packets]) -> Packets:
     )
 
 
-def portions(packets: Packets, most: int) -> Iterable[Packets]:
+def portions(packets: Packets, most: int) -> Iterator[Packets]:
     """Cut into portions that cost no more than so much each, or are one packet."""
     if packets.cost <= most:
         yield packets
