@@ -16,6 +16,7 @@ import traceback
 from _signal import pthread_sigmask as set_mask  # type: ignore[import-not-found]
 from _signal import signal as on_signal
 from contextlib import suppress
+from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined]
 
 # By their names: to look one up in its module costs a fork up to three pages.
 from os import (
@@ -50,7 +51,12 @@ INVALID_ARGUMENT_LIST = "invalid_argument_list"
 INVALID_MESSAGE = "invalid_message"
 INVALID_REQUEST = "invalid_request"
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+# What JSONEncoder makes anew for each value. In its order: what finds circles, what is asked for
+# other types, how texts are written, indent, separators, whether keys are sorted, whether keys of
+# other types are left out, whether NaN is written.
+_one_shot = c_make_encoder(
+    {}, json.JSONEncoder().default, encode_basestring, None, ":", ",", False, False, False
+)
 _decode = json.JSONDecoder().raw_decode
 
 _CHUNK, _LONG_CHUNK = 4096, 1 << 20  # bytes
@@ -90,7 +96,7 @@ def run(entry: Entry, connection: int, output: int, max_line: int, orphan: Orpha
     """
     status = 1
     printed = _identity(output)
-    notice = _Notice()
+    notice = _notice
     try:
         report = _Report(connection, max_line)
         try:
@@ -186,6 +192,9 @@ class _Notice:
         first, self.given = not self.given, True
         if first and self.raises:
             raise Terminated
+
+
+_notice = _Notice()
 
 
 def _carry_out(entry: Entry, connection: int, report: _Report) -> None:
@@ -293,7 +302,7 @@ class _Report:
 
     def _send(self, line: str, what: str, value: Any) -> None:
         try:
-            data = (line % _encode(value)).encode()
+            data = (line % "".join(_one_shot(value, 0))).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise _Refusal(INVALID_MESSAGE, f"JSON can't carry the {what}: {error}") from error
         if len(data) > self._max_line:
@@ -312,13 +321,13 @@ class _Report:
             raise _Unreportable(str(error)) from error
 
 
-def _complain(output: tuple[int, int], text: str) -> None:
+def _complain(output: tuple[int, ...], text: str) -> None:
     """Print something of our own, unless descriptor 2 is not the call's output any more."""
     with suppress(OSError):
         if _identity(2) == output:
             write(2, text.encode(errors="backslashreplace"))
 
 
-def _identity(descriptor: int) -> tuple[int, int]:
-    status = fstat(descriptor)
-    return status.st_dev, status.st_ino
+def _identity(descriptor: int) -> tuple[int, ...]:
+    # The number of its inode and of its device; their names would cost a fork more pages.
+    return fstat(descriptor)[1:3]

@@ -20,7 +20,6 @@ _PR_SET_CHILD_SUBREAPER = 36
 _ROUNDS = 100  # a tree that forks faster than it is killed must not hold up the zygote for ever
 
 _prctl = ctypes.CDLL(None).prctl
-_prctl.argtypes = (ctypes.c_int, *(4 * [ctypes.c_ulong]))
 
 
 def adopt_orphans() -> None:

@@ -43,8 +43,9 @@ from os import close
 from signal import set_wakeup_fd
 from typing import Any, NoReturn
 
-from harpd import child, guard, tree
+from harpd import guard, tree
 from harpd.catalogue import CatalogueError, Defaults, Entry, load
+from harpd.child import Orphan, run
 from harpd.description import describe
 
 _decode = json.JSONDecoder().raw_decode
@@ -92,7 +93,6 @@ class Zygote:
         self._control = control
         self._register = register
         self._settings = settings
-        self._max_line = settings.max_line
         self._catalogue: Mapping[str, Entry] = {}
         self._running: dict[int, int] = {}  # calls by their processes
         self._told_to_end: dict[int, dict[int, int]] = {}  # what, by calls
@@ -101,7 +101,8 @@ class Zygote:
             os.set_blocking(end, False)
         self._own = (control.fileno(), self._woken, self._wake)
         self._received = bytearray(MAX_MESSAGE)
-        self._orphan = child.Orphan(os.getpid(), register.guard)
+        self._max_line = settings.max_line
+        self._orphan = Orphan(os.getpid(), register.guard)
 
     def serve(self) -> None:
         """Load the procedures, then fork calls until the daemon is gone."""
@@ -208,7 +209,7 @@ class Zygote:
             for own in self._own:
                 close(own)
             entry = self._catalogue[procedure]
-            child.run(entry, connection, output, self._max_line, self._orphan)
+            run(entry, connection, output, self._max_line, self._orphan)
         finally:
             os._exit(1)
 
