@@ -211,8 +211,8 @@ class HarpServer(Server[HarpStreamIterator]):
 
     It may be shared by threads, kept over a fork, copied and pickled (the pickle has the password
     in it). Connections are kept open for further calls where harpd allows that, each for one call
-    at a time, so one object should serve a whole process; they are closed by `close` or when the
-    object is gone. Closing the connection of a call cancels it.
+    at a time, so one object should serve a whole process; they are closed by `close_connections` or
+    when the object is gone. Closing the connection of a call cancels it.
 
     :param host: the daemon's name or address.
     :param user: who calls.

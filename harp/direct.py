@@ -106,10 +106,11 @@ class Server(Generic[I]):
             outcome = outcomes.outcome(reply, outcomes.DIRECT, is_refusal=True)
             return outcomes.value_of(outcome)  # type: ignore[no-any-return]
 
-    def close(self) -> None:
+    def close_connections(self) -> None:
         """Close the connections that are kept for further calls.
 
-        Those of calls that run stay; a later call opens a new one.
+        Those of calls that run stay; a later call opens a new one. It is not called ``close``, which
+        may be the name of a procedure.
         """
         self._pool.forget()
 

@@ -110,31 +110,28 @@ class ContractTestCase(TestCase):
 
     def caller(self, port: int, **options: Any) -> Any:
         """Return a client of a dispatcher."""
-        return self.closing(
-            self.mode.module.HarpCaller(
-                *self.mode.first, "127.0.0.1", port, **{"reply_timeout": PATIENCE, **options}
-            )
+        caller = self.mode.module.HarpCaller(
+            *self.mode.first, "127.0.0.1", port, **{"reply_timeout": PATIENCE, **options}
         )
+        self._close_later(caller.close)
+        return caller
 
     def server(self, port: int, **options: Any) -> Any:
         """Return a client of a harpd."""
         defaults = {"ca_file": self.ca_file(), "reply_timeout": PATIENCE}
-        return self.closing(
-            self.mode.module.HarpServer(
-                *self.mode.first, "127.0.0.1", "panel", "secret", port, **{**defaults, **options}
-            )
+        server = self.mode.module.HarpServer(
+            *self.mode.first, "127.0.0.1", "panel", "secret", port, **{**defaults, **options}
         )
+        self._close_later(server.close_connections)
+        return server
 
-    def closing(self, client: Any) -> Any:
-        """Return a client whose connections are closed when the test has ended."""
-
+    def _close_later(self, close_connections: Callable[[], None]) -> None:
         def close() -> Deferred[None]:
-            client.close()
+            close_connections()
             # A reactor closes a turn later, and what comes next may block to see it closed.
             return deferLater(reactor, 0, lambda: None)
 
         self.addCleanup(close)
-        return client
 
     def ca_file(self) -> Path:
         """Return a file with the authority."""

@@ -232,7 +232,7 @@ class KeptConnections(KeptTestCase):
                 del server
                 gc.collect()
             else:
-                server.close()
+                server.close_connections()
             self.assertTrue(await deferToThread(gone.wait, PATIENCE))
 
 
@@ -249,7 +249,7 @@ class SharedConnectionTests(KeptTestCase):
         server = self.server(peer.port)
         for _ in range(4):
             self.assertEqual(server.run(), 7)
-            server.close()
+            server.close_connections()
         self.assertEqual(tls.session_stats()["hits"], 3)
 
     def test_other_trust(self) -> None:
@@ -309,7 +309,7 @@ class SharedConnectionTests(KeptTestCase):
         for thread in threads:
             thread.join(PATIENCE)
         self.assertEqual(wrong, [])
-        server.close()
+        server.close_connections()
 
 
 globals().update(both_modes(KeptConnections))
