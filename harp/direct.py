@@ -109,8 +109,8 @@ class Server(Generic[I]):
     def close_connections(self) -> None:
         """Close the connections that are kept for further calls.
 
-        Those of calls that run stay; a later call opens a new one. It is not called ``close``, which
-        may be the name of a procedure.
+        Those of calls that run stay; a later call opens a new one. The name ``close`` may be a
+        procedure's.
         """
         self._pool.forget()
 
