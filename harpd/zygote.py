@@ -18,11 +18,12 @@ When the socket is closed the daemon is gone: all running calls are ended and th
 same happens when its guard is gone (`harpd.guard`), which does that when the zygote is.
 
 What a call costs follows from this process. Each page that a fork or the zygote writes to after
-the fork is copied, 3 us, and to count a reference is to write: so the way of a call has few steps,
-with values at hand. Each megabyte costs a fork 20 us, each mapping 2 us, and a shared library has
-five. Of what is imported, in MB: inspect (for signatures) 1.2, enum 0.7, typing 0.5, socket 0.4
-and four libraries, re 0.3, dataclasses 0.25, ctypes (for prctl) 0.2 and three, traceback 0.2, json
-0.1; harpd's own 1.3; Python itself 3. `harpd.child` imports nothing more.
+the fork is copied, and to count a reference is to write: so the way of a call has few steps, with
+values at hand. On a small virtual machine a page costs 3 us, each megabyte that is here 20 us, each
+mapping 2 us, and a shared library has five. Of what is imported, in MB: Python itself 3, inspect
+(for signatures) 1.2, enum 0.7, typing 0.5, socket 0.4 and four libraries, re 0.3, dataclasses 0.25,
+ctypes (for prctl) 0.2 and three, traceback 0.2, json 0.1; harpd's own 1.3. `harpd.child` imports
+nothing more. What the procedures file imports is added to that.
 """
 
 from __future__ import annotations
@@ -262,7 +263,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     Zygote(control, register, settings).serve()
-    signal.set_wakeup_fd(-1)  # children may end yet, when its socket is closed
 
 
 if __name__ == "__main__":
