@@ -31,11 +31,12 @@ from harpcaller.streams import Client, PacketStream
 class Parts(operation.Parts):
     """What all answers are made with.
 
-    :param ready: fires when the store is open and what was left from the last run is in order.
+    :param ready: None once the store is open and what was left from the last run is in order, else
+        what fires then.
     """
 
     announcements: Announcements
-    ready: Callable[[], Deferred[None]]
+    ready: Callable[[], Deferred[None] | None]
 
 
 class Api:
@@ -48,10 +49,20 @@ class Api:
 
     def respond(self, answer: Answer) -> None:
         """Answer a request, now or later."""
-        self._parts.ready().addCallback(self._begin, answer).addErrback(self._failed, answer)
+        ready = self._parts.ready()
+        if ready is None:
+            self._begin(answer)
+        else:
+            ready.addCallback(lambda _: self._begin(answer))
 
-    def _begin(self, _: None, answer: Answer) -> Deferred[None] | None:
-        return ANSWERS[type(answer.request)](self._parts, answer, answer.request)
+    def _begin(self, answer: Answer) -> None:
+        try:
+            answering = ANSWERS[type(answer.request)](self._parts, answer, answer.request)
+        except Exception:
+            self._failed(Failure(), answer)
+        else:
+            if answering is not None:
+                answering.addErrback(self._failed, answer)
 
     def _failed(self, failure: Failure, answer: Answer) -> None:
         error = failure.value

@@ -41,6 +41,8 @@ from harpcaller.submission import Limits, new_job
 
 T = TypeVar("T")
 
+_log = logger("harpcaller.dispatcher")  # of no class: it would be made anew for each line
+
 AGAIN = 1.0
 """Seconds until what could not be recorded is recorded again: a full disk gets emptied."""
 
@@ -57,8 +59,6 @@ class Dispatcher:
     :param now: returns unix seconds, which jobs are recorded with.
     :param limits: of the jobs to come; may be replaced.
     """
-
-    _log = logger("harpcaller.dispatcher")
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class Dispatcher:
                 await self._followed(released.addCallback(self._start_all))
                 return
             except Exception:
-                self._log.failure("the jobs that wait can't be looked at, which is tried again")
+                _log.failure("the jobs that wait can't be looked at, which is tried again")
                 await self._a_while()
 
     def is_running(self, job_id: str) -> bool:
@@ -167,7 +167,7 @@ class Dispatcher:
         """
         self._is_stopping = True
         if self._running or self._under_way:
-            self._log.info("waiting for {count} running jobs", count=len(self._running))
+            _log.info("waiting for {count} running jobs", count=len(self._running))
             self._idle = Deferred()
             timer = self._reactor.callLater(grace, self._end_grace)
             await self._idle
@@ -199,9 +199,9 @@ class Dispatcher:
     def _submitted(self, submission: Submission) -> tuple[str, bool]:
         job = submission.job
         if job is None or submission.repeated is not None:
-            self._log.info("job {id}: submitted again", id=submission.job_id)
+            _log.info("job {id}: submitted again", id=submission.job_id)
             return submission.job_id, submission.repeated is Repeat.DEDUP
-        self._log.info(
+        _log.info(
             "job {id}: {procedure} on {host} is {state}",
             id=job.id,
             procedure=shown(job.procedure),
@@ -232,7 +232,7 @@ class Dispatcher:
         try:
             conversation.start(host, self._connections)
         except Exception:  # those that were released with it must be started all the same
-            self._log.failure("job {id} can't be started", id=job.id)
+            _log.failure("job {id} can't be started", id=job.id)
             text = "the dispatcher's own code failed, see its log"
             conversation.fail(results.error(errors.OS_ERROR, text), Origin.DISPATCHER)
 
@@ -240,7 +240,7 @@ class Dispatcher:
         self._running.pop(job.id, None)
         recording = Deferred.fromCoroutine(self._record_end(job, result, origin))
         recording.addErrback(
-            lambda failure: self._log.failure("the end of job {id}", failure, id=job.id)
+            lambda failure: _log.failure("the end of job {id}", failure, id=job.id)
         )
         self._followed(recording)
 
@@ -265,7 +265,7 @@ class Dispatcher:
 
     def _recovered(self, recovery: Recovery) -> None:
         if recovery.closed:
-            self._log.warn(
+            _log.warn(
                 "{count} jobs were running when the dispatcher stopped; they have no result",
                 count=len(recovery.closed),
             )
@@ -283,7 +283,7 @@ class Dispatcher:
             except Exception:  # whatever it was, a job must not run for ever
                 if not told:  # once: many jobs may try for hours, and the log fills a disk too
                     text = "the end of job {id} is not recorded, which is tried again"
-                    self._log.failure(text, id=job.id)
+                    _log.failure(text, id=job.id)
                     told = True
                 if self._grace_is_over:
                     return  # the next start closes it
@@ -300,7 +300,7 @@ class Dispatcher:
     def _is_over(self, job: Job) -> None:
         assert job.end is not None
         self._not_ended.discard(job.id)
-        self._log.info("job {id} ended: {how}", id=job.id, how=_told(job.end))
+        _log.info("job {id} ended: {how}", id=job.id, how=_told(job.end))
         self._announcements.ended(job)
 
 

@@ -171,12 +171,11 @@ class DispatcherService(Service):
     def _reload(self) -> Deferred[list[str]]:
         return self._reloading.reload()
 
-    def _when_ready(self) -> Deferred[None]:
-        ready: Deferred[None] = Deferred(self._waiting.remove)
+    def _when_ready(self) -> Deferred[None] | None:
         if self._is_ready:
-            ready.callback(None)
-        else:
-            self._waiting.append(ready)
+            return None
+        ready: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(ready)
         return ready
 
     def _give_up(self, failure: Failure) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.testing import StringTransport
@@ -40,7 +40,7 @@ def parts(
     store: JobStore,
     registry: HostsRegistry | None = None,
     reload: Callable[[], Deferred[list[str]]] = never_reloaded,
-    ready: Callable[[], Deferred[None]] = lambda: succeed(None),
+    ready: Callable[[], Deferred[None] | None] = lambda: None,
     now: Callable[[], float] = lambda: NOW,
 ) -> Parts:
     """Return what the API answers with, on a store."""

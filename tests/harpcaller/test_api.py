@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from twisted.internet.address import IPv4Address, UNIXAddress
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -46,7 +46,7 @@ class ApiTestCase(SynchronousTestCase):
         """Put the parts together."""
         self.reactor = MemoryReactorClock()
         self.store = PatientStore()
-        self.ready: Deferred[None] = succeed(None)
+        self.ready: Deferred[None] | None = None
         self.parts = parts(self.reactor, self.store.real, ready=lambda: self.ready)
         self.announcements = self.parts.announcements
 

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 import harp.flow
 from harp.wire.packets import Packets
-from harpcaller import api, connection, connections, remote, streams
+from harpcaller import api, connection, connections, dispatcher, remote, streams
 from harpcaller.announcements import Announcements
 from harpcaller.api import Api, Parts
 from harpcaller.connection import ClientFactory
@@ -149,12 +149,11 @@ class Node:
     def _gone(self) -> None:
         self.is_gone = True
 
-    def _when_ready(self) -> Deferred[None]:
-        ready: Deferred[None] = Deferred(self._waiting.remove)
+    def _when_ready(self) -> Deferred[None] | None:
         if self.is_ready:
-            ready.callback(None)
-        else:
-            self._waiting.append(ready)
+            return None
+        ready: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(ready)
         return ready
 
 
@@ -186,7 +185,7 @@ def product_under_a_seed(
             (streams.PacketStream, "__hash__", serial),
             (api._EndWatcher, "__hash__", serial),
             (PacketRecorder, "record", told),
-            (Dispatcher, "_log", log),
+            (dispatcher, "_log", log),
             (Api, "_log", log),
             (streams, "PAGE_BATCHES", 3),
             (streams, "PAGE_BYTES", 400),
