@@ -8,7 +8,8 @@ import harp
 from bench import fork_limits, limits
 from bench.clients import CLIENTS, Step, in_processes, repeat
 from bench.figures import RATE, Figure, Limit
-from bench.setting import Setting, caller, expect
+from bench.processes import Work
+from bench.setting import Setting, caller, dispatcher_pid, expect, harpd_pid
 from demo.deployment import HOST, PASSWORD, USER, Deployment
 
 _VALUE = {"text": "a value of some length", "number": 12345}
@@ -34,7 +35,9 @@ def calls(setting: Setting) -> Iterator[Figure]:
     """Submit and get echoes by many clients at once."""
     beside = _zygote_alone(setting)
     with setting.daemons() as deployment:
+        work = Work(harpd_pid(deployment), dispatcher_pid(deployment))
         outcome = in_processes(lambda number: _call(deployment), setting.some(120, 2))
+        needed = work.milliseconds(len(outcome.times))
         zygote = beside.mean()
     limit = Limit(zygote, "the zygote alone: calls that exit at once")
     yield Figure("calls", outcome.rate, RATE, limit, 400, 0.6)
@@ -42,6 +45,9 @@ def calls(setting: Setting) -> Iterator[Figure]:
     yield Figure("calls p99", outcome.milliseconds(0.99), "ms", limit, 150)
     limit = Limit(fork_limits.forks_per_second(), "fork and exit in a loop on each core")
     yield Figure("calls, bare", outcome.rate, RATE, limit)
+    limit = Limit(sum(needed.values()), "the processor time of a call, everywhere")
+    for where, milliseconds in needed.items():
+        yield Figure(f"calls, {where}", milliseconds, "ms", limit)
 
 
 def direct(setting: Setting) -> Iterator[Figure]:

@@ -59,6 +59,39 @@ def processor_time(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * _TICK
 
 
+def time_of_ended_children(pid: int) -> float:
+    """Return how much processor time those of a process's children have used that have ended."""
+    fields = _stat(pid)
+    return (int(fields[13]) + int(fields[14])) * _TICK
+
+
+class Work:
+    """The processor time that calls need, told apart by where.
+
+    :param harpd: the process of a harpd that runs no call now,
+    :param dispatcher: that of the dispatcher; the clients are children of this process.
+    """
+
+    def __init__(self, harpd: int, dispatcher: int) -> None:
+        self._dispatcher = dispatcher
+        self._harpd, *self._forking = family(harpd)
+        self._before = self._used()
+
+    def milliseconds(self, calls: int) -> dict[str, float]:
+        """Return what each of so many calls has needed since this was made."""
+        used = self._used()
+        return {where: 1000 * (used[where] - self._before[where]) / calls for where in used}
+
+    def _used(self) -> dict[str, float]:
+        return {
+            "client": time_of_ended_children(os.getpid()),
+            "dispatcher": processor_time(self._dispatcher),
+            "harpd": processor_time(self._harpd),
+            "zygote": sum(map(processor_time, self._forking)),
+            "process": sum(map(time_of_ended_children, self._forking)),
+        }
+
+
 def _parent(pid: int) -> int:
     try:
         return int(_stat(pid)[1])
