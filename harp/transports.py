@@ -58,7 +58,7 @@ def deferred(
 
 @implementer(IHandshakeListener)
 class TransportChannel(Protocol):
-    """A connection. While nobody waits for what has arrived, it is not read from.
+    """A connection. While something that has arrived is not taken, it is not read from.
 
     :param reactor: provider of IReactorTime and IReactorFromThreads.
     """
@@ -79,14 +79,10 @@ class TransportChannel(Protocol):
 
     async def receive(self, timeout: float | None) -> bytes:
         """Return what has arrived, at least one byte; none at the end of the connection."""
-        transport: Any = self.transport
         if not self._arrived and self._lost is None:
             self._waiting = Deferred()
             if timeout is not None:
                 self._waiting.addTimeout(timeout, self._reactor, _silence(timeout))
-            if self._paused:
-                self._paused = False
-                transport.resumeProducing()
             try:
                 await self._waiting
             finally:
@@ -96,6 +92,12 @@ class TransportChannel(Protocol):
             raise NetworkFailure(_reason(error)) from error
         data = bytes(self._arrived)
         self._arrived.clear()
+        if self._paused:
+            # Now, for if this was the last reply nobody will wait until the next request is sent,
+            # and the end of the connection has to be seen before.
+            self._paused = False
+            transport: Any = self.transport
+            transport.resumeProducing()
         return data
 
     def is_quiet(self) -> bool:
