@@ -58,7 +58,7 @@ def deferred(
 
 @implementer(IHandshakeListener)
 class TransportChannel(Protocol):
-    """A connection. While something that has arrived is not taken, it is not read from.
+    """A connection. While nobody has taken what has arrived, it is not read from.
 
     :param reactor: provider of IReactorTime and IReactorFromThreads.
     """
@@ -79,6 +79,7 @@ class TransportChannel(Protocol):
 
     async def receive(self, timeout: float | None) -> bytes:
         """Return what has arrived, at least one byte; none at the end of the connection."""
+        transport: Any = self.transport
         if not self._arrived and self._lost is None:
             self._waiting = Deferred()
             if timeout is not None:
@@ -92,11 +93,9 @@ class TransportChannel(Protocol):
             raise NetworkFailure(_reason(error)) from error
         data = bytes(self._arrived)
         self._arrived.clear()
-        if self._paused:
-            # Now, for if this was the last reply nobody will wait until the next request is sent,
-            # and the end of the connection has to be seen before.
+        if self._paused and self._lost is None:
+            # At once: this may be the last of a connection that is kept, whose end is to be seen.
             self._paused = False
-            transport: Any = self.transport
             transport.resumeProducing()
         return data
 
@@ -128,7 +127,7 @@ class TransportChannel(Protocol):
         self.secured.callback(None)
 
     def dataReceived(self, data: bytes) -> None:
-        """Keep what has arrived until somebody wants it, and let no more come until then."""
+        """Keep what has arrived until somebody takes it, and let no more come until then."""
         self._arrived += data
         if not self._wake() and not self._paused and not self._closed:
             self._paused = True
