@@ -173,11 +173,13 @@ class KeptConnections(KeptTestCase):
         server = self.server(peer.port)
         packets = await self.mode.done(server.run())
         self.assertTrue(await deferToThread(sent.wait, PATIENCE))
-        await deferLater(reactor, 0)  # for the reactor to see it
+        for _ in range(3):  # turns, for the reactor to see it
+            await deferLater(reactor, 0)
         self.assertEqual(len(await self.mode.items(packets)), 3)
         taken.set()
         self.assertTrue(await deferToThread(gone.wait, PATIENCE))
-        await deferLater(reactor, 0)
+        for _ in range(3):
+            await deferLater(reactor, 0)
         self.assertEqual(await self.mode.done(server.run()), 8)
 
     async def test_refused_login(self) -> None:
