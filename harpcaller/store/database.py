@@ -23,6 +23,9 @@ from harpcaller.store.statements import Connection
 
 _DRIVERS = ("sqlite", "sqlite+pysqlite")
 
+_OLDEST = (3, 35)
+"""The first version of SQLite whose changes can return rows (its page of RETURNING)."""
+
 
 class StoreError(Exception):
     """The database failed, or the store is not open."""
@@ -96,6 +99,9 @@ class Database:
 
         :raises StoreError: if that can't be done.
         """
+        if sqlite3.sqlite_version_info < _OLDEST:
+            needed = ".".join(map(str, _OLDEST))
+            raise StoreError(f"SQLite {needed} or newer is needed, not {sqlite3.sqlite_version}")
         with translated_errors():
             connection = self._connect_writer()
             try:

@@ -19,7 +19,7 @@ import harp
 from harp.sockets import SocketChannel
 from harp.transports import TransportChannel
 from tests.harp.modes import Blocking, ContractTestCase, both_modes, hear, identity
-from tests.harp.peer import PATIENCE, Script, ScriptedDispatcher, reset
+from tests.harp.peer import PATIENCE, Script, ScriptedDispatcher, reset, until
 from tests.harp.test_direct import ACK, ERROR, PACKETS, STREAM_ACK
 
 DONE = b'{"result":7}\n'
@@ -164,6 +164,23 @@ class KeptConnections(KeptTestCase):
             while channel.is_quiet():
                 await deferLater(reactor, 0)
             self.assertEqual(await self.mode.done(server.run()), 8)
+
+    async def test_ended_behind_a_slow_reader(self) -> None:
+        """Nor one whose last packets waited for their reader, and that broke when it was idle."""
+        sent, taken, gone = threading.Event(), threading.Event(), threading.Event()
+        slow = [lambda _: sent.set(), until(taken), cut, lambda _: gone.set()]
+        peer = self.harpd([STREAM_ACK, PACKETS + DONE, *slow], [ACK + b'{"result":8}\n'])
+        server = self.server(peer.port)
+        packets = await self.mode.done(server.run())
+        self.assertTrue(await deferToThread(sent.wait, PATIENCE))
+        for _ in range(3):  # turns, for the reactor to see it
+            await deferLater(reactor, 0)
+        self.assertEqual(len(await self.mode.items(packets)), 3)
+        taken.set()
+        self.assertTrue(await deferToThread(gone.wait, PATIENCE))
+        for _ in range(3):
+            await deferLater(reactor, 0)
+        self.assertEqual(await self.mode.done(server.run()), 8)
 
     async def test_refused_login(self) -> None:
         """After a refusal harpd closes, so the connection is not kept."""

@@ -116,6 +116,15 @@ class OpenTests(TestCase):
         await self.assertFailure(store.open(), StoreError)
         self.assertEqual(path.read_text(), "a letter" * 100)
 
+    async def test_old_sqlite(self) -> None:
+        """An SQLite that does not know every statement is refused at the start, and named."""
+        path = Path(self.mktemp())
+        self.patch(sqlite3, "sqlite_version_info", (3, 34, 1))
+        store = JobStore(f"sqlite:///{path}", real_reactor())
+        with self.assertRaisesRegex(StoreError, "SQLite 3.35 or newer is needed, not 3"):
+            await store.open()
+        self.assertFalse(path.exists())
+
     async def test_open_after_failure(self) -> None:
         """A store that could not be opened can be once the cause is gone."""
         directory = Path(self.mktemp())

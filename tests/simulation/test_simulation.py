@@ -15,7 +15,8 @@ from twisted.internet.error import ConnectionDone
 from twisted.trial.unittest import SynchronousTestCase
 
 from harp import errors
-from harpcaller import attempt, dispatcher, remote, streams, submission
+from harp.wire.packets import Packets
+from harpcaller import attempt, dispatcher, recording, remote, streams, submission
 from harpcaller.jobs import Capacity
 from harpcaller.store import Recovery, changes
 from harpcaller.store.statements import Connection
@@ -25,32 +26,12 @@ from tests.simulation.world import run
 SEEDS = 2500
 WORKERS = 2
 
-FOUND = {
-    11: "the end of the last job was not recorded when the dispatcher stopped",
-    12: "the same",
-    1995: "a job ended with its result, though a full disk had not taken all its packets",
-    2960: "the same",
-    357: "packets were recorded behind some that a full disk had not taken",
-    31882: "a greater capacity that a full disk had not taken let nobody go on",
-}
-"""Seeds that once failed, and what they showed.
-
-What a seed does changes with the simulation: after a change of it, look for others by breaking the
-product in this way again.
-"""
-
-
 STARTED = "is started 2 times|yet it was started|which was started 1 times, ended with"
 """What is said of a call that began twice, or was said not to have begun."""
 
 
 class SimulationTests(SynchronousTestCase):
     """Limits, order, acknowledged jobs, single starts, ends and followers, whatever happens."""
-
-    def test_found(self) -> None:
-        """What once went wrong does not again."""
-        for seed in FOUND:
-            run(seed)
 
     def test_many_seeds(self) -> None:
         """No promise is broken under any seed."""
@@ -153,6 +134,29 @@ class BrokenProductTests(SynchronousTestCase):
             genuine(self, since, known, last)
 
         self.assert_found("packet", streams.PacketStream, "start", start, 500)
+
+    def test_packets_not_recorded(self) -> None:
+        """A job that a full disk did not take all packets of must not end with its result."""
+        genuine = recording.PacketRecorder.record
+
+        def record(self: Any, packets: Packets) -> Deferred[None]:
+            return genuine(self, packets).addErrback(lambda _: None)
+
+        promise = "has .* packets, harpd sent"
+        self.assert_found(promise, recording.PacketRecorder, "record", record, 500)
+
+    def test_packets_behind_others(self) -> None:
+        """Nothing must be recorded behind packets that a full disk did not take."""
+
+        def failed(self: Any, failure: Any, portion: Any) -> None:
+            self._is_recording = False
+            if self._gathered:
+                self._record()
+            for _, recorded in portion:
+                recorded.callback(None)
+
+        promise = "has packets that harpd did not send so"
+        self.assert_found(promise, recording.PacketRecorder, "_failed", failed, 500)
 
     def test_time_limit(self) -> None:
         """A job that runs for too long must be ended."""
