@@ -58,7 +58,7 @@ def deferred(
 
 @implementer(IHandshakeListener)
 class TransportChannel(Protocol):
-    """A connection. While nobody waits for what has arrived, it is not read from.
+    """A connection. While nobody has taken what has arrived, it is not read from.
 
     :param reactor: provider of IReactorTime and IReactorFromThreads.
     """
@@ -84,9 +84,6 @@ class TransportChannel(Protocol):
             self._waiting = Deferred()
             if timeout is not None:
                 self._waiting.addTimeout(timeout, self._reactor, _silence(timeout))
-            if self._paused:
-                self._paused = False
-                transport.resumeProducing()
             try:
                 await self._waiting
             finally:
@@ -96,6 +93,10 @@ class TransportChannel(Protocol):
             raise NetworkFailure(_reason(error)) from error
         data = bytes(self._arrived)
         self._arrived.clear()
+        if self._paused and self._lost is None:
+            # At once: this may be the last of a connection that is kept, whose end is to be seen.
+            self._paused = False
+            transport.resumeProducing()
         return data
 
     def is_quiet(self) -> bool:
@@ -126,7 +127,7 @@ class TransportChannel(Protocol):
         self.secured.callback(None)
 
     def dataReceived(self, data: bytes) -> None:
-        """Keep what has arrived until somebody wants it, and let no more come until then."""
+        """Keep what has arrived until somebody takes it, and let no more come until then."""
         self._arrived += data
         if not self._wake() and not self._paused and not self._closed:
             self._paused = True

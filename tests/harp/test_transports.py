@@ -41,7 +41,7 @@ class ChannelTests(SynchronousTestCase):
         self.assertEqual(self.wire.options, ["nodelay", "keepalive"])
 
     def test_slow_consumer(self) -> None:
-        """What nobody waits for is not read from the network, but for what came at once."""
+        """Of what nobody waits for no more is read from the network than comes at once."""
         waiting = self.receive()
         self.channel.dataReceived(b"one")
         self.assertEqual(self.successResultOf(waiting), b"one")
@@ -50,12 +50,17 @@ class ChannelTests(SynchronousTestCase):
         self.assertEqual(self.wire.producerState, "paused")
         self.channel.dataReceived(b"three")  # as TLS may deliver it
         self.assertEqual(self.successResultOf(self.receive()), b"twothree")
-        self.assertEqual(self.wire.producerState, "paused")
         waiting = self.receive()
-        self.assertEqual(self.wire.producerState, "producing")
         self.assertNoResult(waiting)
         self.channel.dataReceived(b"four")
         self.assertEqual(self.successResultOf(waiting), b"four")
+
+    def test_read_to_its_end(self) -> None:
+        """A connection whose last bytes had to wait is read from again, or its end is missed."""
+        self.channel.dataReceived(b"one")
+        self.assertEqual(self.wire.producerState, "paused")
+        self.assertEqual(self.successResultOf(self.receive()), b"one")
+        self.assertEqual(self.wire.producerState, "producing")
 
     def test_end(self) -> None:
         """What arrived before the end is not lost; then comes the end, or how it broke."""
