@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import socket
+import ssl
 import threading
 from typing import Any
 
@@ -263,6 +264,17 @@ class SharedConnectionTests(KeptTestCase):
         with self.assertRaises(harp.CommunicationError):
             twin.run()
         self.assertEqual(tls.session_stats()["hits"], 0)
+
+    def test_pickled(self) -> None:
+        """What one trusts that was a pickle is known before threads can share it.
+
+        Two contexts made at once would not resume each other's sessions.
+        """
+        server = self.server(self.harpd([ACK + DONE]).port)
+        twin = pickle.loads(pickle.dumps(server))
+        self.patch(ssl, "create_default_context", None)
+        self.assertEqual(twin.run(), 7)
+        twin.close_connections()
 
     def test_fork(self) -> None:
         """A child process makes a connection of its own and leaves its parent's alone."""
