@@ -17,10 +17,11 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 import harp
+from harp import outcomes
 from harp.sockets import SocketChannel
 from harp.transports import TransportChannel
 from tests.harp.modes import Blocking, ContractTestCase, both_modes, hear, identity
-from tests.harp.peer import PATIENCE, Script, ScriptedDispatcher, reset
+from tests.harp.peer import PATIENCE, Script, ScriptedDispatcher, reset, until
 from tests.harp.test_direct import ACK, ERROR, PACKETS, STREAM_ACK
 
 DONE = b'{"result":7}\n'
@@ -42,7 +43,8 @@ def closed(event: threading.Event) -> Any:
     """Wait for the client to close the connection, then say so."""
 
     def wait(connection: socket.socket) -> None:
-        with contextlib.suppress(OSError):
+        connection.settimeout(PATIENCE)
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
             while connection.recv(1):
                 pass
         event.set()
@@ -194,6 +196,24 @@ class KeptConnections(KeptTestCase):
         self.assertTrue(await deferToThread(gone.wait, PATIENCE))
         self.assertEqual(await self.mode.items(packets), [])
         self.assertEqual(await self.mode.done(server.run()), 7)
+
+    async def test_interrupted_between_packets(self) -> None:
+        """What interrupts a reader ends the stream, for he would go on with a gap in it."""
+        gone, go_on = threading.Event(), threading.Event()
+        more = b'{"stream":4}\n'
+        peer = self.harpd([STREAM_ACK + PACKETS, until(go_on), more, closed(gone)])
+        packets = await self.mode.done(self.server(peer.port).run())
+        await self.mode.next(packets)
+
+        def interrupt(_: bytes) -> None:
+            go_on.set()
+            raise MemoryError
+
+        self.patch(outcomes, "decode_payload", interrupt)
+        with self.assertRaises(MemoryError):
+            await self.mode.next(packets)
+        self.assertEqual(await self.mode.items(packets), [])
+        self.assertTrue(await deferToThread(gone.wait, PATIENCE))
 
     async def test_old_harpd(self) -> None:
         """A harpd that does not know keepalive is asked without it, at once and from then on."""
