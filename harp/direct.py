@@ -13,7 +13,6 @@ import msgspec
 
 from harp import calls, checks, outcomes
 from harp.direct_call import DirectCall, ask
-from harp.errors import HarpException
 from harp.items import Items
 from harp.network import Endpoint
 from harp.pool import Pool
@@ -53,8 +52,10 @@ def _values(call: DirectCall) -> Iterator[Any]:
                     yield outcomes.decode_payload(packet)
             elif not isinstance(reply, harpd.Waiting):
                 yield outcomes.Result(outcomes.value_of(outcomes.outcome(reply, outcomes.DIRECT)))
-        except HarpException:
-            call.close()
+        except GeneratorExit:
+            raise  # the reader has left; the connection is closed by who holds it
+        except BaseException:
+            call.close()  # what came with this would be missing from what comes next
             with call.address.blamed():
                 raise
 

@@ -6,7 +6,6 @@ from collections.abc import Coroutine, Iterator
 from typing import Any
 
 from harp import outcomes
-from harp.errors import HarpException
 from harp.items import Items
 from harp.questions import Question
 from harp.wire import dispatcher
@@ -50,8 +49,8 @@ def _values(question: Question, numbered: bool) -> Iterator[Any]:
                 outcomes.refuse_stream(reply)
                 return
             value = outcomes.decode_payload(reply.data)
-        except HarpException:
-            question.close()
+        except BaseException:
+            question.close()  # a reader who went on would have a gap
             with question.address.blamed():
                 raise
         yield (reply.packet, value) if numbered else value

@@ -32,9 +32,10 @@ class Pool:
     @property
     def offered(self) -> frozenset[str] | None:
         """What the daemon offers beside version 1, None if that is not known."""
-        if self._offered is None or self.endpoint.now() >= self._offered[1]:
+        known = self._offered  # read once, for another thread may forget it
+        if known is None or self.endpoint.now() >= known[1]:
             return None
-        return self._offered[0]
+        return known[0]
 
     def remember(self, offered: frozenset[str], seconds: float | None = None) -> None:
         """Remember what the daemon offers.
@@ -59,8 +60,9 @@ class Pool:
         """Take a connection that can carry another request."""
         now = self.endpoint.now()
         self._idle.append((channel, now))
-        if self._offered is not None:
-            self._offered = (self._offered[0], now + IDLE_LIMIT)
+        known = self._offered
+        if known is not None:
+            self._offered = (known[0], now + IDLE_LIMIT)
         with suppress(IndexError):
             while len(self._idle) > MAX_IDLE or now - self._idle[0][1] >= IDLE_LIMIT:
                 self._idle.popleft()[0].close()

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from functools import cached_property, wraps
+from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from harp.network import (
@@ -174,9 +174,8 @@ class TlsEndpoint(TcpEndpoint):
     def __init__(self, address: Address, trust: Trust) -> None:
         super().__init__(address)
         self._trust = trust
-        _ = self._context  # a mistake in ca_file is the constructor's
-
-    _session: ssl.SSLSession | None = None
+        self._context = _context(trust)
+        self._session: ssl.SSLSession | None = None
 
     async def connect(self) -> TlsChannel:
         """Return a new channel; the peer has proved who it is."""
@@ -200,21 +199,20 @@ class TlsEndpoint(TcpEndpoint):
     def _learn(self, session: ssl.SSLSession | None) -> None:
         self._session = session
 
-    @cached_property
-    def _context(self) -> ssl.SSLContext:
-        trust = self._trust
-        try:
-            context = ssl.create_default_context(cafile=trust.ca_file)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"ca_file {trust.ca_file} can't be used: {_reason(error)}") from error
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if not trust.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
+    def __reduce__(self) -> tuple[type[TlsEndpoint], tuple[Address, Trust]]:
+        return TlsEndpoint, (self.address, self._trust)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"address": self.address, "_trust": self._trust}
+
+def _context(trust: Trust) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=trust.ca_file)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"ca_file {trust.ca_file} can't be used: {_reason(error)}") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if not trust.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _connected(address: Address) -> socket.socket:

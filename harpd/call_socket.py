@@ -82,4 +82,6 @@ class CallSocket(FileDescriptor):
         self.connected = 0
         # Not at once, for the reason that `harpd.output` gives.
         self._clock.callLater(0, self._end.close)
-        self._protocol.connectionLost(reason)
+        protocol = self._protocol
+        del self._protocol  # which has us as its transport: a circle would keep what both hold
+        protocol.connectionLost(reason)

@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import socket
+import ssl
 import threading
 from typing import Any
 
@@ -16,6 +17,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 import harp
+from harp import outcomes
 from harp.sockets import SocketChannel
 from harp.transports import TransportChannel
 from tests.harp.modes import Blocking, ContractTestCase, both_modes, hear, identity
@@ -41,7 +43,8 @@ def closed(event: threading.Event) -> Any:
     """Wait for the client to close the connection, then say so."""
 
     def wait(connection: socket.socket) -> None:
-        with contextlib.suppress(OSError):
+        connection.settimeout(PATIENCE)
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
             while connection.recv(1):
                 pass
         event.set()
@@ -211,6 +214,22 @@ class KeptConnections(KeptTestCase):
         self.assertEqual(await self.mode.items(packets), [])
         self.assertEqual(await self.mode.done(server.run()), 7)
 
+    async def test_interrupted_between_packets(self) -> None:
+        """What interrupts a reader ends the stream, for he would go on with a gap in it."""
+        gone = threading.Event()
+        peer = self.harpd([STREAM_ACK + PACKETS, closed(gone)])
+        packets = await self.mode.done(self.server(peer.port).run())
+        await self.mode.next(packets)
+
+        def interrupt(_: bytes) -> None:
+            raise MemoryError
+
+        self.patch(outcomes, "decode_payload", interrupt)
+        with self.assertRaises(MemoryError):
+            await self.mode.next(packets)
+        self.assertEqual(await self.mode.items(packets), [])
+        self.assertTrue(await deferToThread(gone.wait, PATIENCE))
+
     async def test_old_harpd(self) -> None:
         """A harpd that does not know keepalive is asked without it, at once and from then on."""
         peer = self.harpd([REFUSED], [ACK + DONE], [ACK + DONE])
@@ -280,6 +299,17 @@ class SharedConnectionTests(KeptTestCase):
         with self.assertRaises(harp.CommunicationError):
             twin.run()
         self.assertEqual(tls.session_stats()["hits"], 0)
+
+    def test_pickled(self) -> None:
+        """What one trusts that was a pickle is known before threads can share it.
+
+        Two contexts made at once would not resume each other's sessions.
+        """
+        server = self.server(self.harpd([ACK + DONE]).port)
+        twin = pickle.loads(pickle.dumps(server))
+        self.patch(ssl, "create_default_context", None)
+        self.assertEqual(twin.run(), 7)
+        twin.close_connections()
 
     def test_fork(self) -> None:
         """A child process makes a connection of its own and leaves its parent's alone."""

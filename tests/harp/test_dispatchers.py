@@ -1,4 +1,4 @@
-"""Tests of ``harp.dispatchers``, ``harp.pool`` and ``harp.questions`` in both modes."""
+"""Tests of ``harp.dispatchers`` and ``harp.questions`` in both modes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,11 @@ import socket
 import threading
 from typing import Any
 
-import msgspec
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import SynchronousTestCase
 
 import harp
 from harp import pool, questions
-from harp.network import Address, NetworkFailure
-from harp.pool import Pool
-from harp.sockets import TcpEndpoint, run
-from harp.wire.dispatcher import EXTENSIONS, Call
+from harp.wire.dispatcher import EXTENSIONS
 from tests.harp.modes import Blocking, ContractTestCase, both_modes, hear
 from tests.harp.peer import PATIENCE, REFUSAL, Script, ScriptedDispatcher, reset, until
 from tests.harp.test_dispatcher_wire import ID
@@ -531,92 +526,6 @@ class SharingTests(ContractTestCase):
         self.assertIs(copy.copy(rpc).job(ID).cancel(), False)
         twin = pickle.loads(pickle.dumps(rpc.job(ID)))
         self.assertIs(twin.cancel(), False)
-
-
-class PoolTests(SynchronousTestCase):
-    """What is kept, and for how long."""
-
-    def setUp(self) -> None:
-        """Make a pool that learned something."""
-        self.endpoint = MemoryEndpoint()
-        self.pool = Pool(self.endpoint)
-        self.pool.remember(frozenset({"keepalive"}))
-
-    def test_time(self) -> None:
-        """A connection and what is known have their time, counted from the last use."""
-        channel = MemoryChannel()
-        self.endpoint.time = pool.IDLE_LIMIT - 1
-        self.pool.give(channel)
-        self.endpoint.time += pool.IDLE_LIMIT - 1
-        self.assertEqual(self.pool.offered, {"keepalive"})
-        self.assertIs(self.pool.take(), channel)
-        self.pool.give(channel)
-        self.endpoint.time += pool.IDLE_LIMIT
-        self.assertIsNone(self.pool.offered)
-        self.assertIsNone(self.pool.take())
-        self.assertTrue(channel.is_closed)
-
-    def test_number(self) -> None:
-        """The connection that was used last comes first; what is too many is closed."""
-        channels = [MemoryChannel() for _ in range(pool.MAX_IDLE + 2)]
-        for channel in channels:
-            self.pool.give(channel)
-        self.assertEqual([each.is_closed for each in channels[:3]], [True, True, False])
-        self.assertIs(self.pool.take(), channels[-1])
-        self.pool.forget()
-        self.assertEqual([each.is_closed for each in channels], [True] * 17 + [False])
-        self.assertIsNone(self.pool.offered)
-
-    def test_first_attempt_that_fails(self) -> None:
-        """A call that did not even find somebody is not sent again: nothing is in doubt."""
-        call = Call(1, host="h", procedure="p", arguments=msgspec.Raw(b"[]"), idempotency_key="k")
-        with self.assertRaisesRegex(harp.CommunicationError, "can't connect: nobody there"):
-            run(questions.Question(self.pool, call).open())
-        self.assertEqual(self.endpoint.attempts, 1)
-
-
-class MemoryChannel:
-    """A channel that is open until it is closed."""
-
-    is_closed = False
-
-    async def send(self, data: bytes) -> None:
-        """Send it nowhere."""
-
-    async def receive(self, timeout: float | None) -> bytes:
-        """Return the end."""
-        return b""
-
-    def is_quiet(self) -> bool:
-        """Tell whether it is open."""
-        return not self.is_closed
-
-    def close(self) -> None:
-        """Close it."""
-        self.is_closed = True
-
-    abandon = close
-
-
-class MemoryEndpoint(TcpEndpoint):
-    """Leads nowhere, at a time that a test sets."""
-
-    def __init__(self) -> None:
-        super().__init__(Address("h", 1, 30, 60))
-        self.time = 0.0
-        self.attempts = 0
-
-    def now(self) -> float:
-        """Return that time."""
-        return self.time
-
-    async def pause(self, seconds: float) -> None:
-        """Return at once."""
-
-    async def connect(self) -> Any:
-        """Fail."""
-        self.attempts += 1
-        raise NetworkFailure("nobody there")
 
 
 globals().update(both_modes(Extensions) | both_modes(Operators))

@@ -1,4 +1,4 @@
-"""Tests of ``harp.blocking_job``: what a job tells about itself."""
+"""Tests of ``harp.job``: what a job tells about itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of ``harp.blocking_stream``: packets as they arrive."""
+"""Tests of ``harp.packets``: packets as they arrive."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import harp
-from harp import HarpCaller, RemoteCall, StreamIterator
+from harp import HarpCaller, RemoteCall, StreamIterator, outcomes
 from tests.harp.peer import ClientTestCase, Script, slowly, until
 from tests.harp.test_dispatcher_wire import ID
 from tests.harp.test_harpd_wire import FAULT
@@ -69,6 +69,19 @@ class StreamTests(ClientTestCase):
             with self.assertRaises(harp.RemoteError) as caught:
                 next(packets)
             self.assertEqual(caught.exception.type, "invalid_jobid")
+            self.assertEqual(packets.all(), [])
+
+    def test_interrupted(self) -> None:
+        """What interrupts a reader ends the stream, for he would go on with a gap in it."""
+
+        def interrupt(_: bytes) -> None:
+            raise MemoryError
+
+        for read in READS:
+            packets = read(self.job([PACKETS + DONE]))()
+            patch = self.patch(outcomes, "decode_payload", interrupt)
+            self.assertRaises(MemoryError, next, packets)
+            patch.restore()
             self.assertEqual(packets.all(), [])
 
     def test_request_lines(self) -> None:

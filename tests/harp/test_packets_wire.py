@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from harp.errors import RemoteProtocolError
 from harp.wire import harpd, replies
+from harp.wire.lines import ENVELOPE_ROOM, MAX_REPLY
 from harp.wire.packets import (
     PACKET_COST,
     Packets,
@@ -24,18 +25,35 @@ from harp.wire.replies import ReplyReader
 from harp.wire.results import EndResult
 from tests.harp.test_lines import single_bytes
 
-LIMIT = 100
-
 # What lines are made of here: pieces of JSON that make whole packets, or seem to.
 PIECES = [
     *(b"1", b"2", b",", b"[", b"]", b"{", b"}", b'"', b'"a":', b" ", b"\r", b"\n", b"\\", b"\xff"),
     *(b'{"stream":', b"}\n", b'}\n{"stream":', b'"result":', b'{"result":1}\n', b"\xc3\xa9"),
+    *(b',"stream":', b"\r\n", b'{"stream":1}\r\n', b' {"stream":1}\n', b'{"stream":"}\\n"}\n'),
+    *(
+        b"1e400",
+        b"NaN",
+        b"-",
+        b"01",
+        b'"\\ud800"',
+        b"\xed\xa0\x80",
+        b"\xc3",
+        b"\x00",
+        b"\xef\xbb\xbf",
+    ),
+    *(b"[" * 2000, b"[" * 50 + b"]" * 50, b'{"harp":1,"stream_result":true}\n'),
+]
+
+# Packets whose lines are as long as the limit below, or a byte longer or shorter.
+LONG_PIECES = [
+    *(b'{"stream":%b}' % (b"9" * (ENVELOPE_ROOM - 11 + more)) for more in (-1, 0, 1)),
+    *(b"\r", b"\n", b"\r\n", b'{"stream":1}\n', b"9"),
 ]
 
 
-def outcome(pieces: list[bytes]) -> list[object]:
+def outcome(pieces: list[bytes], limit: int = MAX_REPLY) -> list[object]:
     """Return what a reader makes of what arrives, packets one by one."""
-    reader = ReplyReader(LIMIT)
+    reader = ReplyReader(limit)
     found: list[object] = []
     try:
         for piece in pieces:
@@ -103,6 +121,14 @@ class DecodingTests(SynchronousTestCase):
         data = b"".join(b'{"stream":%b}\n' % value for value in values)
         self.assertEqual(outcome([data]), line_by_line(data))
         self.assertEqual(outcome(single_bytes(data)), line_by_line(data))
+
+    @settings(deadline=None, max_examples=200)
+    @given(st.lists(st.sampled_from(LONG_PIECES), max_size=8))
+    def test_too_long_anywhere(self, pieces: list[bytes]) -> None:
+        """A line over the limit ends everything at the same place, wherever it is cut."""
+        data = b"".join(pieces)
+        self.assertEqual(outcome([data], 0), outcome(pieces, 0))
+        self.assertEqual(outcome([data], 0), outcome(single_bytes(data), 0))
 
     @settings(deadline=None, max_examples=300)
     @given(st.lists(st.sampled_from(PIECES), max_size=12))

@@ -96,5 +96,6 @@ class CallSocketTests(TestCase):
         os.fstat(number)
         await turns()
         self.assertRaises(OSError, os.fstat, number)
+        self.assertNotIn(self.protocol, vars(self.socket).values())  # a circle would outlive both
         self.socket.resumeProducing()  # which may come late, and does nothing
         self.assertNotIn(self.socket, reactor.getReaders())

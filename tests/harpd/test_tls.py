@@ -1,20 +1,24 @@
-"""Tests of harpd.tls: real handshakes between memory buffers."""
+"""Tests of harpd.tls: real handshakes between memory buffers, and a cut over a real socket."""
 
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 from pathlib import Path
+from typing import Any
 
 from OpenSSL import SSL
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
+from twisted.internet.threads import deferToThread
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from harpd import config
 from harpd.tls import TICKET_KEY_LIFE, ServerTls
 from tests.harpd.certificates import issued, write_configuration
+from tests.harpd.waiting import PATIENCE, reactor
 
 
 class TicketTests(SynchronousTestCase):
@@ -66,3 +70,38 @@ class TicketTests(SynchronousTestCase):
         _, session = self.is_resumed(None)
         self.tls.use(self.options)
         self.assertFalse(self.is_resumed(session)[0])
+
+
+class Cutting(Protocol):
+    """Cuts the connection when the request has come."""
+
+    transport: Any
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.abortConnection()
+
+
+class CutTests(TestCase):
+    """A connection that is cut, over a real socket."""
+
+    async def test_is_no_good_order(self) -> None:
+        """Its peer can tell it from one that was ended: who sees that sends his request again."""
+        file = write_configuration(Path(self.mktemp()).absolute())
+        tls = ServerTls(config.load(file).tls, reactor.seconds)
+        port = reactor.listenSSL(0, Factory.forProtocol(Cutting), tls, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        context = ssl.create_default_context(cadata=issued().root.decode())
+
+        def ask() -> bytes:
+            address = ("127.0.0.1", port.getHost().port)
+            with (
+                socket.create_connection(address, PATIENCE) as plain,
+                context.wrap_socket(
+                    plain, server_hostname="localhost", suppress_ragged_eofs=False
+                ) as secured,
+            ):
+                secured.sendall(b"request")
+                return secured.recv(1)
+
+        with self.assertRaises((ssl.SSLEOFError, ConnectionError)):
+            await deferToThread(ask)
