@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from harp.network import (
@@ -27,6 +27,9 @@ from harp.network import (
     Silence,
     Trust,
 )
+
+LOOKED_AT_FOR = 3600.0
+"""Seconds after which a certificate is looked at again, though its session could be resumed."""
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -166,7 +169,8 @@ class TlsEndpoint(TcpEndpoint):
     """A daemon that is spoken to with TLS 1.2 or newer.
 
     A new connection resumes the session of an earlier one, whose certificate was looked at: nobody
-    else can, and what is trusted never changes here.
+    else can, and what is trusted never changes here. A certificate may expire, so it is looked at
+    again after `LOOKED_AT_FOR`.
 
     :raises ValueError: if the authorities can't be read.
     """
@@ -175,17 +179,21 @@ class TlsEndpoint(TcpEndpoint):
         super().__init__(address)
         self._trust = trust
         self._context = _context(trust)
-        self._session: ssl.SSLSession | None = None
+        # What resumes a session, and when the certificate of the first of its line was looked at.
+        self._learned: tuple[ssl.SSLSession | None, float] = (None, 0.0)
 
     async def connect(self) -> TlsChannel:
         """Return a new channel; the peer has proved who it is."""
         plain = _connected(self.address)
+        session, looked_at = self._learned
+        if self.now() - looked_at > LOOKED_AT_FOR:
+            session = None
         try:
             plain.settimeout(self.address.connect_timeout)
             secured = self._context.wrap_socket(
                 plain,
                 server_hostname=self._trust.server_name,
-                session=self._session,
+                session=session,
                 suppress_ragged_eofs=False,  # else a connection that breaks looks ended
             )
         except (OSError, ValueError) as error:  # ValueError: a name that can't be one
@@ -194,10 +202,12 @@ class TlsEndpoint(TcpEndpoint):
         except BaseException:
             plain.close()
             raise
-        return TlsChannel(secured, self.address.reply_timeout, self._learn)
+        if not secured.session_reused:
+            looked_at = self.now()
+        return TlsChannel(secured, self.address.reply_timeout, partial(self._learn, looked_at))
 
-    def _learn(self, session: ssl.SSLSession | None) -> None:
-        self._session = session
+    def _learn(self, looked_at: float, session: ssl.SSLSession | None) -> None:
+        self._learned = session, looked_at
 
     def __reduce__(self) -> tuple[type[TlsEndpoint], tuple[Address, Trust]]:
         return TlsEndpoint, (self.address, self._trust)

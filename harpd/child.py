@@ -1,8 +1,7 @@
 """Inside the fork: becomes the process of one call, runs the procedure, reports, and ends.
 
-It writes the lines of harpd's protocol to the call's own socket; the network-facing process checks
-them again before they leave the machine. It was forked from the zygote and shares its memory, so
-it imports nothing that the zygote does not have: neither Twisted nor the wire modules.
+It was forked from the zygote and shares its memory, so it imports nothing that the zygote does not
+have: neither Twisted nor the wire modules. What it says of the call is written by `harpd.report`.
 """
 
 from __future__ import annotations
@@ -16,14 +15,12 @@ import traceback
 from _signal import pthread_sigmask as set_mask  # type: ignore[import-not-found]
 from _signal import signal as on_signal
 from contextlib import suppress
-from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined]
 
 # By their names: to look one up in its module costs a fork up to three pages.
 from os import (
     _exit,
     close,
     dup2,
-    fstat,
     geteuid,
     getpid,
     getppid,
@@ -43,20 +40,17 @@ from harpd.arguments import ArgumentError
 from harpd.catalogue import Entry
 from harpd.identity import Identity
 from harpd.proc import Result
+from harpd.report import (
+    INVALID_ARGUMENT_LIST,
+    INVALID_REQUEST,
+    SYSTEM_ERROR,
+    RefusalError,
+    Report,
+    UnreportableError,
+    identity_of,
+)
 from harpd.tree import PARENT_DIED, WAKE, adopt_orphans, watch_parent
 
-# The rows of harp.errors that arise here, by name because that package is too large for a fork.
-SYSTEM_ERROR = "system_error"
-INVALID_ARGUMENT_LIST = "invalid_argument_list"
-INVALID_MESSAGE = "invalid_message"
-INVALID_REQUEST = "invalid_request"
-
-# What JSONEncoder makes anew for each value. In its order: what finds circles, what is asked for
-# other types, how texts are written, indent, separators, whether keys are sorted, whether keys of
-# other types are left out, whether NaN is written.
-_one_shot = c_make_encoder(
-    {}, json.JSONEncoder().default, encode_basestring, None, ":", ",", False, False, False
-)
 _decode = json.JSONDecoder().raw_decode
 
 _CHUNK, _LONG_CHUNK = 4096, 1 << 20  # bytes
@@ -72,19 +66,6 @@ class Terminated(BaseException):
     """TERM has come: the call was cancelled or exceeded its time. Runs ``finally`` on its way."""
 
 
-class _Unreportable(BaseException):
-    """There is no way left to report: the socket is closed, or it is another process's."""
-
-
-class _Refusal(Exception):
-    """The call can't be carried out; becomes an ``error`` on the wire."""
-
-    def __init__(self, type: str, message: str, data: Any = None) -> None:
-        super().__init__(message)
-        self.type = type
-        self.data = data
-
-
 def run(entry: Entry, connection: int, output: int, max_line: int, orphan: Orphan) -> NoReturn:
     """Run a call in this process and end it.
 
@@ -95,19 +76,19 @@ def run(entry: Entry, connection: int, output: int, max_line: int, orphan: Orpha
     :param orphan: what this process does when the zygote or its guard has died.
     """
     status = 1
-    printed = _identity(output)
+    printed = identity_of(output)
     notice = _notice
     try:
-        report = _Report(connection, max_line)
+        report = Report(connection, max_line)
         try:
             _become(entry.identity, output, orphan, notice)
             _carry_out(entry, connection, report)
             status = 0
         except Terminated:
             status = 128 + _TERM
-        except _Refusal as refusal:
+        except RefusalError as refusal:
             report.error(refusal)
-        except _Unreportable as error:
+        except UnreportableError as error:
             _complain(printed, f"the end of the call can't be reported: {error}\n")
         notice.raises = False
         on_signal(_TERM, notice)  # which the procedure may have replaced
@@ -144,7 +125,7 @@ def _become(identity: Identity | None, output: int, orphan: Orphan, notice: _Not
         watch_parent(orphan.zygote)
         set_mask(_UNBLOCK, _BLOCKED)  # which the zygote blocked
     except OSError as error:
-        raise _Refusal(SYSTEM_ERROR, f"the process of the call: {error}") from error
+        raise RefusalError(SYSTEM_ERROR, f"the process of the call: {error}") from error
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -197,18 +178,18 @@ class _Notice:
 _notice = _Notice()
 
 
-def _carry_out(entry: Entry, connection: int, report: _Report) -> None:
+def _carry_out(entry: Entry, connection: int, report: Report) -> None:
     arguments, context = _request(connection)
     try:
         args, kwargs = entry.parameters.bind(arguments, context)
     except ArgumentError as error:
         message = f"{entry.name}: {error}"
-        raise _Refusal(INVALID_ARGUMENT_LIST, message, error.data) from error
+        raise RefusalError(INVALID_ARGUMENT_LIST, message, error.data) from error
     try:
         outcome = entry.procedure(*args, **kwargs)
         if entry.procedure.streaming:
             outcome = _stream(outcome, report)
-    except (_Refusal, _Unreportable, Terminated):
+    except (RefusalError, UnreportableError, Terminated):
         raise
     except BaseException as error:
         with suppress(Exception):  # as above, and the caller must learn of the error all the same
@@ -225,7 +206,7 @@ def _request(connection: int) -> tuple[Any, Any]:
         arguments, end = _decode(text)
         context, _ = _decode(text, end + 1)
     except (ValueError, RecursionError) as error:
-        raise _Refusal(INVALID_REQUEST, f"arguments or context: {error}") from error
+        raise RefusalError(INVALID_REQUEST, f"arguments or context: {error}") from error
     return arguments, context
 
 
@@ -242,7 +223,7 @@ def _request_lines(connection: int) -> bytes:
     return b"".join(pieces)
 
 
-def _stream(packets: Any, report: _Report) -> Any:
+def _stream(packets: Any, report: Report) -> Any:
     """Report the packets as they come and return the end result."""
     try:
         for packet in packets:
@@ -265,69 +246,8 @@ def _wait_for_descendants() -> None:
         pass
 
 
-class _Report:
-    """Writes the replies of one call."""
-
-    def __init__(self, connection: int, max_line: int) -> None:
-        self._connection = connection
-        self._identity = _identity(connection)
-        self._pid = getpid()
-        self._max_line = max_line
-
-    def packet(self, value: Any) -> None:
-        self._send('{"stream":%s}\n', "packet", value)
-
-    def result(self, value: Any) -> None:
-        self._send('{"result":%s}\n', "result", value)
-
-    def exception(self, error: BaseException) -> None:
-        kind = type(error)
-        try:
-            message = str(error)
-        except Exception:
-            message = f"({kind.__name__} can't be shown as text)"
-        fault = {
-            "type": kind.__name__,
-            "message": message.encode(errors="backslashreplace").decode(),
-            "data": {"class": kind.__qualname__, "module": kind.__module__},
-        }
-        self._send('{"exception":%s}\n', "exception", fault)
-
-    def error(self, refusal: _Refusal) -> None:
-        text = str(refusal).encode(errors="backslashreplace").decode()
-        fault = {"type": refusal.type, "message": text}
-        if refusal.data is not None:
-            fault["data"] = refusal.data
-        self._send('{"harp":1,"error":%s}\n', "error", fault)
-
-    def _send(self, line: str, what: str, value: Any) -> None:
-        try:
-            data = (line % "".join(_one_shot(value, 0))).encode()
-        except (TypeError, ValueError, RecursionError) as error:
-            raise _Refusal(INVALID_MESSAGE, f"JSON can't carry the {what}: {error}") from error
-        if len(data) > self._max_line:
-            raise _Refusal(
-                INVALID_MESSAGE, f"the {what} has {len(data)} bytes, over {self._max_line}"
-            )
-        try:
-            # A procedure that closed descriptors it does not own may have this number in use for a
-            # file of its own, which must not receive our lines. One that forked and lets the copy
-            # run on must not be answered twice.
-            if _identity(self._connection) != self._identity or getpid() != self._pid:
-                raise _Unreportable("the procedure closed its socket or forked")
-            while data := data[write(self._connection, data) :]:
-                pass
-        except OSError as error:
-            raise _Unreportable(str(error)) from error
-
-
 def _complain(output: tuple[int, ...], text: str) -> None:
     """Print something of our own, unless descriptor 2 is not the call's output any more."""
     with suppress(OSError):
-        if _identity(2) == output:
+        if identity_of(2) == output:
             write(2, text.encode(errors="backslashreplace"))
-
-
-def _identity(descriptor: int) -> tuple[int, ...]:
-    # The number of its inode and of its device; their names would cost a fork more pages.
-    return fstat(descriptor)[1:3]

@@ -18,7 +18,7 @@ from twisted.internet.threads import deferToThread
 
 import harp
 from harp import outcomes
-from harp.sockets import SocketChannel
+from harp.sockets import LOOKED_AT_FOR, SocketChannel
 from harp.transports import TransportChannel
 from tests.harp.modes import Blocking, ContractTestCase, both_modes, hear, identity
 from tests.harp.peer import PATIENCE, Script, ScriptedDispatcher, reset, until
@@ -288,6 +288,19 @@ class SharedConnectionTests(KeptTestCase):
             server.close_connections()
         self.assertEqual(tls.session_stats()["hits"], 3)
 
+    def test_looked_at_again(self) -> None:
+        """An hour after a certificate was looked at it is again, however often it was resumed."""
+        tls = identity()
+        peer = self.peer(*[[ACK + DONE]] * 4, tls=tls, knows_version_1=False)
+        server = self.server(peer.port)
+        resumed = []
+        for now in (10_000.0, 10_000.0 + LOOKED_AT_FOR, 10_001.0 + LOOKED_AT_FOR, 13_700.0):
+            self.patch(server._pool.endpoint, "now", lambda now=now: now)
+            self.assertEqual(server.run(), 7)
+            server.close_connections()
+            resumed.append(tls.session_stats()["hits"])
+        self.assertEqual(resumed, [0, 1, 1, 2])
+
     def test_other_trust(self) -> None:
         """A session is resumed by nobody who has not seen the certificate."""
         tls = identity()
@@ -295,7 +308,7 @@ class SharedConnectionTests(KeptTestCase):
         server = self.server(peer.port)
         self.assertEqual(server.run(), 7)
         twin = pickle.loads(pickle.dumps(server))
-        self.assertIsNone(twin._pool.endpoint._session)
+        self.assertEqual(twin._pool.endpoint._learned, (None, 0.0))
         with self.assertRaises(harp.CommunicationError):
             twin.run()
         self.assertEqual(tls.session_stats()["hits"], 0)
