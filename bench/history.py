@@ -91,8 +91,8 @@ def _leave_examples(deployment: Deployment) -> None:
 def _multiply(file: Path, wanted: int) -> list[str]:
     """Put copies of the jobs of a database before them, as if they had run in the weeks before.
 
-    Each has a job id and times of its own; everything else is an example's. Which columns there are
-    is asked of the database.
+    Each has a job id, times and an idempotency key of its own; everything else is an example's.
+    Which columns there are is asked of the database.
 
     :return: some of the new ids.
     """
@@ -122,6 +122,14 @@ def _multiply(file: Path, wanted: int) -> list[str]:
             SELECT {", ".join(values.values())} FROM numbers
             JOIN temp.examples AS example
             ON example.rowid = 1 + n % (SELECT count(*) FROM temp.examples)
+            """
+        )
+        # The client gives each call a key of its own.
+        database.execute(
+            f"""
+            INSERT INTO keys (key, job_id, submitted)
+            SELECT substr(replace(id, '-', ''), 1, 12) || lower(hex(randomblob(12))), id, submitted
+            FROM jobs WHERE seq <= {wanted}
             """
         )
         database.execute("COMMIT")
