@@ -51,6 +51,12 @@ def main() -> int:
         action="store_true",
         help="do a hundredth of it: shows that it works, the figures mean nothing",
     )
+    parser.add_argument(
+        "--profile",
+        type=Path,
+        metavar="FOLDER",
+        help="have the daemons write there what they do all the time, for pstats; it slows them",
+    )
     options = parser.parse_args()
     if unknown := set(options.names) - BENCHMARKS.keys():
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
@@ -62,7 +68,10 @@ def main() -> int:
     for name in options.names or BENCHMARKS:
         begin = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="harpcaller-bench-") as folder:
-            setting = Setting(Path(folder), _QUICK if options.quick else 1)
+            profiles = None if options.profile is None else options.profile / name
+            if profiles is not None:
+                profiles.mkdir(parents=True, exist_ok=True)
+            setting = Setting(Path(folder), _QUICK if options.quick else 1, profiles)
             try:
                 for figure in BENCHMARKS[name](setting):
                     print(figure.row(), flush=True)

@@ -33,10 +33,12 @@ class Setting:
 
     :param folder: for the files of the daemons.
     :param divisor: by how much all counts are divided, for who wants to see it work, not figures.
+    :param profiles: the folder for what the daemons' profiler writes, None if they have none.
     """
 
     folder: Path
     divisor: int = 1
+    profiles: Path | None = None
 
     def some(self, full: int, least: int = 1) -> int:
         """Return how many of something are wanted.
@@ -54,7 +56,11 @@ class Setting:
         folder = next(
             place for number in count() if not (place := self.folder / str(number)).exists()
         )
-        return Deployment(folder, _PROCEDURES, limits)
+        deployment = Deployment(folder, _PROCEDURES, limits)
+        if self.profiles is not None:
+            for daemon in (deployment.harpd, deployment.harpcaller):
+                daemon.profile(self.profiles / f"{folder.name}-{daemon.name}.stats")
+        return deployment
 
     @contextmanager
     def daemons(self, **limits: Any) -> Iterator[Deployment]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
+import pstats
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,9 +31,10 @@ class ProgramTests(SynchronousTestCase):
     def test_quick(self) -> None:
         """The table and the file have each figure with its goal, its limit and their ratio."""
         file = Path(self.mktemp()).absolute()
+        profiles = Path(self.mktemp()).absolute()
         command = [sys.executable, "-m", "bench", "latency", "submit", "--quick"]
         done = subprocess.run(
-            [*command, "--json", str(file)],
+            [*command, "--json", str(file), "--profile", str(profiles)],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -51,6 +54,8 @@ class ProgramTests(SynchronousTestCase):
             self.assertGreater(figure["goal"], 0)
         self.assertEqual(found["mistakes"], {})
         self.assertEqual(list(found["seconds"]), ["latency", "submit"])
+        for name, daemon in itertools.product(("latency", "submit"), ("harpd", "harpcaller")):
+            pstats.Stats(str(profiles / name / f"0-{daemon}.stats"))
         self.assertLessEqual({"cpus", "python", "versions", "date"}, found["machine"].keys())
 
     def run_one(self, benchmark: object, *options: str) -> tuple[int, str]:
