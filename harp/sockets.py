@@ -219,6 +219,8 @@ def _context(trust: Trust) -> ssl.SSLContext:
     except (OSError, ValueError) as error:
         raise ValueError(f"ca_file {trust.ca_file} can't be used: {_reason(error)}") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Some builds of Python set it, and OpenSSL then takes a connection that breaks for one ended.
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     if not trust.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -288,6 +288,22 @@ class SharedConnectionTests(KeptTestCase):
             server.close_connections()
         self.assertEqual(tls.session_stats()["hits"], 3)
 
+    def test_broken_where_python_forgives(self) -> None:
+        """A break is none of the good ends, also where Python's default takes it for one."""
+        make = ssl.create_default_context
+
+        def forgiving(**options: Any) -> ssl.SSLContext:
+            context = make(**options)
+            context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
+            return context
+
+        self.patch(ssl, "create_default_context", forgiving)
+        server = self.server(self.harpd([ACK + DONE, self.heard, cut]).port)
+        self.assertEqual(server.run(), 7)
+        with self.assertRaises(harp.CommunicationError) as caught:
+            server.run()
+        self.assertTrue(caught.exception.may_have_run)
+
     def test_looked_at_again(self) -> None:
         """An hour after a certificate was looked at it is again, however often it was resumed."""
         tls = identity()
