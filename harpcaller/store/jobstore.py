@@ -9,7 +9,7 @@ from harp.errors import Origin
 from harp.wire.results import EndResult
 from harpcaller.jobs import Capacity, Job, NewJob
 from harpcaller.packets import Recorded
-from harpcaller.store import changes, listing, packets, queue_lists, reads
+from harpcaller.store import changes, listing, packets, queue_lists, records
 from harpcaller.store.access import Access
 from harpcaller.store.cursors import Page
 from harpcaller.store.database import Database
@@ -166,7 +166,7 @@ class JobStore:
 
     def job(self, job_id: str) -> Deferred[Job | None]:
         """Return the job of this id, None if there is none."""
-        return self._look_up(reads.job, job_id)
+        return self._look_up(records.job, job_id)
 
     def packets(
         self, job_id: str, since: int, max_batches: int, max_cost: int

@@ -1,6 +1,6 @@
 """The lists of jobs, newest first, in pages that are bounded in bytes and in rows looked at.
 
-Like everything that is read these are functions of a reader's connection (``store/reads.py``).
+Like everything that is read these are functions of a reader's connection (``store/records.py``).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What can be asked about queues: all of them, one, its jobs in order, a job's position.
 
-Like everything that is read these are functions of a reader's connection (``store/reads.py``).
+Like everything that is read these are functions of a reader's connection (``store/records.py``).
 """
 
 from __future__ import annotations

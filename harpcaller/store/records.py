@@ -1,4 +1,8 @@
-"""Rows of the table of jobs as values."""
+"""Rows of the table of jobs as values.
+
+What only reads, here and in the modules of lists and packets, is one short statement whose rows are
+taken at once: an open read transaction would keep the write-ahead log from being reset.
+"""
 
 from __future__ import annotations
 
@@ -64,3 +68,9 @@ def find(connection: Connection, job_id: str) -> Record | None:
     """Return the job of this id, None if there is none."""
     row = _BY_ID.first(connection, job_id=job_id)
     return None if row is None else to_record(row)
+
+
+def job(connection: Connection, job_id: str) -> Job | None:
+    """Return the job of this id as everybody sees it, None if there is none."""
+    record = find(connection, job_id)
+    return None if record is None else record.job

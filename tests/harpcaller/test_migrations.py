@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from harp.wire.results import EndKind, EndResult
 from harpcaller.jobs import Capacity, Job, JobState, WaitsFor
 from harpcaller.packets import Recorded
-from harpcaller.store import changes, packets, reads
+from harpcaller.store import changes, packets, records
 from harpcaller.store.database import Database, StoreError, transaction
 from harpcaller.store.schema import metadata
 from tests.harpcaller.packets import recorded
@@ -139,7 +139,7 @@ class FirstVersionTests(SynchronousTestCase):
             result = EndResult(EndKind.RESULT, b"2")
             expected[0] = msgspec.structs.replace(expected[0], end=result)
             expected[2] = msgspec.structs.replace(expected[2], waits_for=WaitsFor.QUEUE)
-            self.assertEqual([reads.job(self.connection, job.id) for job in expected], expected)
+            self.assertEqual([records.job(self.connection, job.id) for job in expected], expected)
             page = packets.page(self.connection, "ran", 0, 9, 9)
             self.assertEqual(page, [recorded(0, b"3", at=1.75)])
 
