@@ -99,6 +99,8 @@ def page(
             if found and cost > max_cost:
                 break
             found.append(batch)
+            if cost >= max_cost:
+                break  # before another row is fetched
     return found
 
 

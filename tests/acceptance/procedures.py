@@ -107,6 +107,13 @@ def count(packets: int) -> Iterator[Any]:
 
 
 @streaming_procedure
+def long_texts(count: int, size: int) -> Iterator[str]:
+    """Stream texts of a size."""
+    for _ in range(count):
+        yield "x" * size
+
+
+@streaming_procedure
 def stay() -> Iterator[Any]:
     """Stream the processes of the call, one of them in a session of its own, and stay."""
     child = subprocess.Popen(["setsid", "sleep", "3600"])

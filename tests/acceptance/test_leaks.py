@@ -24,6 +24,12 @@ CALLS = 500
 WARM_UP = 200
 """Calls after which caches and allocators have what they keep."""
 
+LONG, LONG_COUNT = 1_000_000, 60
+"""The size of long packets in bytes, and how many there are."""
+
+LONG_KIB = 20_000_000 // 1024
+"""What a process may grow by for them, however many there are, also if their reader is late."""
+
 MEMORY_KIB = 4096
 """What a process may grow by in all calls: a leak of 8 KiB a call would be found."""
 
@@ -77,6 +83,18 @@ class LeakTests(SynchronousTestCase):
         eventually(lambda: self.holdings() == before, f"{self.holdings()} becomes {before}")
         for name, kib in self.memory().items():
             self.assertLess(kib - memory[name], MEMORY_KIB, name)
+
+    def test_long_packets(self) -> None:
+        """Packets of 1 MB, whose follower begins to read when the job has ended."""
+        host = harp.HarpCaller("127.0.0.1", self.deployment.port).host(HOST)
+        host.add(1).get()
+        memory = self.memory()
+        job = host.long_texts(LONG_COUNT, LONG)
+        with job.follow(since=0) as packets:
+            job.get()
+            self.assertEqual([len(packet) for packet in packets], [LONG] * LONG_COUNT)
+        for name, kib in self.memory().items():
+            self.assertLess(kib - memory[name], LONG_KIB, name)
 
     def settled(self) -> dict[str, Holdings]:
         """Return what the processes have when no call is under way."""
