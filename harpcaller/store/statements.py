@@ -1,6 +1,6 @@
 """Statements that are compiled once and executed by the driver itself.
 
-SQLAlchemy writes the SQL. Executing by it takes ten times as long as the driver alone, which keeps
+SQLAlchemy writes the SQL. Executing by it takes several times as long as the driver, which keeps
 what it has prepared; and the thread that writes shares the interpreter with the reactor.
 """
 
