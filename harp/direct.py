@@ -6,6 +6,7 @@ request and its replies ``harp.direct_call``'s.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
@@ -28,6 +29,7 @@ class CallPackets(Items):
     def __init__(self, call: DirectCall) -> None:
         self._call = call
         self._ready = _values(call)
+        weakref.finalize(self, call.abandon)
 
     async def _more(self) -> Iterator[Any]:
         await self._call.wait()
@@ -37,11 +39,6 @@ class CallPackets(Items):
         """Close the connection: a call that has not ended is cancelled. It may be called twice."""
         super().close()
         self._call.close()
-
-    def __del__(self) -> None:
-        call = getattr(self, "_call", None)
-        if call is not None:
-            call.abandon()
 
 
 def _values(call: DirectCall) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
@@ -24,6 +25,7 @@ class Packets(Items):
 
     async def _open(self, question: Coroutine[Any, Any, Question]) -> None:
         self._question = await question
+        weakref.finalize(self, self._question.abandon)
 
     async def _more(self) -> Iterator[Any]:
         if self._question is None:
@@ -36,10 +38,6 @@ class Packets(Items):
         super().close()
         if self._question is not None:
             self._question.close()
-
-    def __del__(self) -> None:
-        if self._question is not None:
-            self._question.abandon()
 
 
 def _values(question: Question, numbered: bool) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from contextlib import suppress
 
@@ -28,6 +29,8 @@ class Pool:
         self.endpoint = endpoint
         self._idle: deque[tuple[Channel, float]] = deque()
         self._offered: tuple[frozenset[str], float] | None = None
+        # Not __del__: in a circle that is garbage, the sockets may be finalized before this object.
+        weakref.finalize(self, _abandon, self._idle)
 
     @property
     def offered(self) -> frozenset[str] | None:
@@ -78,10 +81,9 @@ class Pool:
         return {"endpoint": self.endpoint}
 
     def __setstate__(self, state: dict[str, Endpoint]) -> None:
-        self.endpoint = state["endpoint"]
-        self._idle = deque()
-        self._offered = None
+        Pool.__init__(self, state["endpoint"])
 
-    def __del__(self) -> None:
-        for channel, _ in getattr(self, "_idle", ()):
-            channel.abandon()
+
+def _abandon(idle: deque[tuple[Channel, float]]) -> None:
+    for channel, _ in idle:
+        channel.abandon()

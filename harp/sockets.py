@@ -228,6 +228,7 @@ def _context(trust: Trust) -> ssl.SSLContext:
 
 
 def _connected(address: Address) -> socket.socket:
+    connected = None
     try:
         connected = socket.create_connection((address.host, address.port), address.connect_timeout)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -237,6 +238,8 @@ def _connected(address: Address) -> socket.socket:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_EVERY)
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
     except (OSError, UnicodeError) as error:
+        if connected is not None:
+            connected.close()
         raise NetworkFailure(_reason(error)) from error
     return connected
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import gc
+import socket
+import warnings
 from collections.abc import Callable
 from typing import Any
 
+from msgspec import Raw
 from twisted.trial.unittest import SynchronousTestCase
 
-from harp import pool
+from harp import HarpStreamIterator, StreamIterator, pool
+from harp.direct_call import DirectCall
 from harp.network import Address, NetworkFailure
 from harp.pool import Pool
-from harp.sockets import TcpEndpoint
+from harp.questions import Question
+from harp.sockets import SocketChannel, TcpEndpoint, run
+from harp.wire.dispatcher import FollowStream
+from harp.wire.harpd import Auth, CallRequest
+from tests.harp.test_dispatcher_wire import ID
 
 
 class MemoryChannel:
@@ -98,3 +107,59 @@ class PoolTests(SynchronousTestCase):
         self.endpoint.meanwhile = self.pool.forget
         self.assertEqual(self.pool.offered, {"keepalive"})
         self.assertIsNone(self.pool.offered)
+
+
+class GarbageTests(SynchronousTestCase):
+    """Connections of objects that nobody holds any more are closed, also those of circles."""
+
+    def channel(self) -> SocketChannel:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            connected = socket.create_connection(listener.getsockname())
+        return SocketChannel(connected, 1)
+
+    def assert_closed(self, hold: Callable[[SocketChannel], object]) -> None:
+        """Let a circle hold a connection that is older than what would close it."""
+        channel = self.channel()
+        circle: list[object] = [hold(channel)]
+        circle.append(circle)
+        del channel, circle
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            gc.collect()
+        self.assertEqual([str(warning.message) for warning in told], [])
+
+    def test_kept(self) -> None:
+        """A connection that waits for the next request."""
+
+        def hold(channel: SocketChannel) -> object:
+            pool = Pool(MemoryEndpoint())
+            pool.give(channel)
+            return pool
+
+        self.assert_closed(hold)
+
+    def test_iterators(self) -> None:
+        """A connection whose packets nobody reads to the end."""
+
+        async def opened(conversation: Any) -> Any:
+            return conversation
+
+        def follow(channel: SocketChannel) -> object:
+            question = Question(
+                Pool(MemoryEndpoint()), FollowStream(harpcaller=1, follow_stream=ID)
+            )
+            question._channel = channel
+            packets = StreamIterator(False)
+            run(packets._open(opened(question)))
+            return packets
+
+        def call(channel: SocketChannel) -> object:
+            request = CallRequest(
+                harp=1, procedure="run", arguments=Raw(b"[]"), auth=Auth("me", "secret")
+            )
+            direct = DirectCall(Pool(MemoryEndpoint()), request)
+            direct._channel = channel
+            return HarpStreamIterator(direct)
+
+        self.assert_closed(follow)
+        self.assert_closed(call)
