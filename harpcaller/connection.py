@@ -26,6 +26,7 @@ from harp.flow import SLICE, register_producer, write_last
 from harp.wire import dispatcher as wire
 from harp.wire import results
 from harp.wire.lines import MAX_REQUEST, LineReader, LineTooLongError
+from harpcaller.identities import Identity
 
 REQUEST_DEADLINE = 30.0
 """Seconds from the connection to the end of its request line."""
@@ -43,12 +44,14 @@ LINGER = 10.0
 class Answer:
     """What goes back to one request; nothing does after its last reply.
 
-    :param caller: the client's address.
+    :param identity: who asks.
     """
 
-    def __init__(self, connection: RequestConnection, request: wire.Request, caller: str) -> None:
+    def __init__(
+        self, connection: RequestConnection, request: wire.Request, identity: Identity
+    ) -> None:
         self.request = request
-        self.caller = caller
+        self.identity = identity
         self.waits = False
         self._connection: RequestConnection | None = connection
         self._cleanup: Callable[[], None] | None = None
@@ -110,13 +113,13 @@ Respond = Callable[[Answer], None]
 class RequestConnection(Protocol):
     """Reads one request at a time; it is closed after an answer that the client did not outlive.
 
-    :param caller: the client's address.
+    :param peer: the client's address.
     """
 
-    def __init__(self, reactor: Any, respond: Respond, caller: str) -> None:
+    def __init__(self, reactor: Any, respond: Respond, peer: str) -> None:
         self._reactor = reactor
         self._respond = respond
-        self._caller = caller
+        self._identity = Identity(None, peer=peer)
         self._reader = LineReader(MAX_REQUEST)
         self._answer: Answer | None = None
         self._goes_on = True
@@ -149,7 +152,7 @@ class RequestConnection(Protocol):
         else:
             self._deadline.clear()
             self._goes_on = request.keepalive and not self._reader.has_more
-            self._answer = Answer(self, request, self._caller)
+            self._answer = Answer(self, request, self._identity)
             self._respond(self._answer)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -284,5 +287,5 @@ class ClientFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> RequestConnection:
         """Return the protocol for a new connection."""
-        caller = getattr(addr, "host", None)  # a unix socket's has none
-        return RequestConnection(self._reactor, self._respond, caller or "unix")
+        host = getattr(addr, "host", None)  # a unix socket's has none
+        return RequestConnection(self._reactor, self._respond, host or "unix")
