@@ -1,4 +1,4 @@
-"""Who asks, as far as it is known; what they may do is the business of ``harpcaller.permissions``."""
+"""Who asks; what that person or program may do is decided in ``harpcaller.permissions``."""
 
 from __future__ import annotations
 
