@@ -81,7 +81,7 @@ class Api:
 
 
 def _call(parts: Parts, answer: Answer, request: wire.Call) -> Deferred[None]:
-    submitted = parts.dispatcher.submit(request, answer.caller)
+    submitted = parts.dispatcher.submit(request, answer.identity.peer)
     return submitted.addCallback(lambda job: answer.finish(wire.JobId(*job)))
 
 
