@@ -49,6 +49,8 @@ COLUMNS = [
     jobs.c.waits_for,
     jobs.c.caller,
     jobs.c.end_origin,
+    jobs.c.submitter,
+    jobs.c.on_behalf_of,
 ]
 """What `to_record` takes, in its order."""
 
@@ -59,9 +61,10 @@ _BY_ID = Statement(select_records.where(jobs.c.id == bindparam("job_id")))
 
 def to_record(row: Row) -> Record:
     """Return what a row of `COLUMNS` means."""
-    seq, queue_id, *fields, end_kind, end_value, waits_for, caller, origin = row
+    seq, queue_id, *fields, end_kind, end_value, waits_for, caller, origin, submitter, behalf = row
     end = None if end_kind is None else EndResult(end_kind, end_value)
-    return Record(seq, queue_id, Job(*(*fields, end, waits_for, caller, origin)))
+    job = Job(*(*fields, end, waits_for, caller, origin, submitter, behalf))
+    return Record(seq, queue_id, job)
 
 
 def find(connection: Connection, job_id: str) -> Record | None:
