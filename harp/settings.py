@@ -135,6 +135,13 @@ class Section:
             return value  # type: ignore[no-any-return]
         return self._wrong(key, value, wanted, None)
 
+    def flag(self, key: str, default: bool = False) -> bool:
+        """Return true or false."""
+        value = self._value(key, default)
+        return (
+            value if isinstance(value, bool) else self._wrong(key, value, "true or false", default)
+        )
+
     def section(self, key: str) -> Section:
         """Return the mapping under a key."""
         self._asked.add(key)

@@ -23,6 +23,7 @@ from harpcaller.logs import LEVELS
 from harpcaller.retention import Ages
 from harpcaller.store import KEY_LIFE
 from harpcaller.submission import Limits
+from harpcaller.terms import Terms, read_terms
 from harpcaller.trust import ServerTrust, read_certificates
 
 DEFAULT_LISTEN = "127.0.0.1:3502"
@@ -53,6 +54,7 @@ class Config:
     :param shutdown_grace: for how long running jobs may go on when the dispatcher is stopped.
     :param log_level: what is logged at least.
     :param trust: which certificates of harpd are trusted.
+    :param terms: on which terms clients get in.
     """
 
     listen: tuple[str, ...]
@@ -65,6 +67,7 @@ class Config:
     shutdown_grace: float
     log_level: str
     trust: ServerTrust
+    terms: Terms
 
 
 def load(path: Path) -> Config:
@@ -76,7 +79,8 @@ def load(path: Path) -> Config:
     """
     folder = path.absolute().parent
     with settings.read(path) as keys:
-        listen_on = _listen(keys)
+        terms = read_terms(keys)
+        listen_on = _listen(keys, terms)
         database = _database(keys, folder)
         hosts = _hosts(keys, folder)
         limits = _limits(keys)
@@ -94,11 +98,21 @@ def load(path: Path) -> Config:
         )
     assert hosts is not None  # else it was a mistake
     return Config(
-        listen_on, database, hosts, limits, capacity, ages, key_life, grace, level, server_trust
+        listen_on,
+        database,
+        hosts,
+        limits,
+        capacity,
+        ages,
+        key_life,
+        grace,
+        level,
+        server_trust,
+        terms,
     )
 
 
-def _listen(keys: settings.Section) -> tuple[str, ...]:
+def _listen(keys: settings.Section, terms: Terms) -> tuple[str, ...]:
     descriptions = keys.texts("listen", [DEFAULT_LISTEN])
     if not descriptions:
         keys.mistake("listen", "must have at least one address")
@@ -106,7 +120,7 @@ def _listen(keys: settings.Section) -> tuple[str, ...]:
         if description in descriptions[:number]:
             keys.mistake("listen", f"{description!r} stands twice")
         try:
-            listen.check(description)
+            listen.check(description, terms)
         except ValueError as error:
             keys.mistake("listen", str(error))
     return tuple(descriptions)

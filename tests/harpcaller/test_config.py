@@ -12,14 +12,18 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from harp.settings import ConfigError
 from harpcaller import config as module
+from harpcaller import terms
+from harpcaller.client_tls import Authorities
 from harpcaller.config import Config, load
 from harpcaller.hosts import Host, HostsFile, HostsScript
+from harpcaller.identities import User, Users
 from harpcaller.jobs import Capacity
 from harpcaller.retention import Ages
 from harpcaller.submission import Limits
+from harpcaller.terms import ClientLimits, Terms
 from harpcaller.trust import ServerTrust
 
-SOURCE = Path(module.__file__)
+SOURCES = [Path(module.__file__), Path(terms.__file__)]
 SAMPLE = Path(__file__).parents[2] / "etc" / "harpcaller.yaml"
 
 
@@ -75,6 +79,7 @@ class LoadTests(SynchronousTestCase):
             shutdown_grace=30.0,
             log_level="info",
             trust=ServerTrust(None, None),
+            terms=Terms(),
         )
         self.assertEqual(config, expected)
 
@@ -90,7 +95,11 @@ class LoadTests(SynchronousTestCase):
             "max_age: 2\nmax_stream_age: 0.5\nlog_level: warn\n"
             "idempotency_key_life: 1.5\n"
             "ca_file: ca.pem\nknown_certs_file: known.pem\n"
+            "insecure: true\nclient_ca_file: ca.pem\nmax_connections: 9\n"
+            "max_connections_per_address: 8\nmax_request: 65536\nrequest_timeout: 7\n"
+            f"idle_timeout: 6.5\nusers: {{panel: {{tokens: 'sha256:{'ab' * 32}'}}}}\n"
         )
+        panel = User("panel")
         expected = Config(
             listen=("*:1", "unix:/run/x"),
             database=make_url(f"sqlite:///{self.folder}/state/jobs.db?timeout=5"),
@@ -102,6 +111,12 @@ class LoadTests(SynchronousTestCase):
             shutdown_grace=4.0,
             log_level="warn",
             trust=ServerTrust([self.ca], [self.known]),
+            terms=Terms(
+                users=Users((panel,), tokens={"ab" * 32: panel}),
+                authorities=Authorities([self.ca]),
+                insecure=True,
+                limits=ClientLimits(9, 8, 65536, 7.0, 6.5),
+            ),
         )
         self.assertEqual(config, expected)
 
@@ -109,7 +124,9 @@ class LoadTests(SynchronousTestCase):
         """The sample has every key, and what stands there without # are the defaults."""
         installed = SAMPLE.read_text("utf-8").replace("/etc/harpcaller/hosts", "hosts")
         self.assertEqual(self.load(installed), self.load("host_db_script: hosts"))
-        everything = re.sub("(?m)^#(?=[a-z])", "", installed).replace("/etc/harpcaller/", "")
+        everything = re.sub("(?m)^#(?=[a-z]|  [a-z]|    [a-z])", "", installed).replace(
+            "/etc/harpcaller/", ""
+        )
         with_script = everything.replace("hosts_file:", "#hosts_file:")
         (self.folder / "known_certs.pem").write_bytes((self.folder / "ca.pem").read_bytes())
         config = self.load(with_script)
@@ -118,7 +135,8 @@ class LoadTests(SynchronousTestCase):
         with_file = re.sub("(?m)^host_db", "#host_db", everything)
         self.assertIsInstance(self.load(with_file).hosts, HostsFile)
         # Nothing is known that the sample does not have.
-        known = re.findall(r'keys, "([a-z_]+)"|keys\.\w+\("([a-z_]+)"', SOURCE.read_text("utf-8"))
+        sources = "".join(each.read_text("utf-8") for each in SOURCES)
+        known = re.findall(r'keys, "([a-z_]+)"|keys\.\w+\(\s*"([a-z_]+)"', sources)
         for key in {first or second for first, second in known}:
             self.assertRegex(everything, f"(?m)^{key}:")
 
@@ -141,11 +159,15 @@ class LoadTests(SynchronousTestCase):
 
     def test_listen(self) -> None:
         """Each address that can't be understood is named; there must be one."""
-        first, second = self.mistakes("listen: ['*:1', tpc:1:x=2, '*:2', '*:65536']")
-        self.assertIn("listen, line 1: 'tpc:1:x=2'", first)
-        self.assertIn("listen, line 1: '*:65536'", second)
+        first, second = self.mistakes(
+            "insecure: true\nlisten: ['*:1', tpc:1:x=2, '*:2', '*:65536']"
+        )
+        self.assertIn("listen, line 2: 'tpc:1:x=2'", first)
+        self.assertIn("listen, line 2: '*:65536'", second)
         self.assertIn("at least one", self.mistake("listen: []"))
-        self.assertIn("'*:1' stands twice", self.mistake("listen: ['*:1', '*:2', '*:1']"))
+        self.assertIn(
+            "'[::1]:1' stands twice", self.mistake("listen: ['[::1]:1', '[::1]:2', '[::1]:1']")
+        )
 
     def test_database_of_another_kind(self) -> None:
         """Any database but an SQLite file is a mistake that says so and shows no password."""

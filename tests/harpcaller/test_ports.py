@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     UNIXClientEndpoint,
+    UNIXServerEndpoint,
     connectProtocol,
     wrapClientTLS,
 )
@@ -19,10 +20,15 @@ from twisted.internet.error import CannotListenError, ConnectError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from harp.addresses import Bounds
+from harpcaller import listen
+from harpcaller.gate import Gate
 from harpcaller.ports import Ports
+from harpcaller.terms import Terms
 from tests.harpcaller.stores import real_reactor
 
 
@@ -72,8 +78,18 @@ class PortsTestCase(TestCase):
         self.reactor: Any = real_reactor()
         self.folder = Path(self.mktemp()).absolute()
         self.folder.mkdir()
-        self.ports = Ports(self.reactor, Factory.forProtocol(Echo))
+        self.terms = Terms(insecure=True)
+        self.gate = Gate(cast(Any, self.reactor).seconds, self.terms)
+        self.ports = Ports(self.reactor, self.gate, lambda is_local: Factory.forProtocol(Echo))
         self.addCleanup(lambda: Deferred.fromCoroutine(self.ports.close()))
+
+    def open(self, descriptions: list[str]) -> Deferred[None]:
+        """Open the first ports on the terms of the test."""
+        return self.ports.open(descriptions, self.terms)
+
+    async def change(self, descriptions: list[str]) -> list[str]:
+        """Open others; return why that can't be done."""
+        return await self.ports.change(descriptions, self.terms)
 
     def free_port(self) -> int:
         """Return the number of a port that nobody has at the moment."""
@@ -104,9 +120,9 @@ class ChangeTests(PortsTestCase):
     async def test_exchanged(self) -> None:
         """What is new is opened, what is not wanted any more closed; connections live on."""
         first, second = self.free_port(), self.free_port()
-        await self.ports.open([f"127.0.0.1:{first}"])
+        await self.open([f"127.0.0.1:{first}"])
         client = await self.connected(self.tcp(first))
-        self.assertEqual(await self.ports.change([f"127.0.0.1:{second}"]), [])
+        self.assertEqual(await self.change([f"127.0.0.1:{second}"]), [])
         await self.connected(self.tcp(second))
         await self.assert_closed(first)
         self.assertEqual(await client.ask(), b"x")
@@ -114,9 +130,9 @@ class ChangeTests(PortsTestCase):
     async def test_not_touched(self) -> None:
         """A port that stays is the same port all the while."""
         first, second = self.free_port(), self.free_port()
-        await self.ports.open([f"127.0.0.1:{first}"])
+        await self.open([f"127.0.0.1:{first}"])
         listening = self.reactor.getReaders()
-        self.assertEqual(await self.ports.change([f"127.0.0.1:{second}", f"127.0.0.1:{first}"]), [])
+        self.assertEqual(await self.change([f"127.0.0.1:{second}", f"127.0.0.1:{first}"]), [])
         self.assertLessEqual(set(listening), set(self.reactor.getReaders()))
         await self.connected(self.tcp(first))
         await self.connected(self.tcp(second))
@@ -126,8 +142,8 @@ class ChangeTests(PortsTestCase):
         first, second, taken = self.free_port(), self.free_port(), self.free_port()
         other = self.reactor.listenTCP(taken, Factory(), interface="127.0.0.1")
         self.addCleanup(other.stopListening)
-        await self.ports.open([f"127.0.0.1:{first}"])
-        (mistake,) = await self.ports.change([f"127.0.0.1:{second}", f"127.0.0.1:{taken}"])
+        await self.open([f"127.0.0.1:{first}"])
+        (mistake,) = await self.change([f"127.0.0.1:{second}", f"127.0.0.1:{taken}"])
         self.assertTrue(mistake.startswith(f"listen: 127.0.0.1:{taken}: "), mistake)
         self.assertIn("in use", mistake)
         await self.connected(self.tcp(first))
@@ -136,12 +152,12 @@ class ChangeTests(PortsTestCase):
     async def test_same_number(self) -> None:
         """A port that leaves makes room for one that has its number; connections live on."""
         port, second = self.free_port(), self.free_port()
-        await self.ports.open([f"127.0.0.1:{port}"])
+        await self.open([f"127.0.0.1:{port}"])
         client = await self.connected(self.tcp(port))
-        self.assertEqual(await self.ports.change([f"*:{port}", f"127.0.0.1:{second}"]), [])
+        self.assertEqual(await self.change([f"*:{port}", f"127.0.0.1:{second}"]), [])
         elsewhere = TCP4ClientEndpoint(self.reactor, "127.0.0.2", port)
         await self.connected(elsewhere)
-        self.assertEqual(await self.ports.change([f"127.0.0.1:{port}"]), [])
+        self.assertEqual(await self.change([f"127.0.0.1:{port}"]), [])
         with self.assertRaises(ConnectError):
             await connectProtocol(elsewhere, Protocol())
         await self.connected(self.tcp(port))
@@ -152,20 +168,20 @@ class ChangeTests(PortsTestCase):
         port, taken = self.free_port(), self.free_port()
         other = self.reactor.listenTCP(taken, Factory(), interface="127.0.0.1")
         self.addCleanup(other.stopListening)
-        await self.ports.open([f"127.0.0.1:{port}"])
-        (mistake,) = await self.ports.change([f"*:{port}", f"127.0.0.1:{taken}"])
+        await self.open([f"127.0.0.1:{port}"])
+        (mistake,) = await self.change([f"*:{port}", f"127.0.0.1:{taken}"])
         self.assertTrue(mistake.startswith(f"listen: 127.0.0.1:{taken}: "), mistake)
         await self.connected(self.tcp(port))
         with self.assertRaises(ConnectError):
             await connectProtocol(TCP4ClientEndpoint(self.reactor, "127.0.0.2", port), Protocol())
-        self.assertEqual(await self.ports.change([f"*:{port}"]), [])
+        self.assertEqual(await self.change([f"*:{port}"]), [])
         await self.connected(self.tcp(port))
 
     async def test_number_of_one_that_stays(self) -> None:
         """A port that stays makes no room."""
         port = self.free_port()
-        await self.ports.open([f"127.0.0.1:{port}", f"127.0.0.1:{self.free_port()}"])
-        (mistake,) = await self.ports.change([f"127.0.0.1:{port}", f"*:{port}"])
+        await self.open([f"127.0.0.1:{port}", f"127.0.0.1:{self.free_port()}"])
+        (mistake,) = await self.change([f"127.0.0.1:{port}", f"*:{port}"])
         self.assertIn("in use", mistake)
         await self.connected(self.tcp(port))
 
@@ -173,12 +189,12 @@ class ChangeTests(PortsTestCase):
         """At the start it is an error for who starts."""
         first = self.free_port()
         with self.assertRaises(CannotListenError):
-            await self.ports.open([f"127.0.0.1:{first}", f"tcp:{first}"])
+            await self.open([f"127.0.0.1:{first}", f"tcp:{first}"])
 
     async def test_close(self) -> None:
         """All of them are closed, and a second time there is nothing to do."""
         first, second = self.free_port(), self.free_port()
-        await self.ports.open([f"127.0.0.1:{first}", f"127.0.0.1:{second}"])
+        await self.open([f"127.0.0.1:{first}", f"127.0.0.1:{second}"])
         for _ in range(2):
             await self.ports.close()
             await self.assert_closed(first)
@@ -187,10 +203,123 @@ class ChangeTests(PortsTestCase):
     async def test_unix_socket(self) -> None:
         """A unix socket that is not wanted any more is gone from the disk."""
         path = self.folder / "socket"
-        await self.ports.open([f"unix:{path}", f"127.0.0.1:{self.free_port()}"])
+        await self.open([f"unix:{path}", f"127.0.0.1:{self.free_port()}"])
         await self.connected(UNIXClientEndpoint(self.reactor, str(path)))
-        self.assertEqual(await self.ports.change([f"127.0.0.1:{self.free_port()}"]), [])
+        self.assertEqual(await self.change([f"127.0.0.1:{self.free_port()}"]), [])
         self.assertFalse(path.exists())
+
+
+class ReachTests(PortsTestCase):
+    """Ports that others than this machine's programs could reach."""
+
+    def setUp(self) -> None:
+        """Be secure."""
+        super().setUp()
+        self.terms = Terms()
+
+    async def test_refused_at_start(self) -> None:
+        """What is not local is refused by its real address, and left closed."""
+        port = self.free_port()
+        with self.assertRaises(ValueError) as caught:
+            await self.open([f"tcp:{port}"])
+        self.assertIn("insecure: true", str(caught.exception))
+        await self.assert_closed(port)
+
+    async def test_plug_in(self) -> None:
+        """A plug-in's endpoint counts by the socket that it has in the end."""
+        for host, mistakes in (("127.0.0.1", 0), ("0.0.0.0", 1)):
+            with socket.create_server((host, 0)) as inherited:
+                inherited.setblocking(False)
+                description = f"fd:{inherited.fileno()}"
+                self.patch(
+                    listen, "endpoint", lambda reactor, _, fd=inherited: Adopted(reactor, fd)
+                )
+                found = await self.change([description])
+                self.assertEqual(len(found), mistakes)
+                self.assertEqual([each for each in found if "insecure: true" not in each], [])
+                await self.change([])
+
+    async def test_nobody_comes_in_before(self) -> None:
+        """While it is not known who can reach a port, connections are closed at once."""
+        path = self.folder / "socket"
+        bound: Deferred[None] = Deferred()
+
+        class Slow(UNIXServerEndpoint):
+            def listen(self, factory: Any) -> Deferred[Any]:
+                port: Deferred[Any] = super().listen(factory)  # type: ignore[no-untyped-call]
+                return port.addCallback(lambda bare: bound.addCallback(lambda _: bare))
+
+        self.patch(listen, "endpoint", lambda reactor, _: Slow(reactor, str(path)))
+        opening = self.open(["somewhere"])
+        early = Client()
+        await connectProtocol(UNIXClientEndpoint(self.reactor, str(path)), early)
+        await early.lost
+        bound.callback(None)
+        await opening
+        await self.connected(UNIXClientEndpoint(self.reactor, str(path)))
+
+    async def test_local_is_told(self) -> None:
+        """What makes the connections is told by the port whether others can reach it."""
+        told: list[bool] = []
+
+        def factory(is_local: bool) -> Factory:
+            told.append(is_local)
+            return Factory.forProtocol(Echo)
+
+        self.ports = Ports(self.reactor, self.gate, factory)
+        self.terms = Terms(insecure=True)
+        port = self.free_port()
+        await self.open(
+            [f"127.0.0.1:{port}", f"unix:{self.folder}/socket", f"*:{self.free_port()}"]
+        )
+        self.assertEqual(told, [True, True, False])
+
+    async def test_stays_open_no_longer(self) -> None:
+        """A port that is open is refused too if the new terms do not allow it; nothing changes."""
+        port = self.free_port()
+        self.terms = Terms(insecure=True)
+        await self.open([f"*:{port}"])
+        self.terms = Terms()
+        (mistake,) = await self.change([f"*:{port}", f"127.0.0.1:{self.free_port()}"])
+        self.assertTrue(mistake.startswith(f"listen: *:{port}: can be reached"), mistake)
+        await self.connected(self.tcp(port))
+
+    async def test_warning(self) -> None:
+        """What is open to everybody is logged, each time."""
+        self.terms = Terms(insecure=True)
+        descriptions = [f"*:{self.free_port()}", f"127.0.0.1:{self.free_port()}"]
+        for listening in (self.open, self.change):
+            with capturedLogs() as logged:
+                await listening(descriptions)
+            warned = [each["port"] for each in logged if each["log_level"] == LogLevel.warn]
+            self.assertEqual(warned, descriptions[:1])
+
+    async def test_too_many(self) -> None:
+        """One connection too many is closed at once, with TLS before it has cost a handshake."""
+        file = self.folder / "identity.pem"
+        issued = trustme.CA().issue_cert("x.example.org")
+        file.write_bytes(issued.private_key_and_cert_chain_pem.bytes())
+        plain, secured = self.free_port(), self.free_port()
+        tls = f"ssl:{secured}:privateKey={file}:interface=127.0.0.1"
+        await self.open([f"127.0.0.1:{plain}", tls])
+        self.gate.crowd.bounds = Bounds(0, 0)
+        for port in (plain, secured):
+            client = Client()
+            await connectProtocol(self.tcp(port), client)
+            await client.lost
+        self.gate.crowd.bounds = Bounds(1, 1)
+        await self.connected(self.tcp(plain))
+
+
+class Adopted:
+    """An endpoint of somebody else's, with a socket that it was given."""
+
+    def __init__(self, reactor: Any, given: socket.socket) -> None:
+        self._reactor = reactor
+        self._given = given
+
+    async def listen(self, factory: Factory) -> Any:
+        return self._reactor.adoptStreamPort(self._given.fileno(), socket.AF_INET, factory)
 
 
 class TlsTests(PortsTestCase):
@@ -225,45 +354,45 @@ class TlsTests(PortsTestCase):
 
     async def test_renewed(self) -> None:
         """New connections get the certificate that is in the file, old ones live on."""
-        await self.ports.open([self.description])
+        await self.open([self.description])
         client = await self.connected(self.tls(self.old))
         self.issue(self.new)
         await self.connected(self.tls(self.old))
-        self.assertEqual(await self.ports.change([self.description]), [])
+        self.assertEqual(await self.change([self.description]), [])
         await self.connected(self.tls(self.new))
         await self.assert_distrusted(self.old)
         self.assertEqual(await client.ask(), b"x")
 
     async def test_other_files(self) -> None:
         """A certificate in another file comes into force on the same port."""
-        await self.ports.open([self.description])
+        await self.open([self.description])
         other = self.folder / "other.pem"
         self.file.rename(other)
         self.issue(self.new)
         moved = self.description.replace(str(self.file), str(other))
-        self.assertEqual(await self.ports.change([moved]), [])
+        self.assertEqual(await self.change([moved]), [])
         await self.connected(self.tls(self.old))
-        self.assertEqual(await self.ports.change([self.description]), [])
+        self.assertEqual(await self.change([self.description]), [])
         await self.connected(self.tls(self.new))
 
     async def test_unusable(self) -> None:
         """A certificate that can't be used is a mistake, and the old one stays."""
-        await self.ports.open([self.description])
+        await self.open([self.description])
         key = self.new.issue_cert("harpcaller.example.org").private_key_pem.bytes()
         certificate = self.new.issue_cert("harpcaller.example.org").cert_chain_pems[0].bytes()
         for data in (b"", b"nonsense", key + certificate, certificate):
             self.file.write_bytes(data)
-            (mistake,) = await self.ports.change([self.description])
+            (mistake,) = await self.change([self.description])
             self.assertTrue(mistake.startswith(f"listen: {self.description}: "), mistake)
             self.assertNotIn("PRIVATE KEY", mistake)
             await self.connected(self.tls(self.old))
 
     async def test_nothing_is_renewed_by_half(self) -> None:
         """If another address can't be bound, the certificate stays as it was."""
-        await self.ports.open([self.description])
+        await self.open([self.description])
         self.issue(self.new)
         other = self.reactor.listenTCP(0, Factory(), interface="127.0.0.1")
         self.addCleanup(other.stopListening)
         taken = f"127.0.0.1:{other.getHost().port}"
-        self.assertEqual(len(await self.ports.change([self.description, taken])), 1)
+        self.assertEqual(len(await self.change([self.description, taken])), 1)
         await self.connected(self.tls(self.old))
