@@ -81,7 +81,7 @@ class Api:
 
 
 def _call(parts: Parts, answer: Answer, request: wire.Call) -> Deferred[None]:
-    submitted = parts.dispatcher.submit(request, answer.identity.peer)
+    submitted = parts.dispatcher.submit(request, answer.identity)
     return submitted.addCallback(lambda job: answer.finish(wire.JobId(*job)))
 
 
@@ -97,7 +97,7 @@ async def _get_status(parts: Parts, answer: Answer, request: wire.GetStatus) -> 
     detail = await _status_detail(parts, job) if request.detail else None
     answer.finish(
         wire.Status(
-            wire.CallFields(job.host, job.procedure, msgspec.Raw(job.arguments)),
+            wire.CallFields(job.host, job.procedure, msgspec.Raw(job.shown)),
             wire.Times(int(job.submitted), _whole(job.started), _whole(job.ended)),
             msgspec.Raw(job.info),
             detail,

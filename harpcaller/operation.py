@@ -129,6 +129,7 @@ def _job_filter(asked: WireFilter) -> JobFilter:
         queue=queue,
         submitted_since=asked.submitted_since,
         submitted_before=asked.submitted_before,
+        submitter=asked.submitter,
     )
 
 

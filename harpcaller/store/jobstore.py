@@ -93,6 +93,13 @@ class JobStore:
         """
         return self._access.insert(packets.INSERT, packets.rows(job_id, recorded))
 
+    def replace_arguments(self, job_id: str, shown: bytes, wipe: bool) -> Deferred[None]:
+        """Show something else of a job's arguments.
+
+        :param wipe: whether what was shown so far has secrets in it, of which nothing must stay.
+        """
+        return self._change(changes.replace_arguments, job_id, shown, wipe)
+
     def end(
         self,
         job_id: str,
@@ -207,13 +214,19 @@ class JobStore:
         return self._read(queue_lists.queue, name)
 
     def queue_jobs(
-        self, name: bytes, limit: int, cursor: str | None = None
+        self,
+        name: bytes,
+        limit: int,
+        cursor: str | None = None,
+        owners: frozenset[str] | None = None,
     ) -> Deferred[Page[JobSummary]]:
         """Return a page of a queue's jobs that run or wait, in the order in which they run.
 
-        Parameters are those of `jobs`.
+        With owners it can be short as one of `jobs` can, whose the other parameters are.
+
+        :param owners: as in a `JobFilter`.
         """
-        return self._read(queue_lists.queue_jobs, name, limit, cursor)
+        return self._read(queue_lists.queue_jobs, name, limit, cursor, owners)
 
     def running_jobs(self, name: bytes, up_to_seq: int) -> Deferred[list[str]]:
         """Return the ids of a queue's jobs that run, of those submitted up to a place."""

@@ -6,14 +6,15 @@ taken at once: an open read transaction would keep the write-ahead log from bein
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, select
 
 from harp.wire.results import EndResult
 from harpcaller.jobs import Job
 from harpcaller.store.schema import jobs
-from harpcaller.store.statements import Connection, Row, Statement
+from harpcaller.store.statements import Connection, Statement
 
 
 class Record(NamedTuple):
@@ -49,6 +50,8 @@ COLUMNS = [
     jobs.c.waits_for,
     jobs.c.caller,
     jobs.c.end_origin,
+    jobs.c.submitter,
+    jobs.c.on_behalf_of,
 ]
 """What `to_record` takes, in its order."""
 
@@ -57,11 +60,12 @@ select_records = select(*COLUMNS)
 _BY_ID = Statement(select_records.where(jobs.c.id == bindparam("job_id")))
 
 
-def to_record(row: Row) -> Record:
+def to_record(row: Sequence[Any]) -> Record:
     """Return what a row of `COLUMNS` means."""
-    seq, queue_id, *fields, end_kind, end_value, waits_for, caller, origin = row
+    seq, queue_id, *fields, end_kind, end_value, waits_for, caller, origin, submitter, behalf = row
     end = None if end_kind is None else EndResult(end_kind, end_value)
-    return Record(seq, queue_id, Job(*(*fields, end, waits_for, caller, origin)))
+    job = Job(*(*fields, end, waits_for, caller, origin, submitter, behalf))
+    return Record(seq, queue_id, job)
 
 
 def find(connection: Connection, job_id: str) -> Record | None:

@@ -11,15 +11,18 @@ from harp import errors
 from harp.wire import dispatcher as wire
 from harp.wire import harpd
 from harp.wire.lines import ENVELOPE_ROOM, MAX_REQUEST
+from harpcaller.identities import Identity
 from harpcaller.jobs import Dedup, NewJob, QueueSpec
 from harpcaller.refusal import RefusedError
+from harpcaller.secrecy import NOT_SHOWN
 from harpcaller.submission import Limits, new_job
 
 CALLER = "10.0.0.9"
+IDENTITY = Identity(None, peer=CALLER)
 LIMITS = Limits(default_timeout=100, max_exec_time=600)
 
 
-def submitted(**changes: Any) -> NewJob:
+def submitted(identity: Identity = IDENTITY, **changes: Any) -> NewJob:
     """Return the job of a call."""
     fields: dict[str, Any] = {
         "host": "web01",
@@ -27,7 +30,7 @@ def submitted(**changes: Any) -> NewJob:
         "arguments": msgspec.Raw(b'["/srv"]'),
         "info": msgspec.Raw(b'{"ticket": 7}'),
     }
-    return new_job(wire.Call(1, **(fields | changes)), "id", CALLER, LIMITS)
+    return new_job(wire.Call(1, **(fields | changes)), "id", identity, LIMITS)
 
 
 def raw(text: bytes) -> msgspec.Raw:
@@ -50,7 +53,7 @@ class NewJobTests(SynchronousTestCase):
 
     def test_limits(self) -> None:
         """Limits not given are the defaults, those given are kept, none exceeds the ceiling."""
-        asked: tuple[tuple[dict[str, float], float, float], ...] = (
+        asked: tuple[tuple[dict[str, Any], float, float], ...] = (
             ({}, 100, 600),
             ({"timeout": 0.5}, 0.5, 600),
             ({"timeout": 300.0}, 300, 600),
@@ -62,6 +65,26 @@ class NewJobTests(SynchronousTestCase):
         for changes, timeout, max_exec_time in asked:
             job = submitted(**changes)
             self.assertEqual((job.timeout, job.max_exec_time), (timeout, max_exec_time), changes)
+
+    def test_whose(self) -> None:
+        """Who asks is noted, and for whom."""
+        job = submitted(Identity("panel", on_behalf_of="joe", peer=CALLER))
+        self.assertEqual((job.submitter, job.on_behalf_of), ("panel", "joe"))
+        self.assertEqual((submitted().submitter, submitted().on_behalf_of), (None, None))
+
+    def test_secrets(self) -> None:
+        """What the client wants to be shown counts; else what harpd has said of the procedure."""
+        shown = raw(b'["(secret)"]')
+        secret = wire.Call(1, host="h", procedure="p", arguments=raw(b'["pw"]'))
+        marked = msgspec.structs.replace(secret, shown_arguments=shown)
+        for call, has_secrets, expected in (
+            (secret, False, None),
+            (secret, True, NOT_SHOWN),
+            (marked, False, bytes(shown)),
+            (marked, True, bytes(shown)),
+        ):
+            job = new_job(call, "id", IDENTITY, LIMITS, has_secrets)
+            self.assertEqual((job.arguments, job.shown_arguments), (b'["pw"]', expected))
 
     def test_names(self) -> None:
         """Names of a queue and of a dedup that are equal as JSON become equal bytes."""
@@ -106,7 +129,12 @@ class RefusalTests(SynchronousTestCase):
             arguments=msgspec.Raw(job.arguments),
             auth=harpd.Auth("u" * 100, "p" * 500),
             keepalive=True,
-            context=msgspec.Raw(b'{"job_id":"%b"}' % job.id.encode()),
+            context=msgspec.Raw(
+                msgspec.json.encode(
+                    {"job_id": job.id, "submitter": "\0" * 200, "on_behalf_of": "\0" * 200}
+                )
+            ),
             report_lock=True,
+            report_secret=True,
         )
         self.assertLessEqual(len(harpd.encode_request(request)), MAX_REQUEST)

@@ -36,6 +36,7 @@ from harpcaller.store.statements import Connection
 from harpcaller.submission import Limits
 from harpcaller.terms import ClientLimits, Terms
 from tests.simulation.network import HarpdEndpoint, Network
+from tests.simulation.people import USERS
 from tests.simulation.store import PatientStore
 
 LIMITS = Limits(default_timeout=20.0, max_exec_time=90.0)
@@ -114,7 +115,7 @@ class Node:
             announcements=announcements,
             ready=self._when_ready,
         )
-        gate = Gate(clock.seconds, Terms(limits=ClientLimits(idle_timeout=5.0)))
+        gate = Gate(clock.seconds, Terms(users=USERS, limits=ClientLimits(idle_timeout=5.0)))
         self.factory = ClientFactory(clock, Api(parts).respond, gate, True)
         self._waiting: list[Deferred[None]] = []
 

@@ -28,9 +28,12 @@ READERS = 4
 
 @cache
 def _disk() -> Connection:
-    raw = sqlite3.connect(":memory:", isolation_level=None, cached_statements=1000)
+    raw = sqlite3.connect(
+        ":memory:", isolation_level=None, cached_statements=1000, factory=Connection
+    )
     metadata.create_all(create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool))
     raw.execute("PRAGMA foreign_keys = ON")
+    raw.execute("PRAGMA secure_delete = ON")
     return raw
 
 
@@ -39,7 +42,7 @@ def blank_disk() -> Connection:
     disk = _disk()
     if disk.in_transaction:
         disk.execute("ROLLBACK")
-    for table in ("packets", "running", "jobs", "queues", "keys"):
+    for table in ("packets", "running", "secrets", "jobs", "queues", "keys"):
         disk.execute(f"DELETE FROM {table}")
     return disk
 
