@@ -8,30 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from harp.settings import Scalar, Section
+from harpcaller.identities import User
 
 ANONYMOUS = "anonymous"
 EVERYBODY = "*"
 OWN = "own"
 ALL = "all"
-RESERVED = frozenset({ANONYMOUS, EVERYBODY, OWN, ALL})
-"""What can't be the name of a user, because rules say something else by it."""
 
 _GROUP, _TAG = "group:", "tag:"
 _POSITION = re.compile("0|[1-9][0-9]{0,2}")
-
-
-class User(Protocol):
-    """What rules must know of a user of the configuration."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def groups(self) -> frozenset[str]: ...
-    @property
-    def tags(self) -> frozenset[str]: ...
 
 
 @dataclass(frozen=True)
@@ -200,7 +187,7 @@ def _calls(keys: Section) -> Calls | None:
 
 
 def _arguments(keys: Section) -> Arguments:
-    values = {key: tuple(keys.scalars(key)) for key in keys.keys()}
+    values = {key: tuple(keys.scalars(key)) for key in list(keys.keys())}
     positions = {int(key): values.pop(key) for key in list(values) if _POSITION.fullmatch(key)}
     if positions and values:
         what = "is a name: a call gives either all arguments by name or all by position"
