@@ -79,7 +79,7 @@ class Api:
         if owners is not None:
             return self._decided(covers(*owners), answer)
 
-        def found(owners: Owners | None) -> Deferred[None] | None:
+        def found(owners: tuple[str | None, str | None] | None) -> Deferred[None] | None:
             if owners is None:
                 error = _unknown(job_id)
                 audit.refused(answer.identity, answer.request, error.message)
@@ -145,7 +145,7 @@ async def _get_status(parts: Parts, answer: Answer, request: wire.GetStatus) -> 
     detail = await _status_detail(parts, job) if request.detail else None
     answer.finish(
         wire.Status(
-            wire.CallFields(job.host, job.procedure, msgspec.Raw(job.arguments)),
+            wire.CallFields(job.host, job.procedure, msgspec.Raw(job.shown)),
             wire.Times(int(job.submitted), _whole(job.started), _whole(job.ended)),
             msgspec.Raw(job.info),
             detail,

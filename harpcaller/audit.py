@@ -71,4 +71,4 @@ def _what(request: wire.Request) -> tuple[str, dict[str, str]]:
 
 
 def _text(raw: msgspec.Raw) -> str:
-    return bytes(raw[:1000]).decode(errors="replace")
+    return bytes(raw)[:1000].decode(errors="replace")

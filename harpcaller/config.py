@@ -21,6 +21,7 @@ from harpcaller.hosts.sources import MAX_LOSS
 from harpcaller.jobs import Capacity
 from harpcaller.logs import LEVELS
 from harpcaller.retention import Ages
+from harpcaller.rules import Rule, read_rules
 from harpcaller.store import KEY_LIFE
 from harpcaller.submission import Limits
 from harpcaller.trust import ServerTrust, read_certificates
@@ -53,6 +54,7 @@ class Config:
     :param shutdown_grace: for how long running jobs may go on when the dispatcher is stopped.
     :param log_level: what is logged at least.
     :param trust: which certificates of harpd are trusted.
+    :param rules: who may do what; None if everybody may do everything.
     """
 
     listen: tuple[str, ...]
@@ -65,6 +67,7 @@ class Config:
     shutdown_grace: float
     log_level: str
     trust: ServerTrust
+    rules: tuple[Rule, ...] | None
 
 
 def load(path: Path) -> Config:
@@ -92,9 +95,20 @@ def load(path: Path) -> Config:
             _certificates(keys, "ca_file", folder),
             _certificates(keys, "known_certs_file", folder),
         )
+        rules = read_rules(keys, ())
     assert hosts is not None  # else it was a mistake
     return Config(
-        listen_on, database, hosts, limits, capacity, ages, key_life, grace, level, server_trust
+        listen_on,
+        database,
+        hosts,
+        limits,
+        capacity,
+        ages,
+        key_life,
+        grace,
+        level,
+        server_trust,
+        rules,
     )
 
 

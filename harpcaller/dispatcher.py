@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -22,6 +22,7 @@ from harp.wire.text import Fault
 from harpcaller.announcements import Announcements
 from harpcaller.connections import Connections
 from harpcaller.hosts import HostsRegistry
+from harpcaller.identities import Identity
 from harpcaller.job_ids import JobIds
 from harpcaller.jobs import Capacity, Job, JobState
 from harpcaller.logs import logger
@@ -52,6 +53,13 @@ PORTION = 100
 _STOPPED = results.error(errors.SHUTDOWN, "the dispatcher was stopped")
 
 
+class Owners(NamedTuple):
+    """Whose job one is, as `harpcaller.jobs.Job` has it."""
+
+    submitter: str | None
+    on_behalf_of: str | None
+
+
 class Dispatcher:
     """Runs the jobs that the store lets run.
 
@@ -80,16 +88,16 @@ class Dispatcher:
         self._job_ids = JobIds()
         self._capacity: Capacity | None = None
         self._running: dict[str, Conversation] = {}
-        self._not_ended: set[str] = set()
+        self._not_ended: dict[str, Owners] = {}
         self._is_stopping = False
         self._grace_is_over = False
         self._idle: Deferred[None] | None = None
         self._under_way = 0
 
-    def submit(self, call: wire.Call, caller: str) -> Deferred[tuple[str, bool]]:
+    def submit(self, call: wire.Call, identity: Identity) -> Deferred[tuple[str, bool]]:
         """Record a job and start it if it need not wait.
 
-        :param caller: the client's address.
+        :param identity: who asks.
         :return: fires with its id when it is on disk, and whether it is an earlier call's because
             of ``dedup``.
         :raises RefusedError: ``invalid_request``, if a name is no sound JSON or harpd would not
@@ -97,7 +105,7 @@ class Dispatcher:
         """
         self._refuse_when_stopping()
         now = self._now()
-        new = new_job(call, self._job_ids.new(now), caller, self.limits)
+        new = new_job(call, self._job_ids.new(now), identity, self.limits)
         submission = self._store.submit(new, now)
         return self._followed(submission.addCallback(self._submitted))
 
@@ -153,6 +161,10 @@ class Dispatcher:
         """Say whether a job is known to run; then its end is yet to be announced."""
         return job_id in self._not_ended
 
+    def owners_of(self, job_id: str) -> Owners | None:
+        """Return whose job one is that is known to run, None if it is not."""
+        return self._not_ended.get(job_id)
+
     def lock_of(self, job_id: str) -> str | None:
         """Return the lock that a running job waits for on its host, None if it does not."""
         conversation = self._running.get(job_id)
@@ -202,11 +214,12 @@ class Dispatcher:
             _log.info("job {id}: submitted again", id=submission.job_id)
             return submission.job_id, submission.repeated is Repeat.DEDUP
         _log.info(
-            "job {id}: {procedure} on {host} is {state}",
+            "job {id}: {procedure} on {host} is {state}, {whose}",
             id=job.id,
             procedure=shown(job.procedure),
             host=shown(job.host),
             state=job.state.value,
+            whose=_whose(job),
         )
         if job.state is JobState.RUNNING:
             self._start(job)
@@ -217,7 +230,7 @@ class Dispatcher:
             self._start(job)
 
     def _start(self, job: Job) -> None:
-        self._not_ended.add(job.id)
+        self._not_ended[job.id] = Owners(job.submitter, job.on_behalf_of)
         if self._grace_is_over:
             self._ended(job, _STOPPED, Origin.DISPATCHER)
             return
@@ -299,9 +312,15 @@ class Dispatcher:
 
     def _is_over(self, job: Job) -> None:
         assert job.end is not None
-        self._not_ended.discard(job.id)
-        _log.info("job {id} ended: {how}", id=job.id, how=_told(job.end))
+        self._not_ended.pop(job.id, None)
+        text = "job {id}, {whose}, ended: {how}"
+        _log.info(text, id=job.id, whose=_whose(job), how=_told(job.end))
         self._announcements.ended(job)
+
+
+def _whose(job: Job) -> str:
+    whose = "anonymous" if job.submitter is None else f"of {shown(job.submitter)}"
+    return whose if job.on_behalf_of is None else f"{whose} for {shown(job.on_behalf_of)}"
 
 
 def _told(end: EndResult) -> str:

@@ -119,6 +119,9 @@ class NewJob(msgspec.Struct, frozen=True):
     :param idempotency_key: the same in a call and in its repetitions, which start nothing.
     :param dedup: which earlier job is to be taken instead of this one.
     :param caller: the address of who submitted it.
+    :param submitter: the user who did; None for nobody in particular.
+    :param on_behalf_of: the person for whom the submitter did so.
+    :param shown_arguments: what may be shown in the place of the arguments; None if they may.
     """
 
     id: str
@@ -132,17 +135,25 @@ class NewJob(msgspec.Struct, frozen=True):
     idempotency_key: str | None = None
     dedup: Dedup | None = None
     caller: str | None = None
+    submitter: str | None = None
+    on_behalf_of: str | None = None
+    shown_arguments: bytes | None = None
 
 
 class Job(msgspec.Struct, frozen=True):
     """A job as it is on disk. Times are unix seconds.
 
+    :param arguments: those to run with, where the job has just been started; else those that may
+        be shown.
     :param queue: the name of its queue, canonical JSON; None if it has none.
     :param started: None if it has not run, also when it was cancelled while it waited.
     :param ended: None while it has not ended, as is ``end``.
     :param waits_for: None unless it waits.
     :param caller: the address of who submitted it, if that is known.
     :param origin: where the failure arose with which it ended; None if it did not fail.
+    :param submitter: the user who submitted it; None for nobody in particular.
+    :param on_behalf_of: the person for whom the submitter did so.
+    :param shown_arguments: what may be shown in the place of the arguments; None if they may.
     """
 
     id: str
@@ -161,3 +172,17 @@ class Job(msgspec.Struct, frozen=True):
     waits_for: WaitsFor | None = None
     caller: str | None = None
     origin: Origin | None = None
+    submitter: str | None = None
+    on_behalf_of: str | None = None
+    shown_arguments: bytes | None = None
+
+    @property
+    def shown(self) -> bytes:
+        """The arguments as they may be shown."""
+        return self.arguments if self.shown_arguments is None else self.shown_arguments
+
+    def without_secrets(self) -> Job:
+        """Return the job with nothing in it that may not be shown."""
+        if self.shown_arguments is None:
+            return self
+        return msgspec.structs.replace(self, arguments=self.shown_arguments, shown_arguments=None)

@@ -72,7 +72,7 @@ class Conversation:
             arguments=msgspec.Raw(self._job.arguments),
             auth=harpd.Auth(host.user, host.password),
             keepalive=True,
-            context=msgspec.Raw(encode({"job_id": self._job.id})),
+            context=msgspec.Raw(encode(_context(self._job))),
             report_lock=True,
         )
         attempt = ask(connections, host, request, self)
@@ -169,6 +169,11 @@ class Conversation:
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             attempt.cancel()
+
+
+def _context(job: Job) -> dict[str, str]:
+    given = {"job_id": job.id, "submitter": job.submitter, "on_behalf_of": job.on_behalf_of}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def describe(connections: Connections, host: Host) -> Deferred[EndResult | harpd.Procedures]:

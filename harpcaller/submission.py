@@ -10,6 +10,7 @@ from harp import errors
 from harp.wire import dispatcher as wire
 from harp.wire.lines import ENVELOPE_ROOM, MAX_REQUEST
 from harp.wire.text import encode
+from harpcaller.identities import Identity
 from harpcaller.jobs import Dedup, NewJob, QueueSpec
 from harpcaller.queues import canonical_queue_name
 from harpcaller.refusal import RefusedError
@@ -27,20 +28,22 @@ class Limits:
     max_exec_time: float
 
 
-def new_job(call: wire.Call, job_id: str, caller: str, limits: Limits) -> NewJob:
+def new_job(call: wire.Call, job_id: str, identity: Identity, limits: Limits) -> NewJob:
     """Return the job that a call asks for.
 
-    :param caller: the client's address.
+    :param identity: who asks.
     :raises RefusedError: ``invalid_request``, if a name is no sound JSON or harpd would not take
         so long a request.
     """
     _check_size(call)
-    queue = dedup = None
+    queue = dedup = shown = None
     if call.queue is not None:
         name = canonical_name(call.queue.name, "queue.name")
         queue = QueueSpec(name, call.queue.concurrency)
     if call.dedup is not None:
         dedup = Dedup(canonical_name(call.dedup.key, "dedup.key"), call.dedup.within)
+    if call.shown_arguments is not msgspec.UNSET:
+        shown = bytes(call.shown_arguments)
     return NewJob(
         id=job_id,
         host=call.host,
@@ -52,7 +55,10 @@ def new_job(call: wire.Call, job_id: str, caller: str, limits: Limits) -> NewJob
         queue=queue,
         idempotency_key=call.idempotency_key,
         dedup=dedup,
-        caller=caller,
+        caller=identity.peer,
+        submitter=identity.name,
+        on_behalf_of=identity.on_behalf_of,
+        shown_arguments=shown,
     )
 
 

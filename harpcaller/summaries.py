@@ -47,6 +47,8 @@ def status_detail(
         caller=job.caller,
         packets=packets,
         queue=queue,
+        submitter=job.submitter,
+        on_behalf_of=job.on_behalf_of,
     )
 
 
@@ -62,6 +64,8 @@ def job_summary(job: JobSummary) -> wire.JobSummary:
         time=_times(job),
         end=None if job.end is None else job.end.value,
         caller=job.caller,
+        submitter=job.submitter,
+        on_behalf_of=job.on_behalf_of,
     )
 
 

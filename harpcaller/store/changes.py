@@ -55,6 +55,7 @@ _INSERT = Statement(
     insert(jobs),
     *("id", "host", "procedure", "arguments", "info", "timeout", "max_exec_time"),
     *("queue", "queue_id", "state", "submitted", "started", "waits_for", "caller", "dedup"),
+    *("submitter", "on_behalf_of"),
 )
 _has_packets = exists().where(packets.c.job == jobs.c.seq)
 _END_VALUES: Mapping[str, Any] = {
@@ -197,9 +198,11 @@ def _insert(connection: Connection, capacity: Capacity, new: NewJob, now: float)
         started=now if state is JobState.RUNNING else None,
         waits_for=waits_for,
         caller=new.caller,
+        submitter=new.submitter,
+        on_behalf_of=new.on_behalf_of,
     )
     values = msgspec.structs.asdict(job)
-    values |= {"queue_id": queue_id, "dedup": repeats.dedup_column(new.dedup)}
+    values |= {"queue_id": queue_id, "dedup": repeats.dedup_column(new)}
     seq = _INSERT.insert(connection, **values)
     if state is JobState.RUNNING:
         admission.count_in(connection, new.host, seq)

@@ -168,6 +168,10 @@ class JobStore:
         """Return the job of this id, None if there is none."""
         return self._look_up(records.job, job_id)
 
+    def owners(self, job_id: str) -> Deferred[tuple[str | None, str | None] | None]:
+        """Return who submitted the job of this id and for whom, None if there is none."""
+        return self._look_up(records.owners, job_id)
+
     def packets(
         self, job_id: str, since: int, max_batches: int, max_cost: int
     ) -> Deferred[list[Recorded]]:
@@ -207,13 +211,19 @@ class JobStore:
         return self._read(queue_lists.queue, name)
 
     def queue_jobs(
-        self, name: bytes, limit: int, cursor: str | None = None
+        self,
+        name: bytes,
+        limit: int,
+        cursor: str | None = None,
+        owners: frozenset[str] | None = None,
     ) -> Deferred[Page[JobSummary]]:
         """Return a page of a queue's jobs that run or wait, in the order in which they run.
 
-        Parameters are those of `jobs`.
+        With owners it can be short as one of `jobs` can, whose the other parameters are.
+
+        :param owners: as in a `JobFilter`.
         """
-        return self._read(queue_lists.queue_jobs, name, limit, cursor)
+        return self._read(queue_lists.queue_jobs, name, limit, cursor, owners)
 
     def running_jobs(self, name: bytes, up_to_seq: int) -> Deferred[list[str]]:
         """Return the ids of a queue's jobs that run, of those submitted up to a place."""

@@ -5,12 +5,31 @@ Like everything that is read these are functions of a reader's connection (``sto
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
 import msgspec
-from sqlalchemy import Integer, bindparam, func, literal_column, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    bindparam,
+    func,
+    literal_column,
+    select,
+    union_all,
+)
 
 from harpcaller.jobs import JobState, WaitsFor
 from harpcaller.store.cursors import Cursor, Page
-from harpcaller.store.listing import SUMMARY, JobSummary, text_size
+from harpcaller.store.listing import (
+    MAX_EXAMINED,
+    SUMMARY,
+    JobSummary,
+    of_owners,
+    owner_parameters,
+    text_size,
+)
 from harpcaller.store.queues import digest_of
 from harpcaller.store.schema import LARGEST_INTEGER, in_state, jobs, queues, waits_for
 from harpcaller.store.statements import Connection, Statement
@@ -53,21 +72,30 @@ _runs = (in_state(JobState.RUNNING), jobs.c.waits_for.is_(None))
 # A queue runs in the order of submission. Each place in it has that order in the index, which
 # SQLite merges.
 _queue_id = select(queues.c.id).where(_by_digest).scalar_subquery()
-_QUEUE_JOBS = Statement(
-    union_all(
-        *(
-            select(jobs.c.seq.label("place"), *SUMMARY).where(
-                jobs.c.queue_id == _queue_id, *place, jobs.c.seq > bindparam("after")
-            )
-            for place in (
-                _runs,
-                *((in_state(JobState.WAITING), waits_for(what)) for what in WaitsFor),
-            )
-        )
+_stages = (_runs, *((in_state(JobState.WAITING), waits_for(what)) for what in WaitsFor))
+
+
+def _in_order(*columns: ColumnElement[Any], where: Sequence[ColumnElement[bool]] = ()) -> Any:
+    """Return what selects columns of a queue's jobs, and their place before these."""
+    wanted = select(jobs.c.seq.label("place"), *columns).where(
+        jobs.c.queue_id == _queue_id, jobs.c.seq > bindparam("after"), *where
     )
-    .order_by(literal_column("place"))
-    .limit(bindparam("most", type_=Integer))
-)
+    stages = (wanted.where(*stage) for stage in _stages)
+    return union_all(*stages).order_by(literal_column("place"))
+
+
+_most = bindparam("most", type_=Integer)
+_QUEUE_JOBS = Statement(_in_order(*SUMMARY).limit(_most))
+_CEILING = Statement(_in_order().limit(1).offset(bindparam("before_it", type_=Integer)))
+
+
+@lru_cache(64)
+def _queue_jobs_of(owners: int) -> Statement:
+    """Return what reads those of a queue's jobs that are of one of so many owners."""
+    where = (of_owners(owners), jobs.c.seq <= bindparam("up_to"))
+    return Statement(_in_order(*SUMMARY, where=where).limit(_most))
+
+
 _RUNNING_IDS = Statement(
     select(jobs.c.id)
     .where(jobs.c.queue_id == _queue_id, *_runs, jobs.c.seq <= bindparam("up_to"))
@@ -110,17 +138,31 @@ def queue(connection: Connection, name: bytes) -> QueueSummary | None:
 
 
 def queue_jobs(
-    connection: Connection, name: bytes, limit: int, cursor: str | None
+    connection: Connection,
+    name: bytes,
+    limit: int,
+    cursor: str | None,
+    owners: frozenset[str] | None = None,
 ) -> Page[JobSummary]:
     """Return a page of a queue's living jobs, in the order in which they run.
 
+    With owners it can be short, even empty, and have a cursor: then its rows were all that could be
+    looked at.
+
+    :param owners: only jobs that one of these has submitted, or on whose behalf that was done.
     :raises ValueError: if the cursor is malformed.
     """
-    wanted = {"digest": digest_of(name), "after": _after(cursor), "most": limit + 1}
-    with _QUEUE_JOBS.rows(connection, **wanted) as rows:
+    wanted: dict[str, Any] = {"digest": digest_of(name), "after": _after(cursor)}
+    statement, ceiling = _QUEUE_JOBS, None
+    if owners is not None:
+        ceiling = _CEILING.first(connection, **wanted, before_it=MAX_EXAMINED - 1)
+        wanted["up_to"] = LARGEST_INTEGER if ceiling is None else ceiling[0]
+        wanted |= owner_parameters(owners)
+        statement = _queue_jobs_of(len(owners))
+    with statement.rows(connection, **wanted, most=limit + 1) as rows:
         summaries = ((seq, JobSummary(*fields)) for seq, *fields in rows)
         entries = (((key,), summary, text_size(summary)) for key, summary in summaries)
-        return _cursor.page(entries, limit)
+        return _cursor.page(entries, limit, ceiling)
 
 
 def running_jobs(connection: Connection, name: bytes, up_to_seq: int) -> list[str]:

@@ -49,19 +49,24 @@ COLUMNS = [
     jobs.c.waits_for,
     jobs.c.caller,
     jobs.c.end_origin,
+    jobs.c.submitter,
+    jobs.c.on_behalf_of,
 ]
 """What `to_record` takes, in its order."""
 
 select_records = select(*COLUMNS)
 
-_BY_ID = Statement(select_records.where(jobs.c.id == bindparam("job_id")))
+_by_id = jobs.c.id == bindparam("job_id")
+_BY_ID = Statement(select_records.where(_by_id))
+_OWNERS = Statement(select(jobs.c.submitter, jobs.c.on_behalf_of).where(_by_id))
 
 
 def to_record(row: Row) -> Record:
     """Return what a row of `COLUMNS` means."""
-    seq, queue_id, *fields, end_kind, end_value, waits_for, caller, origin = row
+    seq, queue_id, *fields, end_kind, end_value, waits_for, caller, origin, submitter, behalf = row
     end = None if end_kind is None else EndResult(end_kind, end_value)
-    return Record(seq, queue_id, Job(*(*fields, end, waits_for, caller, origin)))
+    job = Job(*(*fields, end, waits_for, caller, origin, submitter, behalf))
+    return Record(seq, queue_id, job)
 
 
 def find(connection: Connection, job_id: str) -> Record | None:
@@ -74,3 +79,9 @@ def job(connection: Connection, job_id: str) -> Job | None:
     """Return the job of this id as everybody sees it, None if there is none."""
     record = find(connection, job_id)
     return None if record is None else record.job
+
+
+def owners(connection: Connection, job_id: str) -> tuple[str | None, str | None] | None:
+    """Return who submitted the job of this id and for whom, None if there is none."""
+    row = _OWNERS.first(connection, job_id=job_id)
+    return None if row is None else (row[0], row[1])

@@ -97,10 +97,13 @@ jobs = Table(
     Column("end_origin", _one_of(Origin, "end_origin")),
     Column("waits_for", _one_of(WaitsFor, "waits_for")),
     Column("caller", Text),
-    # SHA-256 of the key by which later calls can find this job instead of starting their own.
+    # SHA-256 of the key, and of who asks, by which later calls can find this job instead of
+    # starting their own.
     Column("dedup", LargeBinary),
     # When the job ended, as long as it has packets.
     Column("stream_ended", Double),
+    Column("submitter", Text),
+    Column("on_behalf_of", Text),
     CheckConstraint(
         "state = 'waiting' AND waits_for IS NOT NULL AND started IS NULL AND ended IS NULL"
         " OR state = 'running' AND waits_for IS NULL AND started IS NOT NULL AND ended IS NULL"
@@ -190,22 +193,46 @@ _index(
     jobs.c.submitted,
     where=jobs.c.queue.is_not(None),
 )
+_index(
+    "ix_jobs_of_submitter",
+    jobs.c.submitter,
+    jobs.c.submitted,
+    where=jobs.c.submitter.is_not(None),
+)
+_index(
+    "ix_jobs_on_behalf_of",
+    jobs.c.on_behalf_of,
+    jobs.c.submitted,
+    where=jobs.c.on_behalf_of.is_not(None),
+)
 _index("ix_jobs_dedup", jobs.c.dedup, jobs.c.submitted, where=jobs.c.dedup.is_not(None))
 
 # What pruning needs.
 _index("ix_jobs_ended", jobs.c.ended, where=jobs.c.ended.is_not(None))
 _index("ix_jobs_stream_ended", jobs.c.stream_ended, where=jobs.c.stream_ended.is_not(None))
 
-# Which job a call's idempotency key stands for. It outlives the job, so that a repeated call starts
-# nothing even if the first one's job has been pruned.
+# Which job an idempotency key stands for in a call of one submitter, who may be nobody (''), on
+# behalf of one person. It outlives the job, so that a repeated call starts nothing even if the
+# first one's job has been pruned.
 keys = Table(
     "keys",
     metadata,
-    Column("key", Text, primary_key=True),
+    Column("key", Text, nullable=False),
+    Column("submitter", Text, nullable=False),
+    Column("on_behalf_of", Text, nullable=False),
     Column("job_id", Text, nullable=False),
     Column("submitted", Double, nullable=False),
+    PrimaryKeyConstraint("key", "submitter", "on_behalf_of"),
     Index("ix_keys_submitted", "submitted"),
     sqlite_with_rowid=False,
+)
+
+# The arguments of waiting jobs that may not be shown; see `harpcaller.store.secrets`.
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("job", RowNumber, ForeignKey(jobs.c.seq), primary_key=True),
+    Column("arguments", LargeBinary, nullable=False),
 )
 
 # A row has packets that were recorded together (`harp.wire.packets.Packets`). With a primary key of

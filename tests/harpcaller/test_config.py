@@ -16,6 +16,7 @@ from harpcaller.config import Config, load
 from harpcaller.hosts import Host, HostsFile, HostsScript
 from harpcaller.jobs import Capacity
 from harpcaller.retention import Ages
+from harpcaller.rules import Rule, Who
 from harpcaller.submission import Limits
 from harpcaller.trust import ServerTrust
 
@@ -75,6 +76,7 @@ class LoadTests(SynchronousTestCase):
             shutdown_grace=30.0,
             log_level="info",
             trust=ServerTrust(None, None),
+            rules=None,
         )
         self.assertEqual(config, expected)
 
@@ -90,6 +92,7 @@ class LoadTests(SynchronousTestCase):
             "max_age: 2\nmax_stream_age: 0.5\nlog_level: warn\n"
             "idempotency_key_life: 1.5\n"
             "ca_file: ca.pem\nknown_certs_file: known.pem\n"
+            "rules: [{who: '*', queues: true}]\n"
         )
         expected = Config(
             listen=("*:1", "unix:/run/x"),
@@ -102,6 +105,7 @@ class LoadTests(SynchronousTestCase):
             shutdown_grace=4.0,
             log_level="warn",
             trust=ServerTrust([self.ca], [self.known]),
+            rules=(Rule(Who(everybody=True), queues=True),),
         )
         self.assertEqual(config, expected)
 

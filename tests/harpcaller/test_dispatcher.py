@@ -25,6 +25,7 @@ from harpcaller.announcements import Announcements
 from harpcaller.connections import endpoint_by
 from harpcaller.dispatcher import AGAIN, Dispatcher
 from harpcaller.hosts import Host
+from harpcaller.identities import Identity
 from harpcaller.jobs import Capacity, Job, JobState
 from harpcaller.packets import Recorded
 from harpcaller.queues import canonical_queue_name
@@ -51,6 +52,7 @@ from tests.harpcaller.stores import StoreTestCase
 RESULT = EndResult(EndKind.RESULT, b'{"free":12}')
 SHUTDOWN = results.error(errors.SHUTDOWN, "the dispatcher was stopped")
 CALLER = "10.0.0.9"
+IDENTITY = Identity(None, peer=CALLER)
 GRACE = 5.0
 LIMITS = Limits(default_timeout=100, max_exec_time=600)
 QUEUE = wire.QueueOption(msgspec.Raw(b'{"disk":"sda"}'))
@@ -119,7 +121,7 @@ class DispatcherTestCase(StoreTestCase):
 
     async def submitted(self, **changes: Any) -> str:
         """Submit a call and return the id of its job."""
-        job_id, _ = await self.dispatcher.submit(call(**changes), CALLER)
+        job_id, _ = await self.dispatcher.submit(call(**changes), IDENTITY)
         return job_id
 
     async def job(self, job_id: str) -> Job:
@@ -309,18 +311,18 @@ class RepeatTests(DispatcherTestCase):
         """A call with the same key gets the first one's job, whether it runs or has ended."""
         first = await self.submitted(idempotency_key="k")
         self.assertEqual(
-            await self.dispatcher.submit(call(idempotency_key="k"), CALLER), (first, False)
+            await self.dispatcher.submit(call(idempotency_key="k"), IDENTITY), (first, False)
         )
         await self.finish(first)
         self.assertEqual(
-            await self.dispatcher.submit(call(idempotency_key="k"), CALLER), (first, False)
+            await self.dispatcher.submit(call(idempotency_key="k"), IDENTITY), (first, False)
         )
         self.assertEqual(self.let_come(), ["df"])
         self.assertNotEqual(await self.submitted(idempotency_key="another"), first)
 
     async def test_at_once(self) -> None:
         """Of equal calls that come at once one starts a job, the others get it."""
-        both = [self.dispatcher.submit(call(idempotency_key="k"), CALLER) for _ in range(5)]
+        both = [self.dispatcher.submit(call(idempotency_key="k"), IDENTITY) for _ in range(5)]
         outcomes = [await each for each in both]
         self.assertEqual(len(set(outcomes)), 1)
         self.assertEqual(self.let_come(), ["df"])
@@ -329,12 +331,12 @@ class RepeatTests(DispatcherTestCase):
         """A call whose dedup finds an earlier job gets that, and is told so; later it does not."""
         dedup = wire.Dedup(msgspec.Raw(b'{"disk":"sda","of":1}'), 60)
         same = wire.Dedup(msgspec.Raw(b'{"of":1, "disk":"sda"}'), 60)
-        first, is_duplicate = await self.dispatcher.submit(call(dedup=dedup), CALLER)
+        first, is_duplicate = await self.dispatcher.submit(call(dedup=dedup), IDENTITY)
         self.assertIs(is_duplicate, False)
-        self.assertEqual(await self.dispatcher.submit(call(dedup=same), CALLER), (first, True))
+        self.assertEqual(await self.dispatcher.submit(call(dedup=same), IDENTITY), (first, True))
         self.assertEqual(self.let_come(), ["df"])
         self.now += 60
-        later, is_duplicate = await self.dispatcher.submit(call(dedup=same), CALLER)
+        later, is_duplicate = await self.dispatcher.submit(call(dedup=same), IDENTITY)
         self.assertNotEqual(later, first)
         self.assertIs(is_duplicate, False)
 
@@ -578,7 +580,7 @@ class OrderTestCase(NetworkTestCase):
 
     def running(self) -> HarpdEnd:
         """Return harpd's end of a job that streams."""
-        submitted = self.dispatcher.submit(call(), CALLER)
+        submitted = self.dispatcher.submit(call(), IDENTITY)
         self.store.answer("submit", Submission("the-job", running_job()))
         self.assertEqual(self.successResultOf(submitted), ("the-job", False))
         harpd = self.harpd()
@@ -604,7 +606,7 @@ class RaceTests(OrderTestCase):
 
     def test_started_when_on_disk(self) -> None:
         """Nobody is connected to before the job is on disk."""
-        submitted = self.dispatcher.submit(call(), CALLER)
+        submitted = self.dispatcher.submit(call(), IDENTITY)
         self.assertEqual(self.network.tcpClients, [])
         self.assertNoResult(submitted)
         self.store.answer("submit", Submission("the-job", running_job()))
@@ -710,7 +712,7 @@ class FailureTests(OrderTestCase):
 
     def test_submit(self) -> None:
         """A job that is not on disk is not run."""
-        submitted = self.dispatcher.submit(call(), CALLER)
+        submitted = self.dispatcher.submit(call(), IDENTITY)
         self.store.answer("submit", self.FAILURE)
         self.assertIs(self.failureResultOf(submitted).value, self.FAILURE)
         self.assertEqual(self.network.tcpClients, [])
@@ -926,18 +928,18 @@ class StopTests(OrderTestCase):
         self.running()
         stopped = self.stop()
         with self.assertRaises(RefusedError) as caught:
-            self.dispatcher.submit(call(), CALLER)
+            self.dispatcher.submit(call(), IDENTITY)
         self.assertEqual(caught.exception.type, errors.SHUTDOWN)
         self.network.advance(GRACE)
         self.store.answer("end", Ending(self.ENDED, []))
         self.successResultOf(stopped)
         with self.assertRaises(RefusedError):
-            self.dispatcher.submit(call(), CALLER)
+            self.dispatcher.submit(call(), IDENTITY)
         self.assertEqual(self.store.questions, [])
 
     def test_submitted_just_before(self) -> None:
         """A job that is being recorded when the stop begins runs within the grace."""
-        submitted = self.dispatcher.submit(call(), CALLER)
+        submitted = self.dispatcher.submit(call(), IDENTITY)
         stopped = self.stop()
         self.assertNoResult(stopped)
         self.store.answer("submit", Submission("the-job", running_job()))
@@ -949,7 +951,7 @@ class StopTests(OrderTestCase):
 
     def test_submitted_and_recorded_late(self) -> None:
         """A job that is recorded only after the grace is ended as shutdown, not left running."""
-        submitted = self.dispatcher.submit(call(), CALLER)
+        submitted = self.dispatcher.submit(call(), IDENTITY)
         stopped = self.stop()
         self.network.advance(GRACE)
         self.assertNoResult(stopped)

@@ -35,9 +35,10 @@ def _schema(path: Path) -> dict[str, str]:
 
 
 def _lines(sql: str) -> list[str]:
-    # The name of a table that was renamed is quoted.
+    # The name of a table that was renamed is quoted; columns that were added share a line.
     lines = re.sub(r'TABLE "(\w+)"', r"TABLE \1", sql).splitlines()
-    return [line.strip().removesuffix(",") for line in lines]
+    lines = [line.strip().removesuffix(",") for line in lines]
+    return [part for line in lines for part in ([line] if "(" in line else line.split(", "))]
 
 
 class MigrationTests(SynchronousTestCase):

@@ -179,7 +179,8 @@ class MistakeTests(RulesTestCase):
         self.assertIn("arguments.b, line 1: is a name", found)
         found = self.mistake(call="x", arguments={"0": "a", "2": "b"})
         self.assertIn("arguments.2, line 1: is a position, and there is none of 1", found)
-        for value in ([], None, {}, [[1]], [{}], {"a": 1}):
+        values: list[Any] = [[], None, {}, [[1]], [{}], {"a": 1}]
+        for value in values:
             found = self.mistake(call="x", arguments={"a": value})
             self.assertIn("arguments.a, line 1: must be a text, a number", found)
         for text in (".nan", ".inf", "2026-01-01"):

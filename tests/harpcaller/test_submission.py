@@ -11,15 +11,17 @@ from harp import errors
 from harp.wire import dispatcher as wire
 from harp.wire import harpd
 from harp.wire.lines import ENVELOPE_ROOM, MAX_REQUEST
+from harpcaller.identities import Identity
 from harpcaller.jobs import Dedup, NewJob, QueueSpec
 from harpcaller.refusal import RefusedError
 from harpcaller.submission import Limits, new_job
 
 CALLER = "10.0.0.9"
+IDENTITY = Identity(None, peer=CALLER)
 LIMITS = Limits(default_timeout=100, max_exec_time=600)
 
 
-def submitted(**changes: Any) -> NewJob:
+def submitted(identity: Identity = IDENTITY, **changes: Any) -> NewJob:
     """Return the job of a call."""
     fields: dict[str, Any] = {
         "host": "web01",
@@ -27,7 +29,7 @@ def submitted(**changes: Any) -> NewJob:
         "arguments": msgspec.Raw(b'["/srv"]'),
         "info": msgspec.Raw(b'{"ticket": 7}'),
     }
-    return new_job(wire.Call(1, **(fields | changes)), "id", CALLER, LIMITS)
+    return new_job(wire.Call(1, **(fields | changes)), "id", identity, LIMITS)
 
 
 def raw(text: bytes) -> msgspec.Raw:
@@ -50,7 +52,7 @@ class NewJobTests(SynchronousTestCase):
 
     def test_limits(self) -> None:
         """Limits not given are the defaults, those given are kept, none exceeds the ceiling."""
-        asked: tuple[tuple[dict[str, float], float, float], ...] = (
+        asked: tuple[tuple[dict[str, Any], float, float], ...] = (
             ({}, 100, 600),
             ({"timeout": 0.5}, 0.5, 600),
             ({"timeout": 300.0}, 300, 600),

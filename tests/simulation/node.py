@@ -28,6 +28,7 @@ from harpcaller.dispatcher import Dispatcher
 from harpcaller.hosts import Host, HostsRegistry
 from harpcaller.job_ids import JobIds
 from harpcaller.jobs import Capacity
+from harpcaller.permissions import Permissions
 from harpcaller.recording import PacketRecorder
 from harpcaller.retention import Retention
 from harpcaller.store import packets as packet_rows
@@ -103,6 +104,7 @@ class Node:
         )
         parts = Parts(
             version="1",
+            permissions=Permissions(registry.lookup),
             dispatcher=self.dispatcher,
             store=self.store,
             hosts=registry,

@@ -39,7 +39,7 @@ def blank_disk() -> Connection:
     disk = _disk()
     if disk.in_transaction:
         disk.execute("ROLLBACK")
-    for table in ("packets", "running", "jobs", "queues", "keys"):
+    for table in ("packets", "running", "secrets", "jobs", "queues", "keys"):
         disk.execute(f"DELETE FROM {table}")
     return disk
 

@@ -165,8 +165,8 @@ class BrokenProductTests(SynchronousTestCase):
     def test_answer_before_commit(self) -> None:
         """A client must get no id of a job that is not on disk."""
 
-        def submit(self: Any, call: Any, caller: str) -> Deferred[tuple[str, bool]]:
-            new = submission.new_job(call, self._job_ids.new(0), caller, self.limits)
+        def submit(self: Any, call: Any, identity: Any) -> Deferred[tuple[str, bool]]:
+            new = submission.new_job(call, self._job_ids.new(0), identity, self.limits)
             self._store.submit(new, self._now()).addCallback(self._submitted)
             answer: Deferred[tuple[str, bool]] = Deferred()
             answer.callback((new.id, False))
