@@ -71,7 +71,8 @@ class Api:
 
         :raises RefusedError: ``not_allowed``, or ``invalid_jobid``; later too.
         """
-        decision = self._parts.permissions.decide(answer.identity, answer.request)
+        identity, request = answer.identity, answer.request
+        decision = self._parts.permissions.decide(identity, request)
         if isinstance(decision, bool):
             return self._decided(decision, answer)
         job_id, covers = decision.job_id, decision.covers
@@ -80,11 +81,12 @@ class Api:
             return self._decided(covers(*owners), answer)
 
         def found(owners: tuple[str | None, str | None] | None) -> Deferred[None] | None:
-            if owners is None:
-                error = _unknown(job_id)
-                audit.refused(answer.identity, answer.request, error.message)
-                raise error
-            return self._decided(covers(*owners), answer)
+            if owners is not None:
+                return self._decided(covers(*owners), answer)
+            error = _unknown(job_id)
+            if REQUESTS[type(request)].is_audited:
+                audit.refused(identity, request, error.message)
+            raise error
 
         return self._parts.store.owners(job_id).addCallback(found)
 
