@@ -24,6 +24,7 @@ from harpcaller.retention import Ages
 from harpcaller.rules import Rule, read_rules
 from harpcaller.store import KEY_LIFE
 from harpcaller.submission import Limits
+from harpcaller.terms import Terms, read_terms
 from harpcaller.trust import ServerTrust, read_certificates
 
 DEFAULT_LISTEN = "127.0.0.1:3502"
@@ -54,6 +55,7 @@ class Config:
     :param shutdown_grace: for how long running jobs may go on when the dispatcher is stopped.
     :param log_level: what is logged at least.
     :param trust: which certificates of harpd are trusted.
+    :param terms: on which terms clients get in.
     :param rules: who may do what; None if everybody may do everything.
     """
 
@@ -67,6 +69,7 @@ class Config:
     shutdown_grace: float
     log_level: str
     trust: ServerTrust
+    terms: Terms
     rules: tuple[Rule, ...] | None
 
 
@@ -79,7 +82,8 @@ def load(path: Path) -> Config:
     """
     folder = path.absolute().parent
     with settings.read(path) as keys:
-        listen_on = _listen(keys)
+        terms = read_terms(keys)
+        listen_on = _listen(keys, terms)
         database = _database(keys, folder)
         hosts = _hosts(keys, folder)
         limits = _limits(keys)
@@ -95,7 +99,7 @@ def load(path: Path) -> Config:
             _certificates(keys, "ca_file", folder),
             _certificates(keys, "known_certs_file", folder),
         )
-        rules = read_rules(keys, ())
+        rules = read_rules(keys, terms.users.known)
     assert hosts is not None  # else it was a mistake
     return Config(
         listen_on,
@@ -108,11 +112,12 @@ def load(path: Path) -> Config:
         grace,
         level,
         server_trust,
+        terms,
         rules,
     )
 
 
-def _listen(keys: settings.Section) -> tuple[str, ...]:
+def _listen(keys: settings.Section, terms: Terms) -> tuple[str, ...]:
     descriptions = keys.texts("listen", [DEFAULT_LISTEN])
     if not descriptions:
         keys.mistake("listen", "must have at least one address")
@@ -120,7 +125,7 @@ def _listen(keys: settings.Section) -> tuple[str, ...]:
         if description in descriptions[:number]:
             keys.mistake("listen", f"{description!r} stands twice")
         try:
-            listen.check(description)
+            listen.check(description, terms)
         except ValueError as error:
             keys.mistake("listen", str(error))
     return tuple(descriptions)

@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet.interfaces import (
     IAddress,
     IHalfCloseableProtocol,
+    IHandshakeListener,
     IPushProducer,
     ISSLTransport,
     ITCPTransport,
@@ -20,19 +21,24 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from harp import errors
+from harp.addresses import Crowd
 from harp.deadline import Deadline
 from harp.errors import ErrorType, RemoteProtocolError
 from harp.flow import SLICE, register_producer, write_last
 from harp.wire import dispatcher as wire
 from harp.wire import results
-from harp.wire.lines import MAX_REQUEST, LineReader, LineTooLongError
+from harp.wire.lines import LineReader, LineTooLongError
+from harpcaller.gate import Gate, LoginError, Visitor, host_of
 from harpcaller.identities import Identity
+from harpcaller.proofs import proof_of
+from harpcaller.refusal import RefusedError
 
-REQUEST_DEADLINE = 30.0
-"""Seconds from the connection to the end of its request line."""
+LOGIN_DEADLINE = 10.0
+"""Seconds from the connection to the end of its request line, or to a handshake with a certificate,
+where nobody gets in without a login."""
 
-IDLE_LIMIT = 60.0
-"""Seconds from a reply to the end of the next request line, where the client asked for that."""
+LOGIN_LINE = 64 * 1024
+"""How much of a request line may come in bytes before it is known who asks."""
 
 CLOSE_DEADLINE = 120.0
 """Seconds without progress, when all has been answered, after which the connection is cut."""
@@ -109,18 +115,20 @@ Respond = Callable[[Answer], None]
 """Answers a request, now or later."""
 
 
-@implementer(IHalfCloseableProtocol)
+@implementer(IHalfCloseableProtocol, IHandshakeListener)
 class RequestConnection(Protocol):
     """Reads one request at a time; it is closed after an answer that the client did not outlive.
 
-    :param peer: the client's address.
+    :param visitor: the client.
+    :param crowd: all connections, which this one is counted among.
     """
 
-    def __init__(self, reactor: Any, respond: Respond, peer: str) -> None:
-        self._reactor = reactor
+    def __init__(self, reactor: Any, respond: Respond, visitor: Visitor, crowd: Crowd) -> None:
         self._respond = respond
-        self._identity = Identity(None, peer=peer)
-        self._reader = LineReader(MAX_REQUEST)
+        self._visitor = visitor
+        self._crowd = crowd
+        self._reader = LineReader(visitor.limits.request)
+        self._is_in = False
         self._answer: Answer | None = None
         self._goes_on = True
         self._has_ended = False
@@ -132,7 +140,16 @@ class RequestConnection(Protocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
-        self._deadline.set(REQUEST_DEADLINE, self.cut)
+        self._crowd.enter(self._visitor.peer)
+        if not ISSLTransport.providedBy(self.transport):
+            self._visitor.proof = proof_of(self.transport)
+        self._deadline.set(LOGIN_DEADLINE, self.cut)
+        self._look_at_visitor()
+
+    def handshakeCompleted(self) -> None:
+        """Take the client's certificate."""
+        self._visitor.proof = proof_of(self.transport)
+        self._look_at_visitor()
 
     def dataReceived(self, data: bytes) -> None:
         """Take a request line; what comes behind it before the answer is not looked at."""
@@ -142,6 +159,9 @@ class RequestConnection(Protocol):
         self._reader.feed(data)
         try:
             line = self._reader.next_line()
+            beginning = self._reader.started if line is None else line
+            if len(beginning) > LOGIN_LINE and not self._is_in:
+                self._look_at_beginning(bytes(beginning[:LOGIN_LINE]))
             if line is None:
                 return
             request = wire.decode_request_line(line)
@@ -149,14 +169,17 @@ class RequestConnection(Protocol):
             self._refuse_line(errors.INVALID_REQUEST, f"in the request, {error}")
         except RemoteProtocolError as error:
             self._refuse_line(error.type, error.message)
+        except LoginError as error:
+            self._goes_on = False
+            self._deadline.set(error.delay, self._refuse_line, error.type, error.message)
         else:
             self._deadline.clear()
             self._goes_on = request.keepalive and not self._reader.has_more
-            self._answer = Answer(self, request, self._identity)
-            self._respond(self._answer)
+            self._take(request)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Send nothing more."""
+        self._crowd.leave(self._visitor.peer)
         self._goes_on = False
         self._deadline.end()
         answer, self._answer = self._answer, None
@@ -199,16 +222,46 @@ class RequestConnection(Protocol):
             self.transport.write(line)
             self._await_request()
         else:
-            self._write_last(line, CLOSE_DEADLINE, self._written)
+            self._write_last(line, CLOSE_DEADLINE if self._is_in else LINGER, self._written)
 
     def cut(self) -> None:
         """Close the connection at once, whatever is under way."""
         transport: Any = self.transport
         transport.abortConnection()
 
+    def _take(self, request: wire.Request) -> None:
+        """Have a request answered, if it is known who asks."""
+        try:
+            identity = self._visitor.identity(request)
+        except LoginError as error:
+            self._goes_on = self._is_in = False
+            self._answer = answer = Answer(self, request, self._visitor.nobody)
+            self._deadline.set(error.delay, answer.refuse, error.type, error.message)
+        except RefusedError as error:
+            self._answer = Answer(self, request, self._visitor.nobody)
+            self._answer.refuse(error.type, error.message)
+        else:
+            self._is_in = True
+            self._answer = answer = Answer(self, request, identity)
+            self._respond(answer)
+
+    def _look_at_visitor(self) -> None:
+        """Give the client more time and room if it needs no token."""
+        if self._visitor.is_in and not self._is_in:
+            self._is_in = True
+            self._deadline.set(self._visitor.limits.request_timeout, self.cut)
+
+    def _look_at_beginning(self, beginning: bytes) -> None:
+        """Give it more time and room if there is a token that is right."""
+        if not self._visitor.may_go_on(beginning):
+            what = f"Without a login no line may be longer than {LOGIN_LINE} bytes"
+            raise RemoteProtocolError(errors.INVALID_REQUEST, what)
+        self._is_in = True
+        self._deadline.set(self._visitor.limits.request_timeout, self.cut)
+
     def _await_request(self) -> None:
         self._answer = None
-        self._deadline.set(IDLE_LIMIT, self._hang_up)
+        self._deadline.set(self._visitor.limits.idle_timeout, self._hang_up)
 
     def _written(self) -> None:
         self._answer = None
@@ -277,15 +330,20 @@ class _Requests:
 
 
 class ClientFactory(Factory):
-    """Makes the connections."""
+    """Makes the connections of one port.
+
+    :param is_local: whether the port can be reached from this machine only.
+    """
 
     noisy = False
 
-    def __init__(self, reactor: Any, respond: Respond) -> None:
+    def __init__(self, reactor: Any, respond: Respond, gate: Gate, is_local: bool) -> None:
         self._reactor = reactor
         self._respond = respond
+        self._gate = gate
+        self._is_local = is_local
 
     def buildProtocol(self, addr: IAddress | None) -> RequestConnection:
         """Return the protocol for a new connection."""
-        host = getattr(addr, "host", None)  # a unix socket's has none
-        return RequestConnection(self._reactor, self._respond, host or "unix")
+        visitor = Visitor(self._gate, host_of(addr), self._is_local)
+        return RequestConnection(self._reactor, self._respond, visitor, self._gate.crowd)

@@ -38,9 +38,9 @@ class User:
     tags: frozenset[str] = frozenset()
     is_trusted: bool = False
 
-    def asks(self, peer: str, on_behalf_of: str | None = None) -> Identity:
+    def asks(self, peer: str) -> Identity:
         """Return who asks, if it is this user."""
-        return Identity(self.name, self.groups, self.tags, self.is_trusted, on_behalf_of, peer)
+        return Identity(self.name, self.groups, self.tags, self.is_trusted, peer=peer)
 
 
 @dataclass(frozen=True)

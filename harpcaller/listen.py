@@ -9,13 +9,21 @@ import re
 from typing import Any, NamedTuple
 
 from OpenSSL import SSL
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.address import UNIXAddress
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
-from twisted.internet.interfaces import IStreamServerEndpoint, IStreamServerEndpointStringParser
+from twisted.internet.interfaces import (
+    IAddress,
+    IStreamServerEndpoint,
+    IStreamServerEndpointStringParser,
+)
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import CertificateOptions
 from twisted.plugin import getPlugins
 
+from harp.addresses import is_loopback
 from harp.settings import MAX_PORT
+from harpcaller.terms import Terms
 
 _SHORT = re.compile(r"(?P<host>[^\s:=/\\\[\]]+|\[(?P<v6>[0-9A-Fa-f:.]+)\]):(?P<port>[0-9]+)")
 _WITH_PORT = re.compile(r"(?:tcp|tcp6|ssl):(?:port=)?(?P<port>[0-9]+)(?::|$)")
@@ -66,8 +74,9 @@ def tls_address(description: str) -> TlsAddress | None:
     """
     if _kind(description) != "ssl":
         return None
-    asked = _Asked()
-    endpoint(asked, description).listen(Factory())
+    asked = _asked(description)
+    if asked.address.certificate.method != SSL.TLS_METHOD:
+        raise ValueError(f"{description!r} can't be used: TLS 1.2 and up are spoken, no sslmethod")
     try:
         asked.address.certificate.getContext()
     except SSL.Error as error:
@@ -76,28 +85,83 @@ def tls_address(description: str) -> TlsAddress | None:
     return asked.address
 
 
+def is_local(address: IAddress) -> bool:
+    """Return whether a socket with that address can be reached from this machine only."""
+    return isinstance(address, UNIXAddress) or is_loopback(getattr(address, "host", ""))
+
+
+def missing(description: str, terms: Terms) -> str | None:
+    """Return what is missing to listen there, where others than this machine's programs come.
+
+    :return: None if nothing is.
+    """
+    if terms.insecure:
+        return None
+    if _kind(description) != "ssl":
+        return (
+            "can be reached from other machines, in clear text and without a login: write "
+            "ssl:PORT:privateKey=FILE:certKey=FILE and give users, or listen on 127.0.0.1 or a "
+            "unix socket, or write insecure: true to let everybody in"
+        )
+    if not terms.users.reach_over_network:
+        return (
+            "can be reached from other machines, and nobody could log in: give users with tokens "
+            "or certificates, or write insecure: true to let everybody in"
+        )
+    return None
+
+
 class _Asked:
-    """Has of a reactor what an ``ssl:`` endpoint calls, and keeps what it is called with."""
+    """Has of a reactor what endpoints call, and keeps what it is called with."""
 
     address: TlsAddress
+    interface: str | None = None
 
     def listenSSL(
         self, port: int, factory: object, contextFactory: Any, backlog: int, interface: str
     ) -> None:
         self.address = TlsAddress(port, contextFactory, backlog, interface)
+        self.interface = interface
+
+    def listenTCP(self, port: int, factory: object, backlog: int, interface: str) -> None:
+        self.interface = interface
+
+    def listenUNIX(self, *args: object, **kwargs: object) -> None:
+        pass
 
 
-def check(description: str) -> None:
+def _asked(description: str) -> _Asked:
+    asked = _Asked()
+    endpoint(asked, description).listen(Factory())
+    return asked
+
+
+def check(description: str, terms: Terms) -> None:
     """Check a description as far as that goes without touching the machine.
 
-    :raises ValueError: if ``endpoint`` would not understand it.
+    What a name or a plug-in's endpoint means is seen when it is bound.
+
+    :raises ValueError: if ``endpoint`` would not understand it, or others could come there to whom
+        the terms say nothing.
     """
     kind = _kind(description)
     if kind in _TRIED:
-        if tls_address(description) is None:
-            endpoint(None, description)
+        tls_address(description)
+        interface = _asked(description).interface
+        if interface is None or not _is_for_others(interface):
+            return
+        what = missing(description, terms)
+        if what is not None:
+            raise ValueError(f"{description!r} {what}")
     elif kind not in _kinds():
         raise ValueError(f"{description!r} can't be understood: {_HOW}")
+
+
+def _is_for_others(interface: str) -> bool:
+    """Return whether an interface is known not to be this machine's own; a name may be."""
+    return not interface or (
+        (isIPAddress(interface) or isIPv6Address(interface)) and not (is_loopback(interface))
+    )
 
 
 def _kind(description: str) -> str:

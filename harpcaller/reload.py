@@ -15,6 +15,7 @@ from harp.settings import ConfigError
 from harpcaller import audit, config, logs
 from harpcaller.connections import Connections, endpoint_by
 from harpcaller.dispatcher import Dispatcher
+from harpcaller.gate import Gate
 from harpcaller.hosts import HostsRegistry
 from harpcaller.permissions import Permissions
 from harpcaller.ports import Ports
@@ -37,6 +38,7 @@ class Reloading(Service):
         file: Path,
         config: config.Config,
         ports: Ports,
+        gate: Gate,
         hosts: HostsRegistry,
         connections: Connections,
         dispatcher: Dispatcher,
@@ -48,6 +50,7 @@ class Reloading(Service):
         self._file = file
         self.config = config
         self._ports = ports
+        self._gate = gate
         self._hosts = hosts
         self._connections = connections
         self._dispatcher = dispatcher
@@ -100,7 +103,7 @@ class Reloading(Service):
             )
             mistakes = self._compare(new)
             if not mistakes:
-                mistakes = await self._ports.change(new.listen)
+                mistakes = await self._ports.change(new.listen, new.terms)
         except ConfigError as error:
             mistakes = error.mistakes
         except Exception:  # of a mistake of ours
@@ -122,6 +125,7 @@ class Reloading(Service):
         """Put a configuration into force of which nothing can be refused any more."""
         old, self.config = self.config, new
         logs.set_level(new.log_level)
+        self._gate.use(new.terms)
         self._dispatcher.limits = new.limits
         self._store.key_life = new.key_life
         self._retention.ages = new.ages

@@ -25,6 +25,7 @@ from harpcaller.api import Api, Parts
 from harpcaller.connection import ClientFactory
 from harpcaller.connections import Connections, endpoint_by
 from harpcaller.dispatcher import Dispatcher
+from harpcaller.gate import Gate
 from harpcaller.hosts import HostsRegistry
 from harpcaller.permissions import Permissions
 from harpcaller.ports import Ports
@@ -97,12 +98,17 @@ class DispatcherService(Service):
             announcements=announcements,
             ready=self._when_ready,
         )
-        self._ports = Ports(reactor, ClientFactory(reactor, Api(parts).respond))
+        respond = Api(parts).respond
+        gate = Gate(reactor.seconds, config.terms)
+        self._ports = Ports(
+            reactor, gate, lambda is_local: ClientFactory(reactor, respond, gate, is_local)
+        )
         self._reloading = Reloading(
             reactor,
             file,
             config,
             self._ports,
+            gate,
             self._hosts,
             connections,
             self._dispatcher,
@@ -118,9 +124,11 @@ class DispatcherService(Service):
         """Bind the ports.
 
         :raises CannotListenError: if one can't be bound.
+        :raises ValueError: if others could come there than the configuration lets in.
         """
         bound: list[Failure | None] = []
-        self._ports.open(self._reloading.config.listen).addBoth(bound.append)
+        loaded = self._reloading.config
+        self._ports.open(loaded.listen, loaded.terms).addBoth(bound.append)
         for outcome in bound:
             if isinstance(outcome, Failure):
                 outcome.raiseException()

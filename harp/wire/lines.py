@@ -88,6 +88,11 @@ class LineReader:
         self._cut.clear()
 
     @property
+    def started(self) -> bytearray:
+        """What has come of a line that is not whole yet, not to be changed."""
+        return self._started
+
+    @property
     def has_more(self) -> bool:
         """Whether anything has arrived behind the last line taken."""
         return bool(self._lines or self._started or self._too_long)

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.interfaces import IAddress, ITCPTransport
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides
@@ -20,12 +20,14 @@ from harpcaller.api import Parts
 from harpcaller.connection import ClientFactory, RequestConnection, Respond
 from harpcaller.connections import Connections, endpoint_by
 from harpcaller.dispatcher import Dispatcher
+from harpcaller.gate import Gate
 from harpcaller.hosts import HostsRegistry
 from harpcaller.permissions import Permissions
 from harpcaller.retention import Ages, Retention
 from harpcaller.rules import Rule
 from harpcaller.store import JobStore
 from harpcaller.submission import Limits
+from harpcaller.terms import Terms
 from tests.harpcaller.memory import hosts, trust
 
 NOW = 1000.25
@@ -63,6 +65,11 @@ def parts(
         announcements=announcements,
         ready=ready,
     )
+
+
+def gate(reactor: Any, **terms: Any) -> Gate:
+    """Return a gate; it knows no users if none are given."""
+    return Gate(reactor.seconds, Terms(**terms))
 
 
 class ClientEnd(StringTransport):
@@ -122,11 +129,23 @@ class TcpEnd(ClientEnd):
 
 
 class Client:
-    """A client's connection."""
+    """A client's connection.
 
-    def __init__(self, reactor: Any, respond: Respond, transport: ClientEnd | None = None) -> None:
+    :param entrance: lets it in; None for one to which everybody is let in who comes locally.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        respond: Respond,
+        transport: ClientEnd | None = None,
+        entrance: Gate | None = None,
+        is_local: bool = True,
+        address: IAddress | None = None,
+    ) -> None:
         self.transport = transport or ClientEnd()
-        self.protocol = ClientFactory(reactor, respond).buildProtocol(None)
+        factory = ClientFactory(reactor, respond, entrance or gate(reactor), is_local)
+        self.protocol = factory.buildProtocol(address)
         self.protocol.makeConnection(self.transport)
 
     def say(self, data: bytes) -> None:

@@ -18,10 +18,11 @@ from harp.wire import dispatcher as wire
 from harp.wire.lines import MAX_REQUEST
 from harp.wire.results import CANCELLED, EndKind, EndResult
 from harpcaller.api import ANSWERS, Api
-from harpcaller.connection import CLOSE_DEADLINE, REQUEST_DEADLINE, ClientFactory
+from harpcaller.connection import CLOSE_DEADLINE, ClientFactory
 from harpcaller.jobs import Dedup, Job, JobState, WaitsFor
 from harpcaller.store import Cancellation, QueueSummary, Repeat, StoreError, Submission
-from tests.harpcaller.clients import Client, ClientEnd, TcpEnd, parts
+from harpcaller.terms import REQUEST_TIMEOUT
+from tests.harpcaller.clients import Client, ClientEnd, TcpEnd, gate, parts
 from tests.harpcaller.memory import PatientStore, ended_job, running_job
 from tests.harpcaller.packets import recorded
 
@@ -113,7 +114,7 @@ class AnswerTests(ApiTestCase):
 
     def test_caller(self) -> None:
         """A job is recorded with the address of who submitted it."""
-        tcp = ClientFactory(self.reactor, Api(self.parts).respond)
+        tcp = ClientFactory(self.reactor, Api(self.parts).respond, gate(self.reactor), True)
         for address, caller in (
             (IPv4Address("TCP", "10.9.8.7", 1025), "10.9.8.7"),
             (UNIXAddress(b""), "unix"),
@@ -500,7 +501,7 @@ class TimeTests(ApiTestCase):
     def test_no_request(self) -> None:
         """A client that does not finish its request in time is cut off."""
         client = self.connected()
-        self.reactor.advance(REQUEST_DEADLINE - 1)
+        self.reactor.advance(REQUEST_TIMEOUT - 1)
         client.say(CALL)
         self.assertFalse(client.is_cut)
         self.reactor.advance(1)
@@ -513,7 +514,7 @@ class TimeTests(ApiTestCase):
         """A client waits for its answer as long as it likes."""
         client = self.about_job("get_result")
         self.store.answer("job", RUNNING)
-        self.reactor.advance(REQUEST_DEADLINE + CLOSE_DEADLINE + 1)
+        self.reactor.advance(REQUEST_TIMEOUT + CLOSE_DEADLINE + 1)
         self.announcements.ended(ENDED)
         self.assert_answered(client, b'{"result":{"free" : 1.0e1}}\n')
 

@@ -12,15 +12,20 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from harp.settings import ConfigError
 from harpcaller import config as module
+from harpcaller import rules, terms
+from harpcaller.client_tls import Authorities
 from harpcaller.config import Config, load
 from harpcaller.hosts import Host, HostsFile, HostsScript
+from harpcaller.identities import User, Users
 from harpcaller.jobs import Capacity
 from harpcaller.retention import Ages
 from harpcaller.rules import Rule, Who
 from harpcaller.submission import Limits
+from harpcaller.terms import ClientLimits, Terms
 from harpcaller.trust import ServerTrust
 
-SOURCE = Path(module.__file__)
+SOURCES = [Path(module.__file__), Path(terms.__file__)]
+RULES = Path(rules.__file__)
 SAMPLE = Path(__file__).parents[2] / "etc" / "harpcaller.yaml"
 
 
@@ -76,6 +81,7 @@ class LoadTests(SynchronousTestCase):
             shutdown_grace=30.0,
             log_level="info",
             trust=ServerTrust(None, None),
+            terms=Terms(),
             rules=None,
         )
         self.assertEqual(config, expected)
@@ -92,8 +98,12 @@ class LoadTests(SynchronousTestCase):
             "max_age: 2\nmax_stream_age: 0.5\nlog_level: warn\n"
             "idempotency_key_life: 1.5\n"
             "ca_file: ca.pem\nknown_certs_file: known.pem\n"
+            "insecure: true\nclient_ca_file: ca.pem\nmax_connections: 9\n"
+            "max_connections_per_address: 8\nmax_request: 65536\nrequest_timeout: 7\n"
+            f"idle_timeout: 6.5\nusers: {{panel: {{tokens: 'sha256:{'ab' * 32}'}}}}\n"
             "rules: [{who: '*', queues: true}]\n"
         )
+        panel = User("panel")
         expected = Config(
             listen=("*:1", "unix:/run/x"),
             database=make_url(f"sqlite:///{self.folder}/state/jobs.db?timeout=5"),
@@ -105,6 +115,12 @@ class LoadTests(SynchronousTestCase):
             shutdown_grace=4.0,
             log_level="warn",
             trust=ServerTrust([self.ca], [self.known]),
+            terms=Terms(
+                users=Users((panel,), tokens={"ab" * 32: panel}),
+                authorities=Authorities([self.ca]),
+                insecure=True,
+                limits=ClientLimits(9, 8, 65536, 7.0, 6.5),
+            ),
             rules=(Rule(Who(everybody=True), queues=True),),
         )
         self.assertEqual(config, expected)
@@ -113,7 +129,9 @@ class LoadTests(SynchronousTestCase):
         """The sample has every key, and what stands there without # are the defaults."""
         installed = SAMPLE.read_text("utf-8").replace("/etc/harpcaller/hosts", "hosts")
         self.assertEqual(self.load(installed), self.load("host_db_script: hosts"))
-        everything = re.sub("(?m)^#(?=[a-z])", "", installed).replace("/etc/harpcaller/", "")
+        everything = re.sub("(?m)^#(?=[a-z]|  [a-z-]|    [a-z])", "", installed).replace(
+            "/etc/harpcaller/", ""
+        )
         with_script = everything.replace("hosts_file:", "#hosts_file:")
         (self.folder / "known_certs.pem").write_bytes((self.folder / "ca.pem").read_bytes())
         config = self.load(with_script)
@@ -122,9 +140,13 @@ class LoadTests(SynchronousTestCase):
         with_file = re.sub("(?m)^host_db", "#host_db", everything)
         self.assertIsInstance(self.load(with_file).hosts, HostsFile)
         # Nothing is known that the sample does not have.
-        known = re.findall(r'keys, "([a-z_]+)"|keys\.\w+\("([a-z_]+)"', SOURCE.read_text("utf-8"))
+        sources = "".join(each.read_text("utf-8") for each in SOURCES)
+        known = re.findall(r'keys, "([a-z_]+)"|keys\.\w+\(\s*"([a-z_]+)"', sources)
         for key in {first or second for first, second in known}:
             self.assertRegex(everything, f"(?m)^{key}:")
+        of_rules = re.findall(r'keys, "([a-z]+)"|keys\.\w+\("([a-z]+)"', RULES.read_text("utf-8"))
+        for key in {first or second for first, second in of_rules} - {"rules"}:
+            self.assertRegex(everything, f"(?m)^  [- ] {key}:")
 
     def test_all_mistakes_at_once(self) -> None:
         """One reading finds every mistake, each with its key and line."""
@@ -145,11 +167,15 @@ class LoadTests(SynchronousTestCase):
 
     def test_listen(self) -> None:
         """Each address that can't be understood is named; there must be one."""
-        first, second = self.mistakes("listen: ['*:1', tpc:1:x=2, '*:2', '*:65536']")
-        self.assertIn("listen, line 1: 'tpc:1:x=2'", first)
-        self.assertIn("listen, line 1: '*:65536'", second)
+        first, second = self.mistakes(
+            "insecure: true\nlisten: ['*:1', tpc:1:x=2, '*:2', '*:65536']"
+        )
+        self.assertIn("listen, line 2: 'tpc:1:x=2'", first)
+        self.assertIn("listen, line 2: '*:65536'", second)
         self.assertIn("at least one", self.mistake("listen: []"))
-        self.assertIn("'*:1' stands twice", self.mistake("listen: ['*:1', '*:2', '*:1']"))
+        self.assertIn(
+            "'[::1]:1' stands twice", self.mistake("listen: ['[::1]:1', '[::1]:2', '[::1]:1']")
+        )
 
     def test_database_of_another_kind(self) -> None:
         """Any database but an SQLite file is a mistake that says so and shows no password."""

@@ -22,13 +22,12 @@ from harp.wire.lines import MAX_REQUEST
 from harp.wire.results import EndKind, EndResult
 from harpcaller.connection import (
     CLOSE_DEADLINE,
-    IDLE_LIMIT,
     LINGER,
-    REQUEST_DEADLINE,
     Answer,
     ClientFactory,
 )
-from tests.harpcaller.clients import Client, ClientEnd, TcpEnd
+from harpcaller.terms import IDLE_TIMEOUT, REQUEST_TIMEOUT
+from tests.harpcaller.clients import Client, ClientEnd, TcpEnd, gate
 from tests.harpcaller.stores import real_reactor
 
 REFUSED = b'{"error":{"type":"invalid_request","message":'
@@ -178,7 +177,7 @@ class KeepaliveTests(ConnectionTestCase):
         client = self.connected()
         client.say(request("a"))
         self.answer()
-        self.clock.advance(IDLE_LIMIT - 1)
+        self.clock.advance(IDLE_TIMEOUT - 1)
         client.say(b'{"harpcaller":1,')
         self.assertTrue(client.is_open)
         self.clock.advance(1)
@@ -193,7 +192,7 @@ class KeepaliveTests(ConnectionTestCase):
         client = self.connected()
         client.say(request("a"))
         self.answer()
-        self.clock.advance(IDLE_LIMIT)
+        self.clock.advance(IDLE_TIMEOUT)
         self.clock.advance(LINGER - 1)
         self.assertFalse(client.is_cut)
         self.clock.advance(1)
@@ -204,9 +203,9 @@ class KeepaliveTests(ConnectionTestCase):
         client = self.connected()
         for _ in range(3):
             client.say(request("a"))
-            self.clock.advance(REQUEST_DEADLINE + IDLE_LIMIT + CLOSE_DEADLINE)
+            self.clock.advance(REQUEST_TIMEOUT + IDLE_TIMEOUT + CLOSE_DEADLINE)
             self.answer()
-            self.clock.advance(IDLE_LIMIT - 1)
+            self.clock.advance(IDLE_TIMEOUT - 1)
             self.assertTrue(client.is_open)
 
     def test_refused_line(self) -> None:
@@ -455,7 +454,7 @@ class UnreadAnswersTests(TestCase):
             asked.pop().callback(None)
 
         reactor: Any = real_reactor()
-        factory = Servers(ClientFactory(reactor, respond))
+        factory = Servers(ClientFactory(reactor, respond, gate(reactor), True))
         port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
         self.addCleanup(port.stopListening)
         client = Gathering()

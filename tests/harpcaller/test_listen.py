@@ -20,6 +20,7 @@ from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from harpcaller import listen
+from harpcaller.terms import Terms
 
 UNUSABLE = [
     "",
@@ -42,6 +43,14 @@ UNUSABLE = [
     "tcp:3502\\",
     "ssl:3502:privateKey=/nowhere/key.pem",
 ]
+
+
+OPEN = Terms(insecure=True)
+
+
+def check(description: str) -> None:
+    """Check a description where everybody may come in."""
+    listen.check(description, OPEN)
 
 
 class EndpointTests(SynchronousTestCase):
@@ -98,7 +107,7 @@ class EndpointTests(SynchronousTestCase):
         file = self.identity(trustme.CA())
         description = f"ssl:3502:privateKey={file}:interface=127.0.0.1:backlog=7"
         self.assertIsInstance(listen.endpoint(self.reactor, description), SSL4ServerEndpoint)
-        listen.check(description)
+        listen.check(description, OPEN)
         address = listen.tls_address(description)
         assert address is not None
         self.assertEqual((address.port, address.interface), (3502, "127.0.0.1"))
@@ -115,7 +124,7 @@ class EndpointTests(SynchronousTestCase):
         other = authority.issue_cert("x.example.org")
         certificate.write_bytes(other.cert_chain_pems[0].bytes())
         description = f"ssl:3502:privateKey={key}:certKey={certificate}"
-        for understood in (listen.check, listen.tls_address):
+        for understood in (check, listen.tls_address):
             error = self.assertRaises(ValueError, understood, description)
             self.assertIn(f"{description!r} can't be used", str(error))
 
@@ -138,7 +147,7 @@ class EndpointTests(SynchronousTestCase):
             + certificate.public_bytes(pem)
         )
         description = f"ssl:3502:privateKey={file}"
-        for understood in (listen.check, listen.tls_address):
+        for understood in (check, listen.tls_address):
             error = self.assertRaises(ValueError, understood, description)
             self.assertEqual(f"{description!r} can't be used (ee key too small)", str(error))
 
@@ -162,11 +171,11 @@ class CheckTests(SynchronousTestCase):
     def test_good(self) -> None:
         """What can be listened on passes; what depends on the moment is not tried."""
         for description in ["127.0.0.1:3502", "*:3502", "[::1]:3502", "tcp:3502", "unix:/run/x"]:
-            listen.check(description)
-        listen.check("systemd:domain=INET:index=0")
+            listen.check(description, OPEN)
+        listen.check("systemd:domain=INET:index=0", Terms())
 
     def test_unusable(self) -> None:
         """What can't be understood is refused just as by the endpoint itself."""
         for description in UNUSABLE:
-            error = self.assertRaises(ValueError, listen.check, description)
+            error = self.assertRaises(ValueError, listen.check, description, OPEN)
             self.assertIn(repr(description), str(error))

@@ -22,7 +22,9 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFrom
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from harpcaller.gate import Gate
 from harpcaller.ports import Ports
+from harpcaller.terms import Terms
 from tests.harpcaller.stores import real_reactor
 
 
@@ -72,8 +74,18 @@ class PortsTestCase(TestCase):
         self.reactor: Any = real_reactor()
         self.folder = Path(self.mktemp()).absolute()
         self.folder.mkdir()
-        self.ports = Ports(self.reactor, Factory.forProtocol(Echo))
+        self.terms = Terms(insecure=True)
+        self.gate = Gate(cast(Any, self.reactor).seconds, self.terms)
+        self.ports = Ports(self.reactor, self.gate, lambda is_local: Factory.forProtocol(Echo))
         self.addCleanup(lambda: Deferred.fromCoroutine(self.ports.close()))
+
+    def open(self, descriptions: list[str]) -> Deferred[None]:
+        """Open the first ports on the terms of the test."""
+        return self.ports.open(descriptions, self.terms)
+
+    async def change(self, descriptions: list[str]) -> list[str]:
+        """Open others; return why that can't be done."""
+        return await self.ports.change(descriptions, self.terms)
 
     def free_port(self) -> int:
         """Return the number of a port that nobody has at the moment."""
@@ -104,9 +116,9 @@ class ChangeTests(PortsTestCase):
     async def test_exchanged(self) -> None:
         """What is new is opened, what is not wanted any more closed; connections live on."""
         first, second = self.free_port(), self.free_port()
-        await self.ports.open([f"127.0.0.1:{first}"])
+        await self.open([f"127.0.0.1:{first}"])
         client = await self.connected(self.tcp(first))
-        self.assertEqual(await self.ports.change([f"127.0.0.1:{second}"]), [])
+        self.assertEqual(await self.change([f"127.0.0.1:{second}"]), [])
         await self.connected(self.tcp(second))
         await self.assert_closed(first)
         self.assertEqual(await client.ask(), b"x")
@@ -114,9 +126,9 @@ class ChangeTests(PortsTestCase):
     async def test_not_touched(self) -> None:
         """A port that stays is the same port all the while."""
         first, second = self.free_port(), self.free_port()
-        await self.ports.open([f"127.0.0.1:{first}"])
+        await self.open([f"127.0.0.1:{first}"])
         listening = self.reactor.getReaders()
-        self.assertEqual(await self.ports.change([f"127.0.0.1:{second}", f"127.0.0.1:{first}"]), [])
+        self.assertEqual(await self.change([f"127.0.0.1:{second}", f"127.0.0.1:{first}"]), [])
         self.assertLessEqual(set(listening), set(self.reactor.getReaders()))
         await self.connected(self.tcp(first))
         await self.connected(self.tcp(second))
@@ -126,8 +138,8 @@ class ChangeTests(PortsTestCase):
         first, second, taken = self.free_port(), self.free_port(), self.free_port()
         other = self.reactor.listenTCP(taken, Factory(), interface="127.0.0.1")
         self.addCleanup(other.stopListening)
-        await self.ports.open([f"127.0.0.1:{first}"])
-        (mistake,) = await self.ports.change([f"127.0.0.1:{second}", f"127.0.0.1:{taken}"])
+        await self.open([f"127.0.0.1:{first}"])
+        (mistake,) = await self.change([f"127.0.0.1:{second}", f"127.0.0.1:{taken}"])
         self.assertTrue(mistake.startswith(f"listen: 127.0.0.1:{taken}: "), mistake)
         self.assertIn("in use", mistake)
         await self.connected(self.tcp(first))
@@ -136,12 +148,12 @@ class ChangeTests(PortsTestCase):
     async def test_same_number(self) -> None:
         """A port that leaves makes room for one that has its number; connections live on."""
         port, second = self.free_port(), self.free_port()
-        await self.ports.open([f"127.0.0.1:{port}"])
+        await self.open([f"127.0.0.1:{port}"])
         client = await self.connected(self.tcp(port))
-        self.assertEqual(await self.ports.change([f"*:{port}", f"127.0.0.1:{second}"]), [])
+        self.assertEqual(await self.change([f"*:{port}", f"127.0.0.1:{second}"]), [])
         elsewhere = TCP4ClientEndpoint(self.reactor, "127.0.0.2", port)
         await self.connected(elsewhere)
-        self.assertEqual(await self.ports.change([f"127.0.0.1:{port}"]), [])
+        self.assertEqual(await self.change([f"127.0.0.1:{port}"]), [])
         with self.assertRaises(ConnectError):
             await connectProtocol(elsewhere, Protocol())
         await self.connected(self.tcp(port))
@@ -152,20 +164,20 @@ class ChangeTests(PortsTestCase):
         port, taken = self.free_port(), self.free_port()
         other = self.reactor.listenTCP(taken, Factory(), interface="127.0.0.1")
         self.addCleanup(other.stopListening)
-        await self.ports.open([f"127.0.0.1:{port}"])
-        (mistake,) = await self.ports.change([f"*:{port}", f"127.0.0.1:{taken}"])
+        await self.open([f"127.0.0.1:{port}"])
+        (mistake,) = await self.change([f"*:{port}", f"127.0.0.1:{taken}"])
         self.assertTrue(mistake.startswith(f"listen: 127.0.0.1:{taken}: "), mistake)
         await self.connected(self.tcp(port))
         with self.assertRaises(ConnectError):
             await connectProtocol(TCP4ClientEndpoint(self.reactor, "127.0.0.2", port), Protocol())
-        self.assertEqual(await self.ports.change([f"*:{port}"]), [])
+        self.assertEqual(await self.change([f"*:{port}"]), [])
         await self.connected(self.tcp(port))
 
     async def test_number_of_one_that_stays(self) -> None:
         """A port that stays makes no room."""
         port = self.free_port()
-        await self.ports.open([f"127.0.0.1:{port}", f"127.0.0.1:{self.free_port()}"])
-        (mistake,) = await self.ports.change([f"127.0.0.1:{port}", f"*:{port}"])
+        await self.open([f"127.0.0.1:{port}", f"127.0.0.1:{self.free_port()}"])
+        (mistake,) = await self.change([f"127.0.0.1:{port}", f"*:{port}"])
         self.assertIn("in use", mistake)
         await self.connected(self.tcp(port))
 
@@ -173,12 +185,12 @@ class ChangeTests(PortsTestCase):
         """At the start it is an error for who starts."""
         first = self.free_port()
         with self.assertRaises(CannotListenError):
-            await self.ports.open([f"127.0.0.1:{first}", f"tcp:{first}"])
+            await self.open([f"127.0.0.1:{first}", f"tcp:{first}"])
 
     async def test_close(self) -> None:
         """All of them are closed, and a second time there is nothing to do."""
         first, second = self.free_port(), self.free_port()
-        await self.ports.open([f"127.0.0.1:{first}", f"127.0.0.1:{second}"])
+        await self.open([f"127.0.0.1:{first}", f"127.0.0.1:{second}"])
         for _ in range(2):
             await self.ports.close()
             await self.assert_closed(first)
@@ -187,9 +199,9 @@ class ChangeTests(PortsTestCase):
     async def test_unix_socket(self) -> None:
         """A unix socket that is not wanted any more is gone from the disk."""
         path = self.folder / "socket"
-        await self.ports.open([f"unix:{path}", f"127.0.0.1:{self.free_port()}"])
+        await self.open([f"unix:{path}", f"127.0.0.1:{self.free_port()}"])
         await self.connected(UNIXClientEndpoint(self.reactor, str(path)))
-        self.assertEqual(await self.ports.change([f"127.0.0.1:{self.free_port()}"]), [])
+        self.assertEqual(await self.change([f"127.0.0.1:{self.free_port()}"]), [])
         self.assertFalse(path.exists())
 
 
@@ -225,45 +237,45 @@ class TlsTests(PortsTestCase):
 
     async def test_renewed(self) -> None:
         """New connections get the certificate that is in the file, old ones live on."""
-        await self.ports.open([self.description])
+        await self.open([self.description])
         client = await self.connected(self.tls(self.old))
         self.issue(self.new)
         await self.connected(self.tls(self.old))
-        self.assertEqual(await self.ports.change([self.description]), [])
+        self.assertEqual(await self.change([self.description]), [])
         await self.connected(self.tls(self.new))
         await self.assert_distrusted(self.old)
         self.assertEqual(await client.ask(), b"x")
 
     async def test_other_files(self) -> None:
         """A certificate in another file comes into force on the same port."""
-        await self.ports.open([self.description])
+        await self.open([self.description])
         other = self.folder / "other.pem"
         self.file.rename(other)
         self.issue(self.new)
         moved = self.description.replace(str(self.file), str(other))
-        self.assertEqual(await self.ports.change([moved]), [])
+        self.assertEqual(await self.change([moved]), [])
         await self.connected(self.tls(self.old))
-        self.assertEqual(await self.ports.change([self.description]), [])
+        self.assertEqual(await self.change([self.description]), [])
         await self.connected(self.tls(self.new))
 
     async def test_unusable(self) -> None:
         """A certificate that can't be used is a mistake, and the old one stays."""
-        await self.ports.open([self.description])
+        await self.open([self.description])
         key = self.new.issue_cert("harpcaller.example.org").private_key_pem.bytes()
         certificate = self.new.issue_cert("harpcaller.example.org").cert_chain_pems[0].bytes()
         for data in (b"", b"nonsense", key + certificate, certificate):
             self.file.write_bytes(data)
-            (mistake,) = await self.ports.change([self.description])
+            (mistake,) = await self.change([self.description])
             self.assertTrue(mistake.startswith(f"listen: {self.description}: "), mistake)
             self.assertNotIn("PRIVATE KEY", mistake)
             await self.connected(self.tls(self.old))
 
     async def test_nothing_is_renewed_by_half(self) -> None:
         """If another address can't be bound, the certificate stays as it was."""
-        await self.ports.open([self.description])
+        await self.open([self.description])
         self.issue(self.new)
         other = self.reactor.listenTCP(0, Factory(), interface="127.0.0.1")
         self.addCleanup(other.stopListening)
         taken = f"127.0.0.1:{other.getHost().port}"
-        self.assertEqual(len(await self.ports.change([self.description, taken])), 1)
+        self.assertEqual(len(await self.change([self.description, taken])), 1)
         await self.connected(self.tls(self.old))

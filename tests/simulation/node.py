@@ -25,6 +25,7 @@ from harpcaller.api import Api, Parts
 from harpcaller.connection import ClientFactory
 from harpcaller.connections import Connections
 from harpcaller.dispatcher import Dispatcher
+from harpcaller.gate import Gate
 from harpcaller.hosts import Host, HostsRegistry
 from harpcaller.job_ids import JobIds
 from harpcaller.jobs import Capacity
@@ -34,6 +35,7 @@ from harpcaller.retention import Retention
 from harpcaller.store import packets as packet_rows
 from harpcaller.store.statements import Connection
 from harpcaller.submission import Limits
+from harpcaller.terms import Terms
 from tests.simulation.network import HarpdEndpoint, Network
 from tests.simulation.store import PatientStore
 
@@ -114,7 +116,8 @@ class Node:
             announcements=announcements,
             ready=self._when_ready,
         )
-        self.factory = ClientFactory(clock, Api(parts).respond)
+        gate = Gate(clock.seconds, Terms())
+        self.factory = ClientFactory(clock, Api(parts).respond, gate, True)
         self._waiting: list[Deferred[None]] = []
 
     def endpoint(self, host: Host) -> HarpdEndpoint:
