@@ -75,12 +75,16 @@ class OutgoingCall:
 
     def __init__(self, request: harpd.Request, max_reply: int = MAX_REPLY) -> None:
         self.state = _first_state(request)
-        self._request = request
+        self._request: harpd.Request | None = request
+        self._keepalive = request.keepalive
         self._reader = ReplyReader(max_reply)
 
     def request_line(self) -> bytes:
-        """Return what is to be sent."""
-        return harpd.encode_request(self._request)
+        """Return what is to be sent; once, for there may be secrets in it that are not kept."""
+        assert self._request is not None
+        line = harpd.encode_request(self._request)
+        self._request = None
+        return line
 
     @property
     def ended(self) -> bool:
@@ -90,7 +94,7 @@ class OutgoingCall:
     @property
     def may_go_on(self) -> bool:
         """Whether the connection can carry another request, if harpd leaves it open."""
-        return self.ended and self._request.keepalive and not self._reader.has_more
+        return self.ended and self._keepalive and not self._reader.has_more
 
     def receive(self, data: bytes) -> Iterator[harpd.Reply]:
         """Take what has arrived and return the replies that are complete, one by one.

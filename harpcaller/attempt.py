@@ -67,12 +67,12 @@ class Attempt:
     ) -> None:
         self._connections = connections
         self._host = host
-        self._request = request
+        self._request: harpd.Request | None = request
         self._receiver = receiver
+        self._accepted = False
         self._connecting: Deferred[Any] | None = None
         self._connection: HarpdConnection | None = None
         self._kept = False
-        self._accepted = False
         self._doubted = False
         self._over = False
 
@@ -114,9 +114,9 @@ class Attempt:
         self._connection = None
         if before:
             self._pass_on(before)
-        plain = _of_version_1(self._request)
-        refused = not self._accepted and _is_invalid_request(last)
-        if refused and plain != self._request:
+        request = self._request
+        refused = request is not None and _is_invalid_request(last)
+        if request is not None and refused and request != (plain := _of_version_1(request)):
             # An error in place of the acknowledgement: nothing has run.
             self._request = plain
             self._doubted = True
@@ -143,6 +143,7 @@ class Attempt:
 
     def _pass_on(self, replies: list[harpd.Reply]) -> None:
         self._accepted = True
+        self._request = None  # it has arrived, and may have secrets in it
         self._judge(is_old=True)
         self._receiver.received(replies)
 
@@ -154,6 +155,7 @@ class Attempt:
     def _send(self, connection: HarpdConnection) -> None:
         self._connecting = None
         self._connection = connection
+        assert self._request is not None
         connection.ask(self._request, self)
 
     def _judge(self, is_old: bool) -> None:
@@ -182,7 +184,7 @@ def _of_version_1(request: harpd.Request) -> harpd.Request:
     if isinstance(request, harpd.DescribeRequest):
         return request  # version 1 has nothing in its place
     return msgspec.structs.replace(
-        request, keepalive=False, context=msgspec.UNSET, report_lock=False
+        request, keepalive=False, context=msgspec.UNSET, report_lock=False, report_secret=False
     )
 
 

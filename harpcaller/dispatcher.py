@@ -29,6 +29,7 @@ from harpcaller.logs import logger
 from harpcaller.recording import PacketRecorder
 from harpcaller.refusal import RefusedError
 from harpcaller.remote import Conversation
+from harpcaller.secrecy import SecretProcedures, shown_after
 from harpcaller.store import (
     Cancellation,
     Ending,
@@ -86,6 +87,7 @@ class Dispatcher:
         self._announcements = announcements
         self.limits = limits
         self._job_ids = JobIds()
+        self._secret_procedures = SecretProcedures()
         self._capacity: Capacity | None = None
         self._running: dict[str, Conversation] = {}
         self._not_ended: dict[str, Owners] = {}
@@ -105,7 +107,8 @@ class Dispatcher:
         """
         self._refuse_when_stopping()
         now = self._now()
-        new = new_job(call, self._job_ids.new(now), identity, self.limits)
+        has_secrets = (call.host, call.procedure) in self._secret_procedures
+        new = new_job(call, self._job_ids.new(now), identity, self.limits, has_secrets)
         submission = self._store.submit(new, now)
         return self._followed(submission.addCallback(self._submitted))
 
@@ -240,7 +243,14 @@ class Dispatcher:
             self._ended(job, results.error(errors.UNKNOWN_HOST, text), Origin.DISPATCHER)
             return
         packets = PacketRecorder(job.id, self._store, self._announcements, self._now)
-        conversation = Conversation(self._reactor, job, packets.record, partial(self._ended, job))
+        kept = job.without_secrets()  # the others are gone when they are sent
+        conversation = Conversation(
+            self._reactor,
+            job,
+            packets.record,
+            partial(self._ended, kept),
+            partial(self._acknowledged, kept, job.shown_arguments),
+        )
         self._running[job.id] = conversation
         try:
             conversation.start(host, self._connections)
@@ -248,6 +258,28 @@ class Dispatcher:
             _log.failure("job {id} can't be started", id=job.id)
             text = "the dispatcher's own code failed, see its log"
             conversation.fail(results.error(errors.OS_ERROR, text), Origin.DISPATCHER)
+
+    def _acknowledged(self, job: Job, shown: bytes | None, told: bytes | None) -> None:
+        """Learn from harpd how the arguments may be shown, None if it said nothing of that."""
+        self._secret_procedures.learn(job.host, job.procedure, told is not None)
+        if told is not None and (now_shown := shown_after(shown, told)) != shown:
+            replacing = self._replace_arguments(job.id, now_shown, shown is None)
+            self._followed(Deferred.fromCoroutine(replacing))
+
+    async def _replace_arguments(self, job_id: str, arguments: bytes, wipe: bool) -> None:
+        told = False
+        while True:
+            try:
+                await self._store.replace_arguments(job_id, arguments, wipe)
+                return
+            except Exception:
+                if not told:
+                    text = "the secret arguments of job {id} are not wiped, which is tried again"
+                    _log.failure(text, id=job_id)
+                    told = True
+                if self._grace_is_over:
+                    return
+                await self._a_while()
 
     def _ended(self, job: Job, result: EndResult, origin: Origin | None) -> None:
         self._running.pop(job.id, None)

@@ -40,6 +40,8 @@ class Conversation:
     """Carries out one job on its host.
 
     :param record: takes packets as they come.
+    :param acknowledged: takes, when harpd takes the call up and before any packet, how it says that
+        the arguments may be shown; None if it says nothing of that.
     :param ended: takes the end result and where a failure arose, once; not called after `stop`.
     """
 
@@ -49,11 +51,13 @@ class Conversation:
         job: Job,
         record: Record,
         ended: Callable[[EndResult, Origin | None], None],
+        acknowledged: Callable[[bytes | None], None],
     ) -> None:
         self._reactor = reactor
         self._job = job
         self._record = record
         self._ended = ended
+        self._acknowledged = acknowledged
         self._over = False
         self._attempt: Attempt | None = None
         self._silence = job.timeout
@@ -74,7 +78,9 @@ class Conversation:
             keepalive=True,
             context=msgspec.Raw(encode(_context(self._job))),
             report_lock=True,
+            report_secret=True,
         )
+        self._job = self._job.without_secrets()
         attempt = ask(connections, host, request, self)
         if self._over:
             attempt.cancel()
@@ -105,6 +111,8 @@ class Conversation:
                 packets.append(reply)
             elif isinstance(reply, harpd.Waiting):
                 self.lock = reply.lock
+            elif isinstance(reply, harpd.Ack):
+                self._acknowledged(reply.shown_arguments)
         if packets:
             self._keep(join(packets))
 

@@ -14,6 +14,7 @@ from harpcaller.identities import Identity
 from harpcaller.jobs import Dedup, NewJob, QueueSpec
 from harpcaller.queues import canonical_queue_name
 from harpcaller.refusal import RefusedError
+from harpcaller.secrecy import NOT_SHOWN
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,13 @@ class Limits:
     max_exec_time: float
 
 
-def new_job(call: wire.Call, job_id: str, identity: Identity, limits: Limits) -> NewJob:
+def new_job(
+    call: wire.Call, job_id: str, identity: Identity, limits: Limits, has_secrets: bool = False
+) -> NewJob:
     """Return the job that a call asks for.
 
     :param identity: who asks.
+    :param has_secrets: whether harpd has said of the procedure that it has secret parameters.
     :raises RefusedError: ``invalid_request``, if a name is no sound JSON or harpd would not take
         so long a request.
     """
@@ -44,6 +48,8 @@ def new_job(call: wire.Call, job_id: str, identity: Identity, limits: Limits) ->
         dedup = Dedup(canonical_name(call.dedup.key, "dedup.key"), call.dedup.within)
     if call.shown_arguments is not msgspec.UNSET:
         shown = bytes(call.shown_arguments)
+    elif has_secrets:
+        shown = NOT_SHOWN
     return NewJob(
         id=job_id,
         host=call.host,

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
 from sqlalchemy import Integer, bindparam, case, delete, exists, func, insert, select, update
 
 from harpcaller.jobs import Capacity, JobEvent, JobState, NewJob, WaitsFor, state_after
-from harpcaller.store import queues
+from harpcaller.store import queues, secrets
 from harpcaller.store.records import COLUMNS, Record, to_record
 from harpcaller.store.schema import LARGEST_INTEGER, jobs, running, waits_for
 from harpcaller.store.statements import Connection, Row, Statement
@@ -79,7 +80,7 @@ _start = (
         started=bindparam("now"),
         waits_for=None,
     )
-    .returning(*COLUMNS)
+    .returning(*COLUMNS, secrets.of_job)
 )
 _START_AT_ONCE = Statement(_start.where(jobs.c.seq == bindparam("at"), ~_any_next, _has_room))
 _first_next = select(jobs.c.seq).where(_is_next).order_by(jobs.c.seq).limit(1).correlate(None)
@@ -192,9 +193,15 @@ def _advance_queue(
 
 
 def _started(connection: Connection, row: Row) -> Record:
-    record = to_record(row)
+    *columns, arguments = row
+    record = to_record(columns)
     count_in(connection, record.job.host, record.seq)
-    return record
+    if arguments is None:
+        return record
+    secrets.wipe(connection, record.seq)
+    shown = record.job.arguments
+    job = msgspec.structs.replace(record.job, arguments=arguments, shown_arguments=shown)
+    return record._replace(job=job)
 
 
 def _after_queue(capacity: Capacity) -> WaitsFor:

@@ -26,7 +26,7 @@ from harpcaller.jobs import (
     is_legal,
     state_after,
 )
-from harpcaller.store import admission, repeats
+from harpcaller.store import admission, repeats, secrets
 from harpcaller.store.outcomes import (
     Cancellation,
     Ending,
@@ -69,6 +69,9 @@ _END_VALUES: Mapping[str, Any] = {
     "stream_ended": case((_has_packets, bindparam("now"))),
 }
 _END = Statement(update(jobs).where(jobs.c.seq == bindparam("at")).values(_END_VALUES))
+_REPLACE_ARGUMENTS = Statement(
+    update(jobs).where(jobs.c.id == bindparam("of_job")).values(arguments=bindparam("arguments"))
+)
 _RUNNING_IDS = Statement(select(jobs.c.id).where(is_running).order_by(jobs.c.seq))
 _END_RUNNING = Statement(update(jobs).where(is_running).values(_END_VALUES))
 
@@ -174,6 +177,15 @@ def recover(connection: Connection, capacity: Capacity, now: float) -> Recovery:
     return Recovery(closed, set_capacity(connection, capacity, now))
 
 
+def replace_arguments(connection: Connection, job_id: str, shown: bytes, wipe: bool) -> None:
+    """Show something else of a job's arguments.
+
+    :param wipe: whether what was shown so far has secrets in it.
+    """
+    _REPLACE_ARGUMENTS.run(connection, of_job=job_id, arguments=shown)
+    connection.has_wiped |= wipe
+
+
 def set_capacity(connection: Connection, capacity: Capacity, now: float) -> list[Job]:
     """Let go on who can under another capacity; return those that now run."""
     return [record.job for record in admission.settle_all(connection, capacity, now)]
@@ -200,13 +212,19 @@ def _insert(connection: Connection, capacity: Capacity, new: NewJob, now: float)
         caller=new.caller,
         submitter=new.submitter,
         on_behalf_of=new.on_behalf_of,
+        shown_arguments=new.shown_arguments,
     )
     values = msgspec.structs.asdict(job)
+    if new.shown_arguments is not None:
+        values["arguments"] = new.shown_arguments
     values |= {"queue_id": queue_id, "dedup": repeats.dedup_column(new)}
     seq = _INSERT.insert(connection, **values)
     if state is JobState.RUNNING:
         admission.count_in(connection, new.host, seq)
-    return job
+        return job
+    if new.shown_arguments is not None:
+        secrets.keep(connection, seq, new.arguments)
+    return job.without_secrets()
 
 
 def _end(
@@ -221,6 +239,8 @@ def _end(
     _END.run(connection, at=record.seq, **_end_parameters(after, result, origin, now))
     if record.job.state is JobState.RUNNING:
         admission.count_out(connection, record.job.host, record.seq)
+    else:
+        secrets.wipe(connection, record.seq)
     return msgspec.structs.replace(
         record.job, state=after, waits_for=None, ended=now, end=result, origin=origin
     )

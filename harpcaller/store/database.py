@@ -61,7 +61,7 @@ def transaction(connection: Connection) -> Iterator[None]:
         raise
 
 
-class _WriterConnection(sqlite3.Connection):
+class _WriterConnection(Connection):
     """The connection that writes; it holds the lock of `Database._lock`."""
 
     lock: int | None = None
@@ -122,6 +122,7 @@ class Database:
             connection = sqlite3.connect(
                 f"{self._path.absolute().as_uri()}?mode=ro",
                 uri=True,
+                factory=Connection,
                 isolation_level=None,
                 check_same_thread=False,
             )
@@ -148,7 +149,7 @@ class Database:
             raise StoreError(f"{self._path}: another process has it open") from error
         return lock
 
-    def _connect_writer(self) -> sqlite3.Connection:
+    def _connect_writer(self) -> Connection:
         lock = self._lock()
         try:
             connection = sqlite3.connect(
@@ -163,6 +164,9 @@ class Database:
             if mode != "wal":
                 raise StoreError(f"{self._path}: its file system does not allow a write-ahead log")
             connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA secure_delete = ON")
+            # The log of a process that was killed is still there.
+            connection.has_wiped = True
         except BaseException:
             connection.close()
             raise

@@ -93,6 +93,13 @@ class JobStore:
         """
         return self._access.insert(packets.INSERT, packets.rows(job_id, recorded))
 
+    def replace_arguments(self, job_id: str, shown: bytes, wipe: bool) -> Deferred[None]:
+        """Show something else of a job's arguments.
+
+        :param wipe: whether what was shown so far has secrets in it, of which nothing must stay.
+        """
+        return self._change(changes.replace_arguments, job_id, shown, wipe)
+
     def end(
         self,
         job_id: str,

@@ -5,8 +5,8 @@ from __future__ import annotations
 ROW_BYTES = 16 * 1024
 """A row counts as one more for each of these that its values have.
 
-Changing a row writes all of it, and SQLite may overwrite what it deletes (``SECURE_DELETE``, which
-Debian compiles in): 200 rows of 1 MiB would keep everybody waiting for seconds.
+Changing a row writes all of it, and SQLite overwrites what it deletes (``secure_delete``): 200 rows
+of 1 MiB would keep everybody waiting for seconds.
 """
 
 

@@ -6,14 +6,15 @@ taken at once: an open read transaction would keep the write-ahead log from bein
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, select
 
 from harp.wire.results import EndResult
 from harpcaller.jobs import Job
 from harpcaller.store.schema import jobs
-from harpcaller.store.statements import Connection, Row, Statement
+from harpcaller.store.statements import Connection, Statement
 
 
 class Record(NamedTuple):
@@ -61,7 +62,7 @@ _BY_ID = Statement(select_records.where(_by_id))
 _OWNERS = Statement(select(jobs.c.submitter, jobs.c.on_behalf_of).where(_by_id))
 
 
-def to_record(row: Row) -> Record:
+def to_record(row: Sequence[Any]) -> Record:
     """Return what a row of `COLUMNS` means."""
     seq, queue_id, *fields, end_kind, end_value, waits_for, caller, origin, submitter, behalf = row
     end = None if end_kind is None else EndResult(end_kind, end_value)

@@ -18,8 +18,15 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
-Connection = sqlite3.Connection
-"""The driver's connection, on which everything is executed."""
+
+class Connection(sqlite3.Connection):
+    """The driver's connection, on which everything is executed.
+
+    :ivar has_wiped: whether something was removed that must not stay in the write-ahead log.
+    """
+
+    has_wiped = False
+
 
 Row = tuple[Any, ...]
 

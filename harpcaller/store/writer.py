@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from harpcaller.store.answers import fire
 from harpcaller.store.database import transaction, translated_errors
 from harpcaller.store.statements import Connection, Statement
+from harpcaller.store.truncation import Truncation
 
 T = TypeVar("T")
 
@@ -105,10 +106,12 @@ class Writer:
             return
         self._fire([started], [None])
         stop = None
+        truncation = Truncation(connection)
         while stop is None:
-            group, stop = self._gather()
+            group, stop = self._gather(truncation.wait())
             if group:
                 self._fire([write.answer for write in group], _commit(connection, group))
+            truncation.act()
         try:
             stop.before_closing()
             connection.close()
@@ -117,9 +120,13 @@ class Writer:
         else:
             self._fire([stop.answer], [None])
 
-    def _gather(self) -> tuple[list[_Write], _Stop | None]:
+    def _gather(self, wait: float | None) -> tuple[list[_Write], _Stop | None]:
+        """Return what there is to write, nothing if there is none for so many seconds."""
         group: list[_Write] = []
-        write = self._queue.get()
+        try:
+            write = self._queue.get(timeout=wait)
+        except Empty:
+            return group, None
         while not isinstance(write, _Stop):
             group.append(write)
             try:
@@ -138,6 +145,7 @@ def _commit(connection: Connection, group: Sequence[_Write]) -> list[object]:
         with translated_errors(), transaction(connection):
             return _run(connection, group)
     except Exception:
+        connection.has_wiped = True  # what was undone may be in the log
         if len(group) == 1:
             return [Failure()]
     return [outcome for write in group for outcome in _commit(connection, [write])]

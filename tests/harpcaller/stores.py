@@ -45,7 +45,7 @@ def new_job(queue: QueueSpec | None = None, **changes: Any) -> NewJob:
     return NewJob(**(fields | changes))
 
 
-class NotedConnection(sqlite3.Connection):
+class NotedConnection(Connection):
     """Notes what is executed on it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -66,7 +66,10 @@ class ConversationTestCase(NetworkTestCase):
         self.origins: list[Origin | None] = []
         self.recordings: list[Deferred[None]] = []
         self.records_at_once = True
-        self.conversation = Conversation(self.network, JOB, self.record, self.ended)
+        self.shown: list[bytes | None] = []
+        self.conversation = Conversation(
+            self.network, JOB, self.record, self.ended, self.shown.append
+        )
 
     def ended(self, end: EndResult, origin: Origin | None) -> None:
         self.told.append(end)
@@ -127,7 +130,7 @@ class CallTests(ConversationTestCase):
             harpd.received,
             b'{"harp":1,"auth":{"user":"dispatcher","password":"secret"},'
             b'"procedure":"df","arguments":["/srv"],'
-            b'"keepalive":true,"context":{"job_id":"the-job"},"report_lock":true}\n',
+            b'"keepalive":true,"context":{"job_id":"the-job"},"report_lock":true,"report_secret":true}\n',
         )
         harpd.reply(Ack(False))
         self.assertEqual(self.told, [])
@@ -648,7 +651,11 @@ class AtOnceTests(ConversationTestCase):
         for last in ((), (RESULT,)):
             self.setUp()
             self.conversation = Conversation(
-                self.network, JOB, lambda packets: fail(StoreError("disk full")), self.ended
+                self.network,
+                JOB,
+                lambda packets: fail(StoreError("disk full")),
+                self.ended,
+                self.shown.append,
             )
             transport = self.instant(Ack(True), Packets(1, b"1"), *last)
             self.start()

@@ -226,7 +226,7 @@ def _of_version_1(request: Any) -> Any:
     if isinstance(request, harpd.DescribeRequest):
         return None
     return msgspec.structs.replace(
-        request, keepalive=False, context=msgspec.UNSET, report_lock=False
+        request, keepalive=False, context=msgspec.UNSET, report_lock=False, report_secret=False
     )
 
 

@@ -28,7 +28,9 @@ READERS = 4
 
 @cache
 def _disk() -> Connection:
-    raw = sqlite3.connect(":memory:", isolation_level=None, cached_statements=1000)
+    raw = sqlite3.connect(
+        ":memory:", isolation_level=None, cached_statements=1000, factory=Connection
+    )
     metadata.create_all(create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool))
     raw.execute("PRAGMA foreign_keys = ON")
     return raw
