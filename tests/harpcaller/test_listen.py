@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import warnings
 from pathlib import Path
 
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.endpoints import (
     SSL4ServerEndpoint,
     TCP4ServerEndpoint,
@@ -20,6 +22,7 @@ from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from harpcaller import listen
+from harpcaller.identities import User, Users
 from harpcaller.terms import Terms
 
 UNUSABLE = [
@@ -179,3 +182,82 @@ class CheckTests(SynchronousTestCase):
         for description in UNUSABLE:
             error = self.assertRaises(ValueError, listen.check, description, OPEN)
             self.assertIn(repr(description), str(error))
+
+
+class ReachTests(SynchronousTestCase):
+    """Where others than this machine's programs could come."""
+
+    def setUp(self) -> None:
+        """Have a certificate, and terms with and without a way to log in."""
+        self.file = Path(self.mktemp())
+        issued = trustme.CA().issue_cert("x.example.org")
+        self.file.write_bytes(issued.private_key_and_cert_chain_pem.bytes())
+        ann = User("ann")
+        self.nobody = Terms(Users((ann,), uids={0: ann}))  # who can't come over the network
+        self.somebody = Terms(Users((ann,), tokens={"ab" * 32: ann}))
+
+    def mistake(self, description: str, terms: Terms) -> str:
+        """Return why nobody may listen there."""
+        error = self.assertRaises(ValueError, listen.check, description, terms)
+        self.assertTrue(str(error).startswith(f"{description!r} can be reached "), str(error))
+        self.assertIn("insecure: true", str(error))
+        listen.check(description, OPEN)
+        return str(error)
+
+    def test_clear_text(self) -> None:
+        """In clear text it is refused, whoever could log in."""
+        for description in (
+            "*:3502",
+            "10.0.0.1:3502",
+            "0.0.0.0:3502",
+            "[::]:3502",
+            "[2001:db8::1]:3502",
+            "[::ffff:10.0.0.1]:3502",
+            "tcp:3502",
+            "tcp6:3502",
+            "tcp:3502:interface=10.0.0.1",
+            r"tcp6:3502:interface=\:\:",
+        ):
+            for terms in (self.nobody, self.somebody):
+                self.assertIn("ssl:PORT", self.mistake(description, terms))
+
+    def test_tls(self) -> None:
+        """With TLS it is refused if nobody could log in."""
+        for where in ("", ":interface=10.0.0.1"):
+            description = f"ssl:3502:privateKey={self.file}{where}"
+            self.assertIn("tokens or certificates", self.mistake(description, self.nobody))
+            listen.check(description, self.somebody)
+
+    def test_local(self) -> None:
+        """On loopback and unix sockets everybody may come."""
+        for description in (
+            "127.0.0.1:3502",
+            "127.1.2.3:3502",
+            "[::1]:3502",
+            "[::ffff:127.0.0.1]:3502",
+            "localhost:3502",
+            "unix:/run/x",
+            f"ssl:3502:privateKey={self.file}:interface=127.0.0.1",
+        ):
+            listen.check(description, Terms())
+
+    def test_addresses(self) -> None:
+        """A socket is local by its own address, whatever was asked for."""
+        for address, is_local in (
+            (UNIXAddress(b"/run/x"), True),
+            (IPv4Address("TCP", "127.0.0.1", 1), True),
+            (IPv6Address("TCP", "::1", 1), True),
+            (IPv4Address("TCP", "0.0.0.0", 1), False),
+            (IPv6Address("TCP", "::", 1), False),
+            (IPv4Address("TCP", "10.0.0.1", 1), False),
+            (HostnameAddress(b"localhost", 1), False),
+        ):
+            self.assertEqual(listen.is_local(address), is_local, address)
+
+    def test_method(self) -> None:
+        """Which TLS is spoken is not the configuration's to say."""
+        description = f"ssl:3502:privateKey={self.file}:sslmethod=TLSv1_1_METHOD"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            error = self.assertRaises(ValueError, listen.check, description, OPEN)
+        self.assertIn("sslmethod", str(error))

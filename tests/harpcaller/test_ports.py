@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     UNIXClientEndpoint,
+    UNIXServerEndpoint,
     connectProtocol,
     wrapClientTLS,
 )
@@ -19,9 +20,12 @@ from twisted.internet.error import CannotListenError, ConnectError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from harp.addresses import Bounds
+from harpcaller import listen
 from harpcaller.gate import Gate
 from harpcaller.ports import Ports
 from harpcaller.terms import Terms
@@ -203,6 +207,119 @@ class ChangeTests(PortsTestCase):
         await self.connected(UNIXClientEndpoint(self.reactor, str(path)))
         self.assertEqual(await self.change([f"127.0.0.1:{self.free_port()}"]), [])
         self.assertFalse(path.exists())
+
+
+class ReachTests(PortsTestCase):
+    """Ports that others than this machine's programs could reach."""
+
+    def setUp(self) -> None:
+        """Be secure."""
+        super().setUp()
+        self.terms = Terms()
+
+    async def test_refused_at_start(self) -> None:
+        """What is not local is refused by its real address, and left closed."""
+        port = self.free_port()
+        with self.assertRaises(ValueError) as caught:
+            await self.open([f"tcp:{port}"])
+        self.assertIn("insecure: true", str(caught.exception))
+        await self.assert_closed(port)
+
+    async def test_plug_in(self) -> None:
+        """A plug-in's endpoint counts by the socket that it has in the end."""
+        for host, mistakes in (("127.0.0.1", 0), ("0.0.0.0", 1)):
+            with socket.create_server((host, 0)) as inherited:
+                inherited.setblocking(False)
+                description = f"fd:{inherited.fileno()}"
+                self.patch(
+                    listen, "endpoint", lambda reactor, _, fd=inherited: Adopted(reactor, fd)
+                )
+                found = await self.change([description])
+                self.assertEqual(len(found), mistakes)
+                self.assertEqual([each for each in found if "insecure: true" not in each], [])
+                await self.change([])
+
+    async def test_nobody_comes_in_before(self) -> None:
+        """While it is not known who can reach a port, connections are closed at once."""
+        path = self.folder / "socket"
+        bound: Deferred[None] = Deferred()
+
+        class Slow(UNIXServerEndpoint):
+            def listen(self, factory: Any) -> Deferred[Any]:
+                port: Deferred[Any] = super().listen(factory)  # type: ignore[no-untyped-call]
+                return port.addCallback(lambda bare: bound.addCallback(lambda _: bare))
+
+        self.patch(listen, "endpoint", lambda reactor, _: Slow(reactor, str(path)))
+        opening = self.open(["somewhere"])
+        early = Client()
+        await connectProtocol(UNIXClientEndpoint(self.reactor, str(path)), early)
+        await early.lost
+        bound.callback(None)
+        await opening
+        await self.connected(UNIXClientEndpoint(self.reactor, str(path)))
+
+    async def test_local_is_told(self) -> None:
+        """What makes the connections is told by the port whether others can reach it."""
+        told: list[bool] = []
+
+        def factory(is_local: bool) -> Factory:
+            told.append(is_local)
+            return Factory.forProtocol(Echo)
+
+        self.ports = Ports(self.reactor, self.gate, factory)
+        self.terms = Terms(insecure=True)
+        port = self.free_port()
+        await self.open(
+            [f"127.0.0.1:{port}", f"unix:{self.folder}/socket", f"*:{self.free_port()}"]
+        )
+        self.assertEqual(told, [True, True, False])
+
+    async def test_stays_open_no_longer(self) -> None:
+        """A port that is open is refused too if the new terms do not allow it; nothing changes."""
+        port = self.free_port()
+        self.terms = Terms(insecure=True)
+        await self.open([f"*:{port}"])
+        self.terms = Terms()
+        (mistake,) = await self.change([f"*:{port}", f"127.0.0.1:{self.free_port()}"])
+        self.assertTrue(mistake.startswith(f"listen: *:{port}: can be reached"), mistake)
+        await self.connected(self.tcp(port))
+
+    async def test_warning(self) -> None:
+        """What is open to everybody is logged, each time."""
+        self.terms = Terms(insecure=True)
+        descriptions = [f"*:{self.free_port()}", f"127.0.0.1:{self.free_port()}"]
+        for listening in (self.open, self.change):
+            with capturedLogs() as logged:
+                await listening(descriptions)
+            warned = [each["port"] for each in logged if each["log_level"] == LogLevel.warn]
+            self.assertEqual(warned, descriptions[:1])
+
+    async def test_too_many(self) -> None:
+        """One connection too many is closed at once, with TLS before it has cost a handshake."""
+        file = self.folder / "identity.pem"
+        issued = trustme.CA().issue_cert("x.example.org")
+        file.write_bytes(issued.private_key_and_cert_chain_pem.bytes())
+        plain, secured = self.free_port(), self.free_port()
+        tls = f"ssl:{secured}:privateKey={file}:interface=127.0.0.1"
+        await self.open([f"127.0.0.1:{plain}", tls])
+        self.gate.crowd.bounds = Bounds(0, 0)
+        for port in (plain, secured):
+            client = Client()
+            await connectProtocol(self.tcp(port), client)
+            await client.lost
+        self.gate.crowd.bounds = Bounds(1, 1)
+        await self.connected(self.tcp(plain))
+
+
+class Adopted:
+    """An endpoint of somebody else's, with a socket that it was given."""
+
+    def __init__(self, reactor: Any, given: socket.socket) -> None:
+        self._reactor = reactor
+        self._given = given
+
+    async def listen(self, factory: Factory) -> Any:
+        return self._reactor.adoptStreamPort(self._given.fileno(), socket.AF_INET, factory)
 
 
 class TlsTests(PortsTestCase):
