@@ -103,6 +103,7 @@ SUMMARY = [
 _cursor = Cursor(">dq")
 _key = tuple_(jobs.c.submitted, jobs.c.seq)
 _place_of = [jobs.c.submitted.label("at"), jobs.c.seq.label("place")]
+_OWNER = (jobs.c.submitter, jobs.c.on_behalf_of)
 _newest_first: list[ColumnElement[Any]] = [
     literal_column("at").desc(),
     literal_column("place").desc(),
@@ -253,7 +254,9 @@ def _newest(
 
 def _of_names(names: list[str]) -> ColumnElement[bool]:
     values = _parameters(names)
-    return or_(jobs.c.submitter.in_(values), jobs.c.on_behalf_of.in_(values))
+    # Of what is not a mere column SQLite looks nothing up: it would have to sort what it finds.
+    nothing = literal_column("''", jobs.c.submitter.type)
+    return or_(*(column.concat(nothing).in_(values) for column in _OWNER))
 
 
 def _parameters(names: list[str]) -> list[ColumnElement[str]]:

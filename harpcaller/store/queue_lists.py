@@ -155,6 +155,8 @@ def queue_jobs(
     wanted: dict[str, Any] = {"digest": digest_of(name), "after": _after(cursor)}
     statement, ceiling = _QUEUE_JOBS, None
     if owners is not None:
+        if not owners:
+            return Page([], None)
         ceiling = _CEILING.first(connection, **wanted, before_it=MAX_EXAMINED - 1)
         wanted["up_to"] = LARGEST_INTEGER if ceiling is None else ceiling[0]
         wanted |= owner_parameters(owners)

@@ -233,7 +233,7 @@ class DetailTests(ApiTestCase):
     def test_status_of_a_running_job(self) -> None:
         """A status tells the limits, the times with their fractions, and how many packets came."""
         self.assertEqual(
-            self.status(running_job(caller="10.9.8.7")),
+            self.status(running_job(caller="10.9.8.7", submitter="panel", on_behalf_of="joe")),
             {
                 "state": "running",
                 "waits_for": None,
@@ -244,8 +244,8 @@ class DetailTests(ApiTestCase):
                 "caller": "10.9.8.7",
                 "packets": 7,
                 "queue": None,
-                "submitter": None,
-                "on_behalf_of": None,
+                "submitter": "panel",
+                "on_behalf_of": "joe",
             },
         )
 

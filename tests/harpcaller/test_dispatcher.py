@@ -7,11 +7,12 @@ import json
 import uuid
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 
 from harp import errors
 from harp.errors import Origin
@@ -31,6 +32,7 @@ from harpcaller.packets import Recorded
 from harpcaller.queues import canonical_queue_name
 from harpcaller.refusal import RefusedError
 from harpcaller.remote import Conversation
+from harpcaller.secrecy import NOT_SHOWN
 from harpcaller.store import Cancellation, Ending, Recovery, StoreError, Submission
 from harpcaller.submission import Limits
 from tests.harpcaller.memory import (
@@ -339,6 +341,138 @@ class RepeatTests(DispatcherTestCase):
         later, is_duplicate = await self.dispatcher.submit(call(dedup=same), IDENTITY)
         self.assertNotEqual(later, first)
         self.assertIs(is_duplicate, False)
+
+
+class OwnerTests(DispatcherTestCase):
+    """Whose jobs they are."""
+
+    async def test_recorded(self) -> None:
+        """It is recorded and known who submitted a job and for whom, and harpd is told."""
+        identity = Identity("panel", is_trusted=True, on_behalf_of="joe", peer=CALLER)
+        job_id, _ = await self.dispatcher.submit(call(), identity)
+        self.assertEqual(self.dispatcher.owners_of(job_id), ("panel", "joe"))
+        job = await self.job(job_id)
+        self.assertEqual((job.submitter, job.on_behalf_of, job.caller), ("panel", "joe", CALLER))
+        (request,) = self.harpd(job_id).requests
+        self.assertEqual(
+            request["context"], {"job_id": job_id, "submitter": "panel", "on_behalf_of": "joe"}
+        )
+        await self.finish(job_id)
+        self.assertIsNone(self.dispatcher.owners_of(job_id))
+
+    async def test_nobody(self) -> None:
+        """A job of nobody in particular has no owners."""
+        job_id = await self.submitted()
+        self.assertEqual(self.dispatcher.owners_of(job_id), (None, None))
+
+    async def test_keys_of_others(self) -> None:
+        """Nobody gets a job of somebody else by the same key."""
+        first = await self.submitted(idempotency_key="k")
+        call_again = call(idempotency_key="k")
+        second, is_duplicate = await self.dispatcher.submit(call_again, Identity("joe"))
+        self.assertNotEqual(first, second)
+        self.assertIs(is_duplicate, False)
+
+    async def test_log(self) -> None:
+        """What is logged of a job says whose it is."""
+        events: list[LogEvent] = []
+        observer = cast(ILogObserver, events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        job_id, _ = await self.dispatcher.submit(call(), Identity("panel", on_behalf_of="joe\n"))
+        await self.finish(job_id)
+        told = [formatEvent(event) for event in events if event.get("id") == job_id]
+        self.assertEqual(len(told), 2)
+        for text in told:
+            self.assertIn("of panel for joe\\n", text)
+
+
+class SecretTests(DispatcherTestCase):
+    """Arguments that may not be shown."""
+
+    REAL = b'["root","correct horse"]'
+    SHOWN = b'["root","(secret)"]'
+
+    async def shown(self, job_id: str) -> bytes:
+        """Return what the store has of a job's arguments."""
+        return (await self.job(job_id)).shown
+
+    async def begin(self, **changes: Any) -> str:
+        """Return the id of a job that calls with a secret."""
+        return await self.submitted(arguments=msgspec.Raw(self.REAL), **changes)
+
+    async def test_marked_by_client(self) -> None:
+        """Harpd gets the arguments, which nothing else has, also if the job had to wait."""
+        marked = {"shown_arguments": msgspec.Raw(self.SHOWN), "queue": QUEUE}
+        first, second = [await self.begin(**marked) for _ in range(2)]
+        self.assertEqual(await self.shown(second), self.SHOWN)
+        for job_id in (first, second):
+            self.assertEqual(self.harpd(job_id).requests[-1]["arguments"], json.loads(self.REAL))
+            self.assertEqual(await self.shown(job_id), self.SHOWN)
+            await self.finish(job_id)
+            self.assertEqual(await self.shown(job_id), self.SHOWN)
+
+    async def test_declared_by_procedure(self) -> None:
+        """What harpd says may be shown replaces the arguments before the first packet comes."""
+        job_id = await self.begin()
+        self.assertEqual(await self.shown(job_id), self.REAL)
+        watcher = Watcher()
+        self.announcements.watch(job_id, watcher)
+        append = self.store.append
+        order: list[str] = []
+
+        def replace(*given: Any) -> Deferred[None]:
+            order.append("replaced")
+            return genuine(*given)
+
+        def note(*given: Any) -> Deferred[None]:
+            order.append("packets")
+            return append(*given)
+
+        genuine = self.store.replace_arguments
+        self.patch(self.store, "replace_arguments", replace)
+        self.patch(self.store, "append", note)
+        self.harpd(job_id).reply(Ack(True, self.SHOWN), Packets(1, b"1"), RESULT)
+        await self.ended(job_id)
+        self.assertEqual(order, ["replaced", "packets"])
+        self.assertEqual(await self.shown(job_id), self.SHOWN)
+
+    async def test_declared_before(self) -> None:
+        """From then on nothing is shown until harpd says what may be, and nothing is recorded."""
+        first = await self.begin(queue=QUEUE)
+        second = await self.begin(queue=QUEUE)
+        self.assertEqual(await self.shown(second), self.REAL)
+        self.harpd(first).reply(Ack(False, self.SHOWN))
+        third = await self.begin(queue=QUEUE)
+        self.assertEqual(await self.shown(third), NOT_SHOWN)
+        self.harpd(first).reply(RESULT)
+        await self.ended(first)
+        await self.dispatcher.cancel(second)
+        self.assertEqual(self.harpd(third).requests[-1]["arguments"], json.loads(self.REAL))
+        self.harpd(third).reply(Ack(False, self.SHOWN), RESULT)
+        await self.ended(third)
+        self.assertEqual(await self.shown(third), self.SHOWN)
+
+    async def test_both(self) -> None:
+        """Where client and harpd hide different things, both are hidden."""
+        mine = msgspec.Raw(b'["(secret)","correct horse"]')
+        job_id = await self.begin(shown_arguments=mine)
+        self.harpd(job_id).reply(Ack(False, self.SHOWN), RESULT)
+        await self.ended(job_id)
+        self.assertEqual(await self.shown(job_id), NOT_SHOWN)
+
+    async def test_not_wiped_at_first(self) -> None:
+        """A disk that is full for a while keeps nobody from hiding what is secret."""
+        job_id = await self.begin()
+        patched = self.patch(self.store, "replace_arguments", lambda *_: fail(StoreError("full")))
+        self.harpd(job_id).reply(Ack(False, self.SHOWN))
+        self.assertEqual(await self.shown(job_id), self.REAL)
+        self.assertEqual(len(self.flushLoggedErrors(StoreError)), 1)
+        patched.restore()
+        self.network.advance(AGAIN)
+        self.harpd(job_id).reply(RESULT)
+        await self.ended(job_id)
+        self.assertEqual(await self.shown(job_id), self.SHOWN)
 
 
 class CancelTests(DispatcherTestCase):

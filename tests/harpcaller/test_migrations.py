@@ -15,10 +15,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from harp.wire.results import EndKind, EndResult
 from harpcaller.jobs import Capacity, Job, JobState, WaitsFor
 from harpcaller.packets import Recorded
-from harpcaller.store import changes, packets, records
+from harpcaller.store import KEY_LIFE, changes, packets, records
 from harpcaller.store.database import Database, StoreError, transaction
 from harpcaller.store.schema import metadata
 from tests.harpcaller.packets import recorded
+from tests.harpcaller.stores import new_job
 
 
 def _schema(path: Path) -> dict[str, str]:
@@ -201,3 +202,21 @@ class PackedPacketsTests(SynchronousTestCase):
             cost = batch.packets.cost
             self.assertTrue(cost <= packets.ROW_COST or batch.packets.count == 1)
         self.assertLess(len(found), 8)
+
+
+class SubmitterTests(SynchronousTestCase):
+    """A database in which nothing had a submitter."""
+
+    def test_keys_are_kept(self) -> None:
+        """A key stands for its job, in a call of nobody in particular."""
+        path = Path(self.mktemp())
+        old = _database_of(path, "0004")
+        old.executescript("INSERT INTO keys VALUES ('k', 'the-job', 1.0)")
+        old.close()
+        connection = Database(f"sqlite:///{path}").open_writer()
+        self.addCleanup(connection.close)
+        for submitter, found in ((None, "the-job"), ("joe", "new-job")):
+            new = new_job(id="new-job", idempotency_key="k", submitter=submitter)
+            with transaction(connection):
+                submission = changes.submit(connection, Capacity(), new, 2.0, KEY_LIFE)
+            self.assertEqual(submission.job_id, found)

@@ -130,7 +130,8 @@ class JobListTests(OperationTestCase):
 
     async def jobs(self) -> None:
         """Record one job of each kind, in this order."""
-        await self.submit(new_job(SDA, id="running", caller="10.9.8.7"), 1000.25)
+        whose = {"submitter": "panel", "on_behalf_of": "joe"}
+        await self.submit(new_job(SDA, id="running", caller="10.9.8.7", **whose), 1000.25)
         await self.submit(new_job(SDA, id="waiting", host="web02"), 1001.0)
         for number, end in enumerate([RESULT, EndResult(EndKind.ERROR, b'{"type":"ssl"}')]):
             await self.submit(new_job(id=f"ended{number}", procedure="du"), 1002.0 + number)
@@ -159,8 +160,8 @@ class JobListTests(OperationTestCase):
                 "time": {"submit": 1000.25, "start": 1000.25, "end": None},
                 "end": None,
                 "caller": "10.9.8.7",
-                "submitter": None,
-                "on_behalf_of": None,
+                "submitter": "panel",
+                "on_behalf_of": "joe",
             },
         )
         self.assertEqual(listed["waiting"]["waits_for"], "queue")
@@ -175,6 +176,7 @@ class JobListTests(OperationTestCase):
         await self.jobs()
         for wanted, expected in (
             ({}, "cancelled ended1 ended0 waiting running"),
+            ({"submitter": "joe"}, "running"),
             ({"state": "waiting"}, "waiting"),
             ({"state": ["waiting", "running"]}, "waiting running"),
             ({"state": []}, "cancelled ended1 ended0 waiting running"),

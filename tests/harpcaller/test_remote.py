@@ -140,6 +140,56 @@ class CallTests(ConversationTestCase):
         self.assertIsNotNone(self.connections.take(HOST))
         self.assert_nothing_left()
 
+    def test_whose(self) -> None:
+        """Harpd is told whose call it is, as far as that is known."""
+        job = running_job(submitter="panel", on_behalf_of="joe")
+        self.conversation = Conversation(
+            self.network, job, self.record, self.ended, self.shown.append
+        )
+        request = json.loads(self.connect().received)
+        self.assertEqual(
+            request["context"],
+            {"job_id": "the-job", "submitter": "panel", "on_behalf_of": "joe"},
+        )
+
+    def test_shown_arguments(self) -> None:
+        """How the arguments may be shown is told before any packet, also that nothing was said."""
+        harpd = self.connect()
+        told: list[object] = []
+        record = self.conversation._record
+        self.conversation._acknowledged = told.append
+
+        def noted(packets: Packets) -> Deferred[None]:
+            told.append(packets)
+            return record(packets)
+
+        self.conversation._record = noted
+        harpd.reply(Ack(True, b'["(secret)"]'), Packets(1, b"1"))
+        self.assertEqual(told, [b'["(secret)"]', Packets(1, b"1")])
+
+    def test_nothing_is_shown_otherwise(self) -> None:
+        """A harpd that says nothing of secrets is told of as such."""
+        self.connect().reply(Ack(False), RESULT)
+        self.assertEqual(self.shown, [None])
+
+    def test_secrets_are_let_go(self) -> None:
+        """When harpd has taken up the call its secrets are not in memory any more."""
+        job = running_job(arguments=b'["pw"]', shown_arguments=b'["(secret)"]')
+        self.conversation = Conversation(
+            self.network, job, self.record, self.ended, self.shown.append
+        )
+        harpd = self.connect()
+        self.assertEqual(json.loads(harpd.received)["arguments"], ["pw"])
+        harpd.reply(Ack(False))
+        attempt = self.conversation._attempt
+        assert attempt is not None and attempt._connection is not None
+        session = attempt._connection._session
+        assert session is not None
+        self.assertEqual(self.conversation._job.arguments, b'["(secret)"]')
+        self.assertEqual((attempt._request, session._request), (None, None))
+        harpd.reply(RESULT)
+        self.assertEqual(self.told, [RESULT])
+
     def test_error_instead_of_acknowledgement(self) -> None:
         """What harpd refuses ends the job with harpd's own words."""
         harpd = self.connect()

@@ -12,7 +12,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from harp.errors import Origin
 from harp.wire.results import EndKind, EndResult
 from harpcaller.jobs import Capacity, JobState, QueueSpec, WaitsFor
-from harpcaller.store import JobFilter, JobStore, JobSummary, Page, QueueSummary, listing
+from harpcaller.store import (
+    JobFilter,
+    JobStore,
+    JobSummary,
+    Page,
+    QueueSummary,
+    listing,
+    queue_lists,
+)
 from harpcaller.store.cursors import MAX_BYTES, Cursor
 from tests.harpcaller.stores import ONE_AT_A_TIME, RESULT, StoreTestCase, new_job, real_reactor
 
@@ -44,7 +52,9 @@ class JobListTests(StoreTestCase):
         new = [
             new_job(id="old", procedure="du"),
             new_job(id="failed", host="db01"),
-            new_job(ONE_AT_A_TIME, id="runs", caller="10.0.0.9"),
+            new_job(
+                ONE_AT_A_TIME, id="runs", caller="10.0.0.9", submitter="panel", on_behalf_of="joe"
+            ),
             new_job(ONE_AT_A_TIME, id="first"),
             new_job(ONE_AT_A_TIME, id="second", host="db01"),
             new_job(id="new", host="db01"),
@@ -135,6 +145,86 @@ class JobListTests(StoreTestCase):
             ):
                 with self.assertRaisesRegex(ValueError, "cursor"):
                     await read(10, cursor)
+
+
+class OwnerTests(StoreTestCase):
+    """Jobs of somebody."""
+
+    async def setUp(self) -> None:  # type: ignore[override]
+        """Submit the jobs, all to one queue."""
+        await super().setUp()
+        for at, (job_id, submitter, on_behalf_of) in enumerate(
+            (
+                ("nobodys", None, None),
+                ("panels", "panel", None),
+                ("panel-joe", "panel", "joe"),
+                ("panel-ann", "panel", "ann"),
+                ("joes", "joe", None),
+                ("joe-joe", "joe", "joe"),
+                ("null-joe", None, "joe"),
+                ("others", "eve", "bob"),
+            )
+        ):
+            host = "web01" if at % 2 else "db01"
+            whose = {"submitter": submitter, "on_behalf_of": on_behalf_of}
+            await self.submit(new_job(OTHER, id=job_id, host=host, **whose), at * 10.0)
+
+    async def test_filters(self) -> None:
+        """Each job comes once, in its order, if one of the owners submitted it or was meant."""
+        others = frozenset(map(str, range(20)))  # more than are looked up one by one
+        joe, both = frozenset({"joe"}), frozenset({"joe", "panel"})
+        for wanted, expected in (
+            (JobFilter(submitter="joe"), "null-joe joe-joe joes panel-joe"),
+            (JobFilter(submitter="panel"), "panel-ann panel-joe panels"),
+            (JobFilter(submitter="ann"), "panel-ann"),
+            (JobFilter(submitter="who"), ""),
+            (JobFilter(owners=joe), "null-joe joe-joe joes panel-joe"),
+            (JobFilter(owners=both), "null-joe joe-joe joes panel-ann panel-joe panels"),
+            (JobFilter(owners=both | others), "null-joe joe-joe joes panel-ann panel-joe panels"),
+            (JobFilter(owners=frozenset()), ""),
+            (JobFilter(owners=joe, submitter="panel"), "panel-joe"),
+            (JobFilter(owners=joe, host="web01"), "joe-joe"),
+            (JobFilter(owners=joe, queue=OTHER.name), "null-joe joe-joe joes panel-joe"),
+            (JobFilter(owners=joe, states=frozenset({JobState.RUNNING})), ""),
+            (JobFilter(owners=both, states=frozenset({JobState.RUNNING})), "panels"),
+            (JobFilter(owners=joe, submitted_since=30.0), "null-joe joe-joe joes"),
+            (JobFilter(owners=joe, submitted_before=50.0), "joes panel-joe"),
+        ):
+            for limit in (100, 1):
+                found = await pages(partial(self.store.jobs, wanted), limit)
+                self.assertEqual(" ".join(chain(*found)), expected, wanted)
+        with self.assertRaises(ValueError):
+            await self.store.jobs(JobFilter(owners=frozenset()), 1, "x")
+
+    async def test_queue(self) -> None:
+        """A queue's jobs can be those of some owners only."""
+        for owners, expected in (
+            (None, "nobodys panels panel-joe panel-ann joes joe-joe null-joe others"),
+            (frozenset({"joe", "bob"}), "panel-joe joes joe-joe null-joe others"),
+            (frozenset[str](), ""),
+        ):
+            for limit in (100, 2):
+
+                def read(
+                    limit: int, cursor: str | None, owners: frozenset[str] | None = owners
+                ) -> Deferred[Page[JobSummary]]:
+                    return self.store.queue_jobs(OTHER.name, limit, cursor, owners)
+
+                found = await pages(read, limit)
+                self.assertEqual(" ".join(chain(*found)), expected)
+
+    async def test_rare(self) -> None:
+        """What one read looks at is bounded, however many jobs are somebody else's."""
+        self.patch(listing, "MAX_EXAMINED", 3)
+        self.patch(queue_lists, "MAX_EXAMINED", 3)
+        nobodys = frozenset(map(str, range(20)))
+        bobs = nobodys | {"bob"}
+        self.assertEqual(
+            await pages(partial(self.store.jobs, JobFilter(owners=bobs)), 100),
+            [["others"], [], []],
+        )
+        read = partial(self.store.queue_jobs, OTHER.name, owners=frozenset({"bob"}))
+        self.assertEqual(await pages(read, 100), [[], [], ["others"]])
 
 
 class QueueListTests(StoreTestCase):

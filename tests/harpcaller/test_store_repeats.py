@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from threading import Event
+from typing import Any
 
 from twisted.internet.defer import gatherResults
 
@@ -15,8 +16,30 @@ SECONDS = 60.0
 DEDUP = Dedup(b'{"disk":"sda"}', SECONDS)
 
 
+WHOSE: tuple[dict[str, Any], ...] = (
+    {},
+    {"submitter": "panel"},
+    {"submitter": "panel", "on_behalf_of": "joe"},
+    {"submitter": "panel", "on_behalf_of": "ann"},
+    {"submitter": "joe"},
+    {"submitter": "null"},
+    {"submitter": None, "on_behalf_of": "joe"},
+)
+"""Some who call, and for whom."""
+
+
 class IdempotencyTests(StoreTestCase):
     """Calls with an idempotency key."""
+
+    async def test_of_others(self) -> None:
+        """The same key is another one in a call of somebody else, or on behalf of another."""
+        first = [(await self.submit(new_job(idempotency_key="k", **whose))).id for whose in WHOSE]
+        self.assertEqual(len(set(first)), len(WHOSE))
+        for whose, job_id in zip(WHOSE, first, strict=True):
+            again = await self.store.submit(new_job(idempotency_key="k", **whose), 2.0)
+            self.assertEqual((again.job_id, again.repeated), (job_id, Repeat.IDEMPOTENCY))
+        self.assertEqual(await self.store.prune_keys(1.0 + KEY_LIFE, 3), 3)
+        self.assertEqual(await self.store.prune_keys(1.0 + KEY_LIFE, 9), len(WHOSE) - 3)
 
     async def test_repeated(self) -> None:
         """A repeated call gets the first one's job as it is now, and starts nothing."""
@@ -111,6 +134,25 @@ class DedupTests(StoreTestCase):
         await self.submit(new_job(), 1.0)
         await self.submit(new_job(dedup=Dedup(b"{}", SECONDS)), 1.0)
         await self.submit(new_job(dedup=DEDUP), 1.0)
+
+    async def test_of_others(self) -> None:
+        """Nobody gets a job of somebody else, or for another, by a key that is the same."""
+        first = [(await self.submit(new_job(dedup=DEDUP, **whose))).id for whose in WHOSE]
+        for whose, job_id in zip(WHOSE, first, strict=True):
+            again = await self.store.submit(new_job(dedup=DEDUP, **whose), 2.0)
+            self.assertEqual((again.job_id, again.repeated), (job_id, Repeat.DEDUP))
+
+    async def test_key_is_handed_over(self) -> None:
+        """What a dedup finds stands for the caller's own key, not for one of somebody else."""
+        whose: dict[str, Any] = {"submitter": "panel", "on_behalf_of": "joe"}
+        first = await self.submit(new_job(dedup=DEDUP, **whose))
+        other = await self.submit(new_job(idempotency_key="k"))
+        found = await self.store.submit(new_job(dedup=DEDUP, idempotency_key="k", **whose), 2.0)
+        self.assertEqual(found.job_id, first.id)
+        nobody: dict[str, Any] = {}
+        for asked, job in ((whose, first), (nobody, other)):
+            found = await self.store.submit(new_job(idempotency_key="k", **asked), 999.0)
+            self.assertEqual(found.job_id, job.id)
 
     async def test_with_idempotency_key(self) -> None:
         """A call that got an earlier job gets the same one when it is sent again, however late."""

@@ -187,6 +187,48 @@ class ListPlanTests(ScaleTestCase):
             self.assertIn("SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)", plan)
             self.assertNotIn("SCAN jobs", plan)
 
+    def test_owners(self) -> None:
+        """The jobs of some owners are merged from their indexes, unless they are too many."""
+        cursor = Cursor(">dq").write(5.0, 5)
+        some, many = frozenset({"joe", "panel"}), frozenset(map(str, range(20)))
+        for wanted, found, left in (
+            (JobFilter(submitter="joe"), "ix_jobs_of_submitter (submitter=?", "SCAN jobs"),
+            (JobFilter(owners=some), "ix_jobs_of_submitter (submitter=?", "SCAN jobs"),
+            (JobFilter(owners=some), "ix_jobs_on_behalf_of (on_behalf_of=?", "SCAN jobs"),
+            (JobFilter(owners=some, procedure="p"), "(on_behalf_of=?", "SCAN jobs"),
+            (JobFilter(owners=some, submitter="joe"), "ix_jobs_of_submitter", "SCAN jobs"),
+            (JobFilter(owners=some, host="web01"), "ix_jobs_of_host (host=?", "ix_jobs_of_sub"),
+            (JobFilter(owners=many), "ix_jobs_submitted", "ix_jobs_of_submitter"),
+        ):
+            for start in (None, cursor):
+                plan = self.plan(partial(listing.jobs_page, wanted=wanted, limit=5, cursor=start))
+                self.assertIn(found, plan)
+                self.assertNotIn(left, plan)
+                self.assertNotIn("TEMP B-TREE", plan)
+        queue_jobs = partial(queue_lists.queue_jobs, name=b"{}", limit=5, cursor=None)
+        plan = self.plan(partial(queue_jobs, owners=some))
+        self.assertIn("ix_jobs_of_queue (queue_id=?", plan)
+        self.assertNotIn("TEMP B-TREE", plan)
+
+    def test_own_jobs_of_many(self) -> None:
+        """A page of one's own jobs costs the same, however many others there are, and one has."""
+        costs = []
+        for count in (FEW, MANY):
+            connection = self.opened()
+            with transaction(connection):
+                for name in ("joe", "panel"):
+                    many = rows(count, waits_for=WaitsFor.DISPATCHER, submitter=name)
+                    for number, row in enumerate(many):
+                        row["id"] = f"{name}-{number}"
+                        row["on_behalf_of"] = "ann" if number % 2 else "joe"
+                    insert_all(connection, jobs, many)
+            for wanted in (JobFilter(owners=frozenset({"joe"})), JobFilter(submitter="ann")):
+                with counted(connection) as steps:
+                    listing.jobs_page(connection, wanted, 5, None)
+                costs.append(steps[0])
+        for few, many_ in zip(costs[:2], costs[2:], strict=True):
+            self.assertLess(many_, few * 1.2, costs)
+
     def test_queues(self) -> None:
         """A queue's jobs are merged from its index; nothing else is looked at or sorted."""
         for read in (

@@ -14,6 +14,7 @@ from harp.wire.lines import ENVELOPE_ROOM, MAX_REQUEST
 from harpcaller.identities import Identity
 from harpcaller.jobs import Dedup, NewJob, QueueSpec
 from harpcaller.refusal import RefusedError
+from harpcaller.secrecy import NOT_SHOWN
 from harpcaller.submission import Limits, new_job
 
 CALLER = "10.0.0.9"
@@ -65,6 +66,26 @@ class NewJobTests(SynchronousTestCase):
             job = submitted(**changes)
             self.assertEqual((job.timeout, job.max_exec_time), (timeout, max_exec_time), changes)
 
+    def test_whose(self) -> None:
+        """Who asks is noted, and for whom."""
+        job = submitted(Identity("panel", on_behalf_of="joe", peer=CALLER))
+        self.assertEqual((job.submitter, job.on_behalf_of), ("panel", "joe"))
+        self.assertEqual((submitted().submitter, submitted().on_behalf_of), (None, None))
+
+    def test_secrets(self) -> None:
+        """What the client wants to be shown counts; else what harpd has said of the procedure."""
+        shown = raw(b'["(secret)"]')
+        secret = wire.Call(1, host="h", procedure="p", arguments=raw(b'["pw"]'))
+        marked = msgspec.structs.replace(secret, shown_arguments=shown)
+        for call, has_secrets, expected in (
+            (secret, False, None),
+            (secret, True, NOT_SHOWN),
+            (marked, False, bytes(shown)),
+            (marked, True, bytes(shown)),
+        ):
+            job = new_job(call, "id", IDENTITY, LIMITS, has_secrets)
+            self.assertEqual((job.arguments, job.shown_arguments), (b'["pw"]', expected))
+
     def test_names(self) -> None:
         """Names of a queue and of a dedup that are equal as JSON become equal bytes."""
         for spelling in (b'{"a":1,"b":[2]}', b'{ "b": [2.0], "a": 1e0 }'):
@@ -108,7 +129,12 @@ class RefusalTests(SynchronousTestCase):
             arguments=msgspec.Raw(job.arguments),
             auth=harpd.Auth("u" * 100, "p" * 500),
             keepalive=True,
-            context=msgspec.Raw(b'{"job_id":"%b"}' % job.id.encode()),
+            context=msgspec.Raw(
+                msgspec.json.encode(
+                    {"job_id": job.id, "submitter": "\0" * 200, "on_behalf_of": "\0" * 200}
+                )
+            ),
             report_lock=True,
+            report_secret=True,
         )
         self.assertLessEqual(len(harpd.encode_request(request)), MAX_REQUEST)
