@@ -16,6 +16,8 @@ from harp import errors
 from harp.wire import dispatcher as wire
 from harp.wire import harpd
 from harp.wire.results import EndKind, EndResult
+from harpcaller.secrecy import NOT_SHOWN
+from tests.simulation import people
 from tests.simulation.violation import Violation
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Story:
     :ivar after: the place in the order of submission that it must be behind.
     :ivar since: when it was first sent, in unix seconds.
     :ivar starts: how often it was started by a harpd.
+    :ivar told: whether harpd has said what may be shown of its arguments.
     :ivar sent: the packets that harpd sent.
     :ivar end: the end result that harpd sent.
     """
@@ -58,8 +61,18 @@ class Story:
     job_id: str | None = None
     duplicate: bool = False
     starts: int = 0
+    told: bool = False
     sent: list[bytes] = field(default_factory=list)
     end: EndResult | None = None
+
+    @property
+    def showable(self) -> set[bytes]:
+        """What may be shown of its arguments at any time."""
+        arguments, shown = self.call.arguments, self.call.shown_arguments
+        told = people.acknowledged_with(self.call, self.token)
+        if shown is not msgspec.UNSET:
+            return {bytes(shown), NOT_SHOWN}
+        return {bytes(arguments)} if told is None else {bytes(arguments), told, NOT_SHOWN}
 
 
 class Row(NamedTuple):
@@ -79,6 +92,9 @@ class Row(NamedTuple):
     host: str
     timeout: float
     max_exec_time: float
+    info: bytes
+    submitter: str | None
+    on_behalf_of: str | None
 
     @property
     def end(self) -> EndResult | None:
@@ -93,7 +109,8 @@ _OF_JOB = "(SELECT seq FROM jobs WHERE id = ?)"
 
 
 def _token(arguments: bytes) -> int:
-    return msgspec.json.decode(arguments, type=tuple[int])[0]
+    found: int = msgspec.json.decode(arguments)[0]
+    return found
 
 
 class Book:
@@ -137,7 +154,7 @@ class Book:
 
     def row_of(self, story: Story) -> Row:
         """Return the one job that a call was made into."""
-        rows = self.rows("WHERE arguments = ?", bytes(story.call.arguments))
+        rows = self.rows("WHERE info = ?", bytes(story.call.info))
         if len(rows) != 1:
             raise Violation(f"call {story.token} has {len(rows)} jobs")
         return rows[0]
@@ -166,7 +183,7 @@ class Book:
 
     def story(self, row: Row) -> Story:
         """Return the call that a job was made of."""
-        return self.stories[_token(row.arguments)]
+        return self.stories[_token(row.info)]
 
     def packets_came(self, job_id: str) -> None:
         """Learn that packets of a job have come, which may be recorded later."""
@@ -177,7 +194,7 @@ class Book:
     def intend(self, call: wire.Call, queue: bytes | None) -> Story:
         """Note a call that is about to be submitted."""
         story = Story(len(self.stories), call, queue, self._youngest, self.now())
-        story.call = msgspec.structs.replace(call, arguments=msgspec.Raw(b"[%d]" % story.token))
+        story.call = msgspec.structs.replace(call, info=msgspec.Raw(b"[%d]" % story.token))
         self.stories.append(story)
         return story
 
@@ -200,8 +217,10 @@ class Book:
 
     def _check_duplicate(self, story: Story, owner: Story, row: Row, reply: wire.JobId) -> None:
         dedup, earlier = story.call.dedup, owner.call.dedup
-        if dedup is None or earlier is None or dedup.key != earlier.key:
+        is_equal = dedup is not None and earlier is not None and dedup.key == earlier.key
+        if not is_equal or people.whose(story.call) != people.whose(owner.call):
             raise Violation(f"call {story.token} has got the job {row.id} of call {owner.token}")
+        assert dedup is not None
         if not reply.duplicate and story.call.idempotency_key is None:
             raise Violation(f"call {story.token} is not told that {row.id} is not its own")
         if row.submitted < story.since - dedup.within - 1e-6:
@@ -232,11 +251,14 @@ class Book:
         """Check a request that a harpd got."""
         story = self.stories[_token(bytes(request.arguments))]
         row = self.row_of(story)
+        if bytes(request.arguments) != bytes(story.call.arguments):
+            raise Violation(f"{host} is called with {request.arguments!r} for {row}")
         if row.started is None or row.host != host or story.duplicate:
             raise Violation(f"{host} is called for {row}")
         if request.context is not msgspec.UNSET:
             context = msgspec.json.decode(bytes(request.context))
-            if context["job_id"] != row.id:
+            told = context["job_id"], context.get("submitter"), context.get("on_behalf_of")
+            if told != (row.id, *people.whose(story.call)):
                 raise Violation(f"{host} is told {context} for {row}")
         return story
 
@@ -282,9 +304,12 @@ class Book:
                 raise Violation(f"at rest job {row.id} is {row.state} ({row.waits_for})")
             self._check_end(row)
         self._check_dedup(rows)
+        self._check_secrets(rows)
 
     def _check_end(self, row: Row) -> None:
         story = self.story(row)
+        if (row.submitter, row.on_behalf_of) != people.whose(story.call):
+            raise Violation(f"{row} is of {people.whose(story.call)}")
         self._check_packets(row, story)
         if row.end_kind in _OF_HARPD and row.end != story.end:
             raise Violation(f"harpd sent {story.end} for {row.id}, recorded is {row.end}")
@@ -324,11 +349,21 @@ class Book:
             raise Violation(f"{row.id} was not silent and ended with {message!r}")
 
     def _check_dedup(self, rows: list[Row]) -> None:
-        seen: dict[bytes, float] = {}
+        seen: dict[tuple[bytes, str | None, str | None], float] = {}
         for row in rows:
             dedup = self.story(row).call.dedup
             if dedup is not None:
-                key = bytes(dedup.key)
+                key = bytes(dedup.key), row.submitter, row.on_behalf_of
                 if key in seen and row.submitted - seen[key] < dedup.within - 1e-6:
                     raise Violation(f"{row.id} was submitted in spite of its dedup")
                 seen[key] = row.submitted
+
+    def _check_secrets(self, rows: list[Row]) -> None:
+        if people.MARKED in self._raw.serialize():
+            raise Violation("a secret is still on the disk")
+        for row in rows:
+            story = self.story(row)
+            # A dispatcher that was killed may not have taken what harpd said.
+            was_heard = story.told and row.end == story.end and not self.disk_has_failed
+            if was_heard and people.DECLARED in row.arguments:
+                raise Violation(f"{row} still shows what harpd has said to be secret")

@@ -11,7 +11,7 @@ import msgspec
 
 from harp.wire import dispatcher as wire
 from harpcaller.queues import canonical_queue_name
-from tests.simulation import requests
+from tests.simulation import people, requests
 from tests.simulation.book import Book, Story
 from tests.simulation.clients import ClientConnection
 
@@ -95,7 +95,8 @@ class Crowd:
 
     def _any_call(self) -> Story:
         random = self.random
-        changes: dict[str, Any] = {}
+        auth = people.anybody(random)
+        changes: dict[str, Any] = {"auth": auth}
         queue = None
         if random.random() < self._queued:
             name = random.choice(self._queues)
@@ -107,7 +108,7 @@ class Crowd:
         if random.random() < 0.3:
             changes["max_exec_time"] = random.choice([1.0, 10.0, 1000.0])
         if random.random() < 0.4:
-            changes["idempotency_key"] = f"key{len(self.book.stories)}"
+            changes["idempotency_key"] = self._any_key(auth)
         if random.random() < 0.15:
             key = msgspec.Raw(b'{"d":%d}' % random.randint(0, 1))
             changes["dedup"] = wire.Dedup(key, random.choice([0.5, 5.0, 500.0]))
@@ -115,7 +116,16 @@ class Crowd:
         call = wire.Call(
             harpcaller=1, host=host, procedure="p", arguments=msgspec.Raw(b"[]"), **changes
         )
-        return self.book.intend(call, queue)
+        return self.book.intend(people.with_arguments(call, len(self.book.stories), random), queue)
+
+    def _any_key(self, auth: wire.Auth | None) -> str:
+        """Return a key that is new for who calls, though others may have it."""
+        calls = [story.call for story in self.book.stories]
+        mine = {call.idempotency_key for call in calls if call.auth == auth}
+        others = {call.idempotency_key for call in calls if call.idempotency_key} - mine
+        if others and self.random.random() < 0.5:
+            return self.random.choice(sorted(filter(None, others)))
+        return f"key{len(calls)}"
 
     def _enter(self) -> ClientConnection | None:
         client = ClientConnection(self._unanswered)

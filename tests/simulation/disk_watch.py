@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from harpcaller.jobs import Capacity
 from tests.simulation.book import Book
+from tests.simulation.people import MARKED
 from tests.simulation.violation import Violation
 
 _ORDER = ["waiting", "running", "ended"]
@@ -97,6 +98,7 @@ class DiskWatch:
         counted = self._raw.execute("SELECT host, job FROM running ORDER BY job").fetchall()
         if counted != [(job.host, job.seq) for job in jobs if job.state == "running"]:
             raise Violation(f"{counted} are counted as running, of {jobs}")
+        self._check_secrets(jobs)
         self._check_states(jobs)
         self._check_capacity(jobs, settled)
         self._check_queues(jobs, queues)
@@ -110,6 +112,19 @@ class DiskWatch:
         ).fetchone()
         if found is not None:
             raise Violation(f"job {found[0]} left its queue while the dispatcher was stopping")
+
+    def _check_secrets(self, jobs: list[Living]) -> None:
+        kept = dict(self._raw.execute("SELECT job, arguments FROM secrets").fetchall())
+        waiting = {job.seq: job for job in jobs if job.state == "waiting"}
+        if not kept.keys() <= waiting.keys():
+            raise Violation(f"secrets are kept of {kept.keys()}, of which only {waiting} wait")
+        for seq, job in waiting.items():
+            arguments = bytes(self._book.story(self._book.row(job.id)).call.arguments)
+            if MARKED in arguments and not kept.get(seq, b"").endswith(b"\0" + arguments):
+                raise Violation(f"{job} has lost its secret")
+        shown = self._raw.execute("SELECT id FROM jobs WHERE instr(arguments, ?)", (MARKED,))
+        if (found := shown.fetchone()) is not None:
+            raise Violation(f"the secret of job {found[0]} is shown")
 
     def _check_states(self, jobs: list[Living]) -> None:
         living = {job.id: job.state for job in jobs}

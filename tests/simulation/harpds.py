@@ -20,6 +20,7 @@ from harp.wire.lines import MAX_REQUEST, LineReader
 from harp.wire.packets import pack
 from harp.wire.results import EndKind, EndResult
 from harpcaller.hosts import Host
+from tests.simulation import people
 from tests.simulation.book import Book, Story
 from tests.simulation.network import End
 from tests.simulation.violation import Violation
@@ -71,7 +72,7 @@ class HarpdConnection(Protocol):
         self._reader = LineReader(MAX_REQUEST)
         self._session: IncomingCall | None = None
         self._script: list[Step] = []
-        self._keepalive = False
+        self._keepalive = self._reports_secrets = False
 
     def connectionMade(self) -> None:
         self.daemon.idle.append(self)
@@ -155,6 +156,7 @@ class HarpdConnection(Protocol):
             return
         self.story = story
         self.since = self.transport.network.seconds()
+        self._reports_secrets = request.report_secret
         self._script = _script(random, story, request.report_lock, self.daemon)
         self.daemon.calls.append(self)
         self.daemon.book.started(story, self._others(story))
@@ -168,7 +170,12 @@ class HarpdConnection(Protocol):
         )
 
     def acknowledge(self, streams: bool) -> None:
-        self._send(harpd.Ack(streams))
+        assert self.story is not None
+        shown = None
+        if self._reports_secrets:
+            shown = people.acknowledged_with(self.story.call, self.story.token)
+        self.story.told = shown is not None
+        self._send(harpd.Ack(streams, shown))
 
     def wait(self, lock: str | None) -> None:
         self._send(harpd.Waiting(lock))

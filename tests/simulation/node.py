@@ -35,8 +35,9 @@ from harpcaller.retention import Retention
 from harpcaller.store import packets as packet_rows
 from harpcaller.store.statements import Connection
 from harpcaller.submission import Limits
-from harpcaller.terms import Terms
+from harpcaller.terms import ClientLimits, Terms
 from tests.simulation.network import HarpdEndpoint, Network
+from tests.simulation.people import USERS
 from tests.simulation.store import PatientStore
 
 LIMITS = Limits(default_timeout=20.0, max_exec_time=90.0)
@@ -116,7 +117,7 @@ class Node:
             announcements=announcements,
             ready=self._when_ready,
         )
-        gate = Gate(clock.seconds, Terms())
+        gate = Gate(clock.seconds, Terms(users=USERS, limits=ClientLimits(idle_timeout=5.0)))
         self.factory = ClientFactory(clock, Api(parts).respond, gate, True)
         self._waiting: list[Deferred[None]] = []
 
@@ -198,7 +199,6 @@ def product_under_a_seed(
             (remote, "MAX_UNRECORDED", 400),
             (harp.flow, "SLICE", 300),
             (connection, "SLICE", 300),
-            (connection, "IDLE_LIMIT", 5.0),
             (connections, "MAX_FREE", 2),
         ):
             changes.enter_context(patch.object(owner, name, value))

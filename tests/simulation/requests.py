@@ -13,6 +13,7 @@ from harp.wire.dispatcher import operation
 from harp.wire.results import EndKind, EndResult
 from harp.wire.text import Fault
 from harpcaller.queues import canonical_queue_name
+from tests.simulation import people
 from tests.simulation.book import Book, Story
 from tests.simulation.violation import Violation
 
@@ -90,11 +91,14 @@ class AskedStatus(AskedOfJob):
 
     def answered(self, reply: Any) -> None:
         row = self.book.row(self.job_id)
-        if bytes(reply.call.arguments) != row.arguments or reply.time.submit != int(row.submitted):
+        is_shown = bytes(reply.call.arguments) in self.book.story(row).showable
+        if not is_shown or reply.time.submit != int(row.submitted):
             raise Violation(f"{reply} is not the status of {row}")
         for told, true in ((reply.time.start, row.started), (reply.time.end, row.ended)):
             if told is not None and (true is None or told != int(true)):
                 raise Violation(f"{reply} is not the status of {row}")
+        if reply.detail is not None and _whose(reply.detail) != _whose(row):
+            raise Violation(f"{reply.detail} is not the status of {row}")
         if reply.detail is not None and reply.detail.packets > self.book.packet_count(row.id):
             raise Violation(f"{reply.detail} counts packets that are not there")
 
@@ -199,7 +203,13 @@ class AskedJobs(Asked):
     """A request for jobs."""
 
     def answered(self, reply: Any) -> None:
-        places = [self.book.row(job.job_id).seq for job in reply.jobs]
+        rows = [self.book.row(job.job_id) for job in reply.jobs]
+        assert isinstance(self.message, wire.ListJobs)
+        submitter = self.message.list_jobs.submitter
+        for job, row in zip(reply.jobs, rows, strict=True):
+            if _whose(job) != _whose(row) or submitter not in {None, *_whose(row)}:
+                raise Violation(f"{self.message} lists {job}, which is {row}")
+        places = [row.seq for row in rows]
         if places != sorted(places, reverse=True):
             raise Violation(f"{self.message} lists jobs out of order: {places}")
 
@@ -211,6 +221,10 @@ class AskedProcedures(Asked):
 
     def refused(self, error: str) -> None:
         """Take any error: whatever a harpd does to a call, it does to this."""
+
+
+def _whose(job: Any) -> tuple[str | None, str | None]:
+    return job.submitter, job.on_behalf_of
 
 
 def about_job(book: Book, random: Random, job_id: str, keepalive: bool) -> Asked:
@@ -260,7 +274,10 @@ def about_all(book: Book, random: Random, queues: list[bytes], hosts: list[str])
         page = operation.QueuePage(name=raw)
         return AskedQueue(book, wire.ListQueue(harpcaller=1, list_queue=page))
     if roll < 0.6:
-        wanted = operation.JobFilter(state=random.choice([None, "running", "waiting"]))
+        wanted = operation.JobFilter(
+            state=random.choice([None, "running", "waiting"]),
+            submitter=random.choice([None, *people.NAMES]),
+        )
         return AskedJobs(book, wire.ListJobs(harpcaller=1, list_jobs=wanted))
     if roll < 0.75:
         return Asked(book, wire.ListQueues(harpcaller=1, list_queues=operation.Page()))

@@ -33,6 +33,7 @@ def _disk() -> Connection:
     )
     metadata.create_all(create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool))
     raw.execute("PRAGMA foreign_keys = ON")
+    raw.execute("PRAGMA secure_delete = ON")
     return raw
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from harp import errors
 from harp.wire.packets import Packets
 from harpcaller import attempt, dispatcher, recording, remote, streams, submission
 from harpcaller.jobs import Capacity
-from harpcaller.store import Recovery, changes
+from harpcaller.store import Recovery, changes, repeats, secrets
+from harpcaller.store.queues import digest_of
 from harpcaller.store.statements import Connection
 from tests.simulation.violation import Violation
 from tests.simulation.world import run
@@ -116,6 +118,8 @@ class BrokenProductTests(SynchronousTestCase):
 
         # The request, which has been taken up, is not there any more.
         self.assert_found(f"{STARTED}|AssertionError", attempt.Attempt, "lost", lost, 1000)
+        gc.collect()
+        self.flushLoggedErrors(AssertionError)
 
     def test_wrong_name(self) -> None:
         """A call that has begun must not end with an error by which it has not."""
@@ -144,7 +148,7 @@ class BrokenProductTests(SynchronousTestCase):
             return genuine(self, packets).addErrback(lambda _: None)
 
         promise = "has .* packets, harpd sent"
-        self.assert_found(promise, recording.PacketRecorder, "record", record, 500)
+        self.assert_found(promise, recording.PacketRecorder, "record", record, 1000)
 
     def test_packets_behind_others(self) -> None:
         """Nothing must be recorded behind packets that a full disk did not take."""
@@ -157,7 +161,7 @@ class BrokenProductTests(SynchronousTestCase):
                 recorded.callback(None)
 
         promise = "has packets that harpd did not send so"
-        self.assert_found(promise, recording.PacketRecorder, "_failed", failed, 500)
+        self.assert_found(promise, recording.PacketRecorder, "_failed", failed, 1000)
 
     def test_time_limit(self) -> None:
         """A job that runs for too long must be ended."""
@@ -186,3 +190,31 @@ class BrokenProductTests(SynchronousTestCase):
                 genuine(self, job, result, origin)
 
         self.assert_found("at rest job .* is running", dispatcher.Dispatcher, "_ended", ended, 300)
+
+    def test_keys_of_all(self) -> None:
+        """Nobody must get a job of somebody else by a key that is the same."""
+
+        def whose(new: Any) -> dict[str, str]:
+            return {"whose": "", "for_whom": ""}
+
+        self.assert_found("has got the job", repeats, "_whose", whose, 100)
+
+    def test_dedup_of_all(self) -> None:
+        """Nor because it would rather have an equal job."""
+
+        def column(new: Any) -> bytes | None:
+            return None if new.dedup is None else digest_of(new.dedup.key)
+
+        self.assert_found("has got the job", repeats, "dedup_column", column, 300)
+
+    def test_secret_stays(self) -> None:
+        """No secret must be on disk when its job does not wait any more."""
+        self.assert_found("secrets are kept", secrets, "wipe", lambda *_: None, 100)
+
+    def test_secret_lost(self) -> None:
+        """A job that waits must keep its secrets."""
+        self.assert_found("has lost its secret", secrets, "keep", lambda *_: None, 100)
+
+    def test_declared_secret_stays(self) -> None:
+        """What harpd says to be secret must not be shown any more."""
+        self.assert_found("still shows", changes, "replace_arguments", lambda *_: None, 100)
