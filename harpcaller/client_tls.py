@@ -83,22 +83,22 @@ class ClientConnection(SSL.Connection):
         found = self.get_peer_certificate()
         if found is None:
             return None
-        certificate = found.to_cryptography()
+        der = crypto.dump_certificate(crypto.FILETYPE_ASN1, found)
         verified = None if self.has_fault or not self._authorities else self._authorities.id
-        der = certificate.public_bytes(Encoding.DER)
-        return Certificate(hashlib.sha256(der).hexdigest(), names(certificate), verified)
+        return Certificate(hashlib.sha256(der).hexdigest(), names(der), verified)
 
 
-def names(certificate: x509.Certificate) -> frozenset[str]:
+def names(der: bytes) -> frozenset[str]:
     """Return what a certificate is made out to, in lower case; nothing if that is malformed."""
     try:
+        certificate = x509.load_der_x509_certificate(der)
         common = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
         found = [str(each.value) for each in common]
         for extension in certificate.extensions:
             if isinstance(extension.value, x509.SubjectAlternativeName):
                 for kind in (x509.DNSName, x509.RFC822Name, x509.UniformResourceIdentifier):
                     found += extension.value.get_values_for_type(kind)
-    except ValueError:  # whatever somebody's authority has signed
+    except Exception:  # of many kinds: OpenSSL took it, but anybody could have made it
         return frozenset()
     return frozenset(each.lower() for each in found)
 

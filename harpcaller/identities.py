@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Identity:
     """Who asks.
 
@@ -43,7 +43,7 @@ class User:
         return Identity(self.name, self.groups, self.tags, self.is_trusted, peer=peer)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Certificate:
     """The certificate of a client, whose key it has.
 
@@ -57,7 +57,7 @@ class Certificate:
     authorities: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Proof:
     """What a connection tells of its peer, whoever that is by the users of the moment.
 

@@ -11,7 +11,13 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol, IProtocolFactory
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    ILoggingContext,
+    IProtocol,
+    IProtocolFactory,
+)
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
@@ -90,7 +96,10 @@ class Ports:
 
     async def _open_all(self, descriptions: Iterable[str], terms: Terms) -> None:
         for description in descriptions:
-            self._open[description] = await self._listen(description, terms)
+            try:
+                self._open[description] = await self._listen(description, terms)
+            except ValueError as error:
+                raise ValueError(f"listen: {description}: {error}") from error
         self._warn(terms)
 
     async def _take_over(
@@ -119,7 +128,7 @@ class Ports:
         is_local = listen.is_local(port.getHost())
         what = None if is_local else listen.missing(description, terms)
         if what is not None:
-            await maybeDeferred(port.stopListening)
+            maybeDeferred(port.stopListening)  # not waited for: who starts is told at once
             raise ValueError(what)
         factory = self._factory(is_local)
         door.leads_to = factory if tls is None else TLSMemoryBIOFactory(tls, False, factory)
@@ -133,7 +142,7 @@ class Ports:
                     self._log.warn(text, port=description)
 
 
-@implementer(IProtocolFactory)
+@implementer(IProtocolFactory, ILoggingContext)
 class _Door:
     """Where connections to a port come in, before there is any TLS.
 
@@ -143,6 +152,9 @@ class _Door:
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self.leads_to: IProtocolFactory | None = None
+
+    def logPrefix(self) -> str:
+        return "harpcaller"
 
     def doStart(self) -> None:
         pass

@@ -126,12 +126,13 @@ class DispatcherService(Service):
         :raises CannotListenError: if one can't be bound.
         :raises ValueError: if others could come there than the configuration lets in.
         """
-        bound: list[Failure | None] = []
         loaded = self._reloading.config
-        self._ports.open(loaded.listen, loaded.terms).addBoth(bound.append)
-        for outcome in bound:
-            if isinstance(outcome, Failure):
-                outcome.raiseException()
+        opening = self._ports.open(loaded.listen, loaded.terms)
+        failures: list[Failure] = []
+        # Only a plug-in's endpoint may take its time.
+        opening.addErrback(failures.append if opening.called else self._give_up)
+        for failure in failures:
+            failure.raiseException()
         self._reloading.privilegedStartService()
 
     def startService(self) -> None:

@@ -104,6 +104,13 @@ class LineReaderTests(SynchronousTestCase):
             reader.feed(piece)
         self.assertLess(tracemalloc.get_traced_memory()[1], 3 * limit)
 
+    def test_started(self) -> None:
+        """What has come of a line can be looked at until the line is whole or too long."""
+        reader = LineReader(LIMIT)
+        for piece, started in ((b"a\nbc", b"bc"), (b"d", b"bcd"), (b"e\n", b""), (b"x" * 12, b"")):
+            reader.feed(piece)
+            self.assertEqual(reader.started, started)
+
     def test_small_pieces_cost_no_more(self) -> None:
         """A line that comes in pieces of two bytes takes no more memory than its length."""
         limit = 100_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
@@ -17,6 +18,7 @@ from OpenSSL import SSL
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs
 
+from harpcaller import connection
 from harpcaller.service import DispatcherService
 from tests.harpcaller.services import ServiceTestCase
 
@@ -74,9 +76,9 @@ class EntranceTestCase(ServiceTestCase):
         def talk() -> list[Any]:
             with (
                 socket.create_connection(("127.0.0.1", port)) as plain,
-                context.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
+                context.wrap_socket(plain, server_hostname="127.0.0.1") as secured,
             ):
-                return exchange(connection, requests)
+                return exchange(secured, requests)
 
         answers: list[Any] = await deferToThread(talk)
         return answers
@@ -253,6 +255,28 @@ class TlsTests(EntranceTestCase):
             {"version": SSL.TLS1_1_VERSION, "ciphers": b"ALL:@SECLEVEL=0"},
         ):
             self.assertIsInstance(await self.handshake(**limits), SSL.Error, limits)
+
+    async def test_silence(self) -> None:
+        """Who says nothing is cut off: before the handshake, in it, and behind it."""
+        self.patch(connection, "LOGIN_DEADLINE", 0.1)
+        await self.ready()
+        context = self.context()
+
+        def wait(said: bytes | None) -> None:
+            with socket.create_connection(("127.0.0.1", self.reactor.port)) as plain:
+                plain.settimeout(20)
+                peer = plain
+                if said is None:
+                    peer = context.wrap_socket(plain, server_hostname="127.0.0.1")
+                else:
+                    plain.sendall(said)
+                with contextlib.suppress(ConnectionResetError, ssl.SSLError):
+                    while peer.recv(65536):
+                        pass
+                peer.close()
+
+        for said in (b"", b"\x16\x03\x01", None):
+            await deferToThread(wait, said)
 
     async def test_no_renegotiation(self) -> None:
         """A client can't have keys, or certificates, exchanged again on a connection."""

@@ -179,10 +179,11 @@ class FailureTests(GateTestCase):
         """The connection ends with the refusal, and is cut if the client does not end it."""
         client = self.connected()
         client.say(request("harp_unknown", KEPT))
-        client.say(request(TOKEN, KEPT))
         self.clock.advance(FIRST_DELAY)
         self.assert_refused(client)
         self.assertTrue(client.is_closed)
+        client.say(request(TOKEN, KEPT))
+        self.assertEqual(self.answers, [])
         self.clock.advance(LINGER - 1)
         self.assertFalse(client.is_cut)
         self.clock.advance(1)

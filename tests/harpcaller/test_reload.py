@@ -151,9 +151,9 @@ class KeyTests(ReloadTestCase):
         for level, expected in (("warn", 0), ("info", 1)):
             self.assertEqual(await self.reload(log_level=level), [])
             with capturedLogs() as logged:
-                await self.call("web99")
-            submitted = [each for each in logged if "{procedure}" in each["log_format"]]
-            self.assertEqual(len(submitted), expected)
+                await self.ask(b'"get_result":"%b"' % await self.call("web99"))
+            ended = [each for each in logged if "ended" in each["log_format"]]
+            self.assertEqual(len(ended), expected)
 
     async def test_rules(self) -> None:
         """Rules are in force at once, for connections that are open and jobs that are there too."""

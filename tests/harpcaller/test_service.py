@@ -23,7 +23,7 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from harpcaller import config, logs, service
+from harpcaller import config, listen, logs, service
 from harpcaller.jobs import JobState
 from harpcaller.service import DispatcherService, Options
 from harpcaller.store import JobStore, StoreError
@@ -167,8 +167,8 @@ class ServiceTests(ServiceTestCase):
                     self.assertEqual(ask(get_status="x")["error"]["type"], "invalid_jobid")
                     self.assertIn("extensions", ask(server_info=True))
 
-        for listen, context in ((plain, None), (secured, tls)):
-            made = self.started(listen=listen)
+        for address, context in ((plain, None), (secured, tls)):
+            made = self.started(listen=address)
             await deferToThread(talk, context)
             await made.stopService()
 
@@ -258,6 +258,17 @@ class CannotStartTests(ServiceTestCase):
         self.addCleanup(taken.stopListening)
         listen = f"127.0.0.1:{self.reactor.port}"
         self.assertRaises(CannotListenError, self.made, listen=listen)
+
+    async def test_port_that_takes_its_time(self) -> None:
+        """What a plug-in's endpoint says only later ends the daemon as well."""
+        self.patch(service, "atexit", SimpleNamespace(register=lambda *call: None))
+        later: Deferred[object] = Deferred()
+        self.patch(listen, "endpoint", lambda *_: SimpleNamespace(listen=lambda _: later))
+        self.made()
+        self.assertEqual(self.reactor.stops, 0)
+        later.errback(CannotListenError("127.0.0.1", 1, OSError("in use")))
+        self.assertEqual(self.reactor.stops, 1)
+        self.assertEqual(len(self.flushLoggedErrors(CannotListenError)), 1)
 
     async def test_store(self) -> None:
         """A database that can't be opened ends the daemon, with a failure in the log."""
