@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import yaml
 
 T = TypeVar("T")
+Scalar = str | int | float | bool | None
 
 MAX_PORT = 65535
 
@@ -142,6 +143,17 @@ class Section:
             value if isinstance(value, bool) else self._wrong(key, value, "true or false", default)
         )
 
+    def scalars(self, key: str) -> list[Scalar]:
+        """Return a list of texts, numbers, true, false and null; one of them alone is a list of it.
+
+        It is not empty unless there is a mistake: neither is a key without a value.
+        """
+        value = self._value(key, None)
+        items = value if isinstance(value, list) else [value]
+        if value is not None and items and all(_is_scalar(item) for item in items):
+            return items
+        return self._wrong(key, value, "a text, a number, true or false, or a list of such", [])
+
     def section(self, key: str) -> Section:
         """Return the mapping under a key."""
         self._asked.add(key)
@@ -155,6 +167,26 @@ class Section:
         child = Section(self._file, self.name(key), node, self._mistakes)
         self._children.append(child)
         return child
+
+    def sections(self, key: str) -> list[Section]:
+        """Return the mappings of a list, each named by its place in it, from 1, as in ``rules.1``.
+
+        It is not empty unless there is a mistake.
+        """
+        self._asked.add(key)
+        node = self._nodes.get(key)
+        items = node.value if isinstance(node, yaml.SequenceNode) else []
+        if not items:
+            self.mistake(key, "must be a list of sections with keys of their own, at least one")
+        found = []
+        for number, item in enumerate(items, 1):
+            name = f"{self.name(key)}.{number}"
+            if isinstance(item, yaml.MappingNode):
+                found.append(Section(self._file, name, item, self._mistakes))
+            else:
+                self._note(f"{name}, line {_line(item)}: must be a section with keys of its own")
+        self._children += found
+        return found
 
     def keys(self) -> list[str]:
         """Return the keys that are there, in their order."""
@@ -266,6 +298,11 @@ def _position(before: bytes) -> str:
 def _is_name(value: object) -> bool:
     is_number = isinstance(value, int) and not isinstance(value, bool)
     return is_number or (isinstance(value, str) and bool(value))
+
+
+def _is_scalar(value: object) -> bool:
+    is_json = not isinstance(value, float) or math.isfinite(value)
+    return is_json and (value is None or isinstance(value, str | int | float | bool))
 
 
 def _shown(value: object) -> str:

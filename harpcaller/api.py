@@ -1,7 +1,8 @@
 """What answers the clients' requests: a table from request to function.
 
-The connection is `harpcaller.connection`'s, the life of jobs is `harpcaller.dispatcher`'s. What
-only an operator asks is answered in `harpcaller.operation`.
+Nothing gets to the table that `harpcaller.permissions` does not allow. The connection is
+`harpcaller.connection`'s, the life of jobs is `harpcaller.dispatcher`'s. What only an operator asks
+is answered in `harpcaller.operation`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from twisted.python.failure import Failure
 
 from harp import errors
 from harp.wire import dispatcher as wire
-from harpcaller import operation, summaries
+from harpcaller import audit, operation, summaries
 from harpcaller.announcements import Announcements, Watcher
 from harpcaller.connection import Answer
 from harpcaller.jobs import Job, JobState
 from harpcaller.logs import logger
 from harpcaller.packets import Recorded
+from harpcaller.permissions import REQUESTS, not_allowed
 from harpcaller.refusal import RefusedError
 from harpcaller.store import JobStore, StoreError
 from harpcaller.streams import Client, PacketStream
@@ -57,12 +59,46 @@ class Api:
 
     def _begin(self, answer: Answer) -> None:
         try:
-            answering = ANSWERS[type(answer.request)](self._parts, answer, answer.request)
+            answering = self._decide(answer)
         except Exception:
             self._failed(Failure(), answer)
         else:
             if answering is not None:
                 answering.addErrback(self._failed, answer)
+
+    def _decide(self, answer: Answer) -> Deferred[None] | None:
+        """Answer a request if that is allowed; its job may have to be looked up first.
+
+        :raises RefusedError: ``not_allowed``, or ``invalid_jobid``; later too.
+        """
+        identity, request = answer.identity, answer.request
+        decision = self._parts.permissions.decide(identity, request)
+        if isinstance(decision, bool):
+            return self._decided(decision, answer)
+        job_id, covers = decision.job_id, decision.covers
+        owners = self._parts.dispatcher.owners_of(job_id)
+        if owners is not None:
+            return self._decided(covers(*owners), answer)
+
+        def found(owners: tuple[str | None, str | None] | None) -> Deferred[None] | None:
+            if owners is not None:
+                return self._decided(covers(*owners), answer)
+            error = _unknown(job_id)
+            if REQUESTS[type(request)].is_audited:
+                audit.refused(identity, request, error.message)
+            raise error
+
+        return self._parts.store.owners(job_id).addCallback(found)
+
+    def _decided(self, is_allowed: bool, answer: Answer) -> Deferred[None] | None:
+        identity, request = answer.identity, answer.request
+        if not is_allowed:
+            error = not_allowed(identity, request)
+            audit.refused(identity, request, error.message)
+            raise error
+        if REQUESTS[type(request)].is_audited and not isinstance(request, wire.Call):
+            audit.allowed(identity, request)  # calls are told of with their ids
+        return ANSWERS[type(request)](self._parts, answer, request)
 
     def _failed(self, failure: Failure, answer: Answer) -> None:
         error = failure.value
@@ -81,8 +117,22 @@ class Api:
 
 
 def _call(parts: Parts, answer: Answer, request: wire.Call) -> Deferred[None]:
-    submitted = parts.dispatcher.submit(request, answer.identity)
-    return submitted.addCallback(lambda job: answer.finish(wire.JobId(*job)))
+    identity = answer.identity
+
+    def recorded(job: tuple[str, bool]) -> None:
+        audit.allowed(identity, request, job[0])
+        answer.finish(wire.JobId(*job))
+
+    def failed(failure: Failure) -> Failure:
+        audit.refused(identity, request, "it could not be recorded")
+        return failure
+
+    try:
+        submitted = parts.dispatcher.submit(request, identity)
+    except RefusedError as error:
+        audit.refused(identity, request, error.message)
+        raise
+    return submitted.addCallbacks(recorded, failed)
 
 
 async def _cancel(parts: Parts, answer: Answer, request: wire.Cancel) -> None:

@@ -21,6 +21,7 @@ from harpcaller.hosts.sources import MAX_LOSS
 from harpcaller.jobs import Capacity
 from harpcaller.logs import LEVELS
 from harpcaller.retention import Ages
+from harpcaller.rules import Rule, read_rules
 from harpcaller.store import KEY_LIFE
 from harpcaller.submission import Limits
 from harpcaller.terms import Terms, read_terms
@@ -55,6 +56,7 @@ class Config:
     :param log_level: what is logged at least.
     :param trust: which certificates of harpd are trusted.
     :param terms: on which terms clients get in.
+    :param rules: who may do what; None if everybody may do everything.
     """
 
     listen: tuple[str, ...]
@@ -68,6 +70,7 @@ class Config:
     log_level: str
     trust: ServerTrust
     terms: Terms
+    rules: tuple[Rule, ...] | None
 
 
 def load(path: Path) -> Config:
@@ -96,6 +99,7 @@ def load(path: Path) -> Config:
             _certificates(keys, "ca_file", folder),
             _certificates(keys, "known_certs_file", folder),
         )
+        rules = read_rules(keys, terms.users.known)
     assert hosts is not None  # else it was a mistake
     return Config(
         listen_on,
@@ -109,6 +113,7 @@ def load(path: Path) -> Config:
         level,
         server_trust,
         terms,
+        rules,
     )
 
 

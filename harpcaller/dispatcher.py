@@ -216,14 +216,6 @@ class Dispatcher:
         if job is None or submission.repeated is not None:
             _log.info("job {id}: submitted again", id=submission.job_id)
             return submission.job_id, submission.repeated is Repeat.DEDUP
-        _log.info(
-            "job {id}: {procedure} on {host} is {state}, {whose}",
-            id=job.id,
-            procedure=shown(job.procedure),
-            host=shown(job.host),
-            state=job.state.value,
-            whose=_whose(job),
-        )
         if job.state is JobState.RUNNING:
             self._start(job)
         return job.id, False

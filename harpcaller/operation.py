@@ -18,12 +18,15 @@ from harp.wire import dispatcher as wire
 from harp.wire import harpd
 from harp.wire.dispatcher.operation import JobFilter as WireFilter
 from harp.wire.results import EndKind
+from harp.wire.text import encode
 from harpcaller import summaries
 from harpcaller.connection import Answer
 from harpcaller.connections import Connections
 from harpcaller.dispatcher import Dispatcher
+from harpcaller.grants import Grants
 from harpcaller.hosts import HostsRegistry
 from harpcaller.jobs import JobState
+from harpcaller.permissions import Permissions
 from harpcaller.refusal import RefusedError
 from harpcaller.remote import describe
 from harpcaller.retention import Retention
@@ -36,10 +39,13 @@ class Parts:
     """What the answers are made with.
 
     :param version: the dispatcher's.
+    :param permissions: who may do what; whoever gets an answer is allowed to ask, and sees what the
+        own permissions show.
     :param reload: reads the configuration again; fires with what is wrong with it.
     """
 
     version: str
+    permissions: Permissions
     dispatcher: Dispatcher
     store: JobStore
     hosts: HostsRegistry
@@ -54,7 +60,7 @@ async def _server_info(parts: Parts, answer: Answer, request: wire.ServerInfo) -
 
 async def _list_jobs(parts: Parts, answer: Answer, request: wire.ListJobs) -> None:
     asked = request.list_jobs
-    wanted = _job_filter(asked)
+    wanted = _job_filter(asked, parts.permissions.grants(answer.identity).sees)
     with _blamed_cursor("list_jobs"):
         page = await parts.store.jobs(wanted, asked.limit, asked.cursor)
     answer.finish(wire.Jobs(list(map(summaries.job_summary, page.items)), page.cursor))
@@ -70,9 +76,10 @@ async def _list_queues(parts: Parts, answer: Answer, request: wire.ListQueues) -
 async def _list_queue(parts: Parts, answer: Answer, request: wire.ListQueue) -> None:
     asked = request.list_queue
     name = canonical_name(asked.name, "list_queue.name")
+    owners = parts.permissions.grants(answer.identity).sees
     queue = await parts.store.queue(name)
     with _blamed_cursor("list_queue"):
-        page = await parts.store.queue_jobs(name, asked.limit, asked.cursor)
+        page = await parts.store.queue_jobs(name, asked.limit, asked.cursor, owners)
     summary = None if queue is None else summaries.queue_summary(queue)
     jobs = list(map(summaries.job_summary, page.items))
     answer.finish(wire.QueueJobs(summary, jobs, page.cursor))
@@ -84,8 +91,10 @@ async def _cancel_queue(parts: Parts, answer: Answer, request: wire.CancelQueue)
 
 
 async def _list_hosts(parts: Parts, answer: Answer, request: wire.ListHosts) -> None:
-    hosts, cursor = parts.hosts.page(request.list_hosts.limit, request.list_hosts.cursor)
-    answer.finish(wire.Hosts(list(map(summaries.host_summary, hosts)), cursor))
+    grants = parts.permissions.grants(answer.identity)
+    page, cursor = parts.hosts.page(request.list_hosts.limit, request.list_hosts.cursor)
+    hosts = [summaries.host_summary(host) for host in page if grants.shows_host(host.name)]
+    answer.finish(wire.Hosts(hosts, cursor))
 
 
 async def _refresh_hosts(parts: Parts, answer: Answer, request: wire.RefreshHosts) -> None:
@@ -96,14 +105,16 @@ async def _refresh_hosts(parts: Parts, answer: Answer, request: wire.RefreshHost
 
 
 async def _list_procedures(parts: Parts, answer: Answer, request: wire.ListProcedures) -> None:
-    host = parts.hosts.lookup(request.list_procedures)
+    name = request.list_procedures
+    host = parts.hosts.lookup(name)
     if host is None:
-        text = f"there is no host {request.list_procedures[:100]} in the hosts registry"
+        text = f"there is no host {name[:100]} in the hosts registry"
         answer.refuse(errors.UNKNOWN_HOST, text)
         return
     described = await describe(parts.connections, host)
     if isinstance(described, harpd.Procedures):
-        answer.finish(wire.Procedures(msgspec.Raw(described.procedures)))
+        grants = parts.permissions.grants(answer.identity)
+        answer.finish(wire.Procedures(_shown_procedures(described.procedures, name, grants)))
     else:
         answer.finish(described)
 
@@ -117,7 +128,27 @@ async def _reload(parts: Parts, answer: Answer, request: wire.Reload) -> None:
     answer.finish(wire.Reloaded(not mistakes, mistakes))
 
 
-def _job_filter(asked: WireFilter) -> JobFilter:
+class _Description(msgspec.Struct):
+    name: Any = None
+
+
+_descriptions = msgspec.json.Decoder(list[msgspec.Raw])
+_description = msgspec.json.Decoder(_Description)
+
+
+def _shown_procedures(described: bytes, host: str, grants: Grants) -> msgspec.Raw:
+    """Return those of a host's procedures that may be known; nothing is opened if all may."""
+    if grants.administers:
+        return msgspec.Raw(described)
+    shown = []
+    for each in _descriptions.decode(described):
+        name = _description.decode(each).name
+        if isinstance(name, str) and grants.shows_procedure(host, name):
+            shown.append(each)
+    return msgspec.Raw(encode(shown))
+
+
+def _job_filter(asked: WireFilter, owners: frozenset[str] | None) -> JobFilter:
     queue = None
     if isinstance(asked.queue, msgspec.Raw):
         queue = canonical_name(asked.queue, "list_jobs.queue")
@@ -130,6 +161,7 @@ def _job_filter(asked: WireFilter) -> JobFilter:
         submitted_since=asked.submitted_since,
         submitted_before=asked.submitted_before,
         submitter=asked.submitter,
+        owners=owners,
     )
 
 

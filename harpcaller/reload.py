@@ -12,11 +12,12 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.threads import deferToThreadPool
 
 from harp.settings import ConfigError
-from harpcaller import config, logs
+from harpcaller import audit, config, logs
 from harpcaller.connections import Connections, endpoint_by
 from harpcaller.dispatcher import Dispatcher
 from harpcaller.gate import Gate
 from harpcaller.hosts import HostsRegistry
+from harpcaller.permissions import Permissions
 from harpcaller.ports import Ports
 from harpcaller.retention import Retention
 from harpcaller.store import JobStore
@@ -43,6 +44,7 @@ class Reloading(Service):
         dispatcher: Dispatcher,
         store: JobStore,
         retention: Retention,
+        permissions: Permissions,
     ) -> None:
         self._reactor = reactor
         self._file = file
@@ -54,6 +56,7 @@ class Reloading(Service):
         self._dispatcher = dispatcher
         self._store = store
         self._retention = retention
+        self._permissions = permissions
         self._turn = DeferredLock()
         self._is_due = False
 
@@ -85,6 +88,7 @@ class Reloading(Service):
         self._reactor.callFromThread(self._asked)
 
     def _asked(self) -> None:
+        audit.hung_up()
         if self.running:
             self.reload()
         else:
@@ -125,6 +129,7 @@ class Reloading(Service):
         self._dispatcher.limits = new.limits
         self._store.key_life = new.key_life
         self._retention.ages = new.ages
+        self._permissions.use(new.rules)
         self._hosts.reconfigure(new.hosts)
         if new.trust != old.trust:
             self._connections.use(endpoint_by(self._reactor, new.trust))

@@ -27,6 +27,7 @@ from harpcaller.connections import Connections, endpoint_by
 from harpcaller.dispatcher import Dispatcher
 from harpcaller.gate import Gate
 from harpcaller.hosts import HostsRegistry
+from harpcaller.permissions import Permissions
 from harpcaller.ports import Ports
 from harpcaller.reload import Reloading
 from harpcaller.retention import Retention
@@ -84,8 +85,10 @@ class DispatcherService(Service):
             reactor, time.time, self._store, self._hosts, connections, announcements, config.limits
         )
         self._retention = Retention(reactor, time.time, self._store, config.ages)
+        self._permissions = Permissions(self._hosts.lookup, config.rules)
         parts = Parts(
             version=version("harpcaller"),
+            permissions=self._permissions,
             dispatcher=self._dispatcher,
             store=self._store,
             hosts=self._hosts,
@@ -111,6 +114,7 @@ class DispatcherService(Service):
             self._dispatcher,
             self._store,
             self._retention,
+            self._permissions,
         )
         self._started: Deferred[None] = Deferred()
         self._is_ready = False

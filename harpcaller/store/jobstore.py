@@ -175,6 +175,10 @@ class JobStore:
         """Return the job of this id, None if there is none."""
         return self._look_up(records.job, job_id)
 
+    def owners(self, job_id: str) -> Deferred[tuple[str | None, str | None] | None]:
+        """Return who submitted the job of this id and for whom, None if there is none."""
+        return self._look_up(records.owners, job_id)
+
     def packets(
         self, job_id: str, since: int, max_batches: int, max_cost: int
     ) -> Deferred[list[Recorded]]:

@@ -57,7 +57,9 @@ COLUMNS = [
 
 select_records = select(*COLUMNS)
 
-_BY_ID = Statement(select_records.where(jobs.c.id == bindparam("job_id")))
+_by_id = jobs.c.id == bindparam("job_id")
+_BY_ID = Statement(select_records.where(_by_id))
+_OWNERS = Statement(select(jobs.c.submitter, jobs.c.on_behalf_of).where(_by_id))
 
 
 def to_record(row: Sequence[Any]) -> Record:
@@ -78,3 +80,9 @@ def job(connection: Connection, job_id: str) -> Job | None:
     """Return the job of this id as everybody sees it, None if there is none."""
     record = find(connection, job_id)
     return None if record is None else record.job
+
+
+def owners(connection: Connection, job_id: str) -> tuple[str | None, str | None] | None:
+    """Return who submitted the job of this id and for whom, None if there is none."""
+    row = _OWNERS.first(connection, job_id=job_id)
+    return None if row is None else (row[0], row[1])

@@ -53,6 +53,50 @@ class GetterTests(SettingsTestCase):
             self.assertIn("a, line 2: must be a text", mistake)
         self.assertEqual(self.mistakes("b: x\n", *get), ["a, line 1: is missing"])
 
+    def test_scalars(self) -> None:
+        """Texts, numbers, true, false and null: at least one, and none that JSON has not."""
+        get = [lambda s: s.scalars("a")]
+        for value, expected in (
+            ("x", ["x"]),
+            ("5", [5]),
+            ("false", [False]),
+            ("[x, 5, 1.5, true, null, '']", ["x", 5, 1.5, True, None, ""]),
+        ):
+            self.assertEqual(self.values(f"a: {value}\n", *get), [expected])
+        for value in (
+            "",
+            "[]",
+            "{}",
+            "[[x]]",
+            "[{x: y}]",
+            ".nan",
+            "[-.inf]",
+            "2026-01-01",
+            "!!binary x",
+        ):
+            (mistake,) = self.mistakes(f"\na: {value}\n", *get)
+            self.assertIn("a, line 2: must be a text, a number", mistake)
+        self.assertEqual(self.mistakes("{}", *get), ["a, line 1: is missing"])
+
+    def test_sections(self) -> None:
+        """A list of mappings, each named by its place; what is unknown in one is told of."""
+        text = "a:\n- x: 1\n- x: 2\n"
+        found = self.values(
+            text, lambda s: [each.integer("x", 0, 0, 9) for each in s.sections("a")]
+        )
+        self.assertEqual(found, [[1, 2]])
+        found = self.mistakes("a:\n- {}\n- x\n- y: 1\n", lambda s: s.sections("a"))
+        self.assertEqual(
+            found,
+            [
+                "a.2, line 3: must be a section with keys of its own",
+                "a.3.y, line 4: is not a key that is known here",
+            ],
+        )
+        for text in ("a:", "a: []", "a: x", "a: {x: 1}", "{}"):
+            (mistake,) = self.mistakes(text, lambda s: s.sections("a"))
+            self.assertIn("a, line 1: must be a list of sections", mistake)
+
     def test_names(self) -> None:
         """A name or number, or a list of them, or nothing."""
         get = [lambda s: s.names("a", "a name"), lambda s: s.names("b", "a name")]

@@ -5,7 +5,7 @@ The clients' transports are in memory; what they speak with are the real protoco
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -22,7 +22,9 @@ from harpcaller.connections import Connections, endpoint_by
 from harpcaller.dispatcher import Dispatcher
 from harpcaller.gate import Gate
 from harpcaller.hosts import HostsRegistry
+from harpcaller.permissions import Permissions
 from harpcaller.retention import Ages, Retention
+from harpcaller.rules import Rule
 from harpcaller.store import JobStore
 from harpcaller.submission import Limits
 from harpcaller.terms import Terms
@@ -44,6 +46,7 @@ def parts(
     reload: Callable[[], Deferred[list[str]]] = never_reloaded,
     ready: Callable[[], Deferred[None] | None] = lambda: None,
     now: Callable[[], float] = lambda: NOW,
+    rules: Sequence[Rule] | None = None,
 ) -> Parts:
     """Return what the API answers with, on a store."""
     registry = registry or hosts()
@@ -52,6 +55,7 @@ def parts(
     limits = Limits(default_timeout=600, max_exec_time=600)
     return Parts(
         version="1.2.3",
+        permissions=Permissions(registry.lookup, rules),
         dispatcher=Dispatcher(reactor, now, store, registry, connections, announcements, limits),
         store=store,
         hosts=registry,

@@ -12,18 +12,20 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from harp.settings import ConfigError
 from harpcaller import config as module
-from harpcaller import terms
+from harpcaller import rules, terms
 from harpcaller.client_tls import Authorities
 from harpcaller.config import Config, load
 from harpcaller.hosts import Host, HostsFile, HostsScript
 from harpcaller.identities import User, Users
 from harpcaller.jobs import Capacity
 from harpcaller.retention import Ages
+from harpcaller.rules import Rule, Who
 from harpcaller.submission import Limits
 from harpcaller.terms import ClientLimits, Terms
 from harpcaller.trust import ServerTrust
 
 SOURCES = [Path(module.__file__), Path(terms.__file__)]
+RULES = Path(rules.__file__)
 SAMPLE = Path(__file__).parents[2] / "etc" / "harpcaller.yaml"
 
 
@@ -80,6 +82,7 @@ class LoadTests(SynchronousTestCase):
             log_level="info",
             trust=ServerTrust(None, None),
             terms=Terms(),
+            rules=None,
         )
         self.assertEqual(config, expected)
 
@@ -98,6 +101,7 @@ class LoadTests(SynchronousTestCase):
             "insecure: true\nclient_ca_file: ca.pem\nmax_connections: 9\n"
             "max_connections_per_address: 8\nmax_request: 65536\nrequest_timeout: 7\n"
             f"idle_timeout: 6.5\nusers: {{panel: {{tokens: 'sha256:{'ab' * 32}'}}}}\n"
+            "rules: [{who: '*', queues: true}]\n"
         )
         panel = User("panel")
         expected = Config(
@@ -117,6 +121,7 @@ class LoadTests(SynchronousTestCase):
                 insecure=True,
                 limits=ClientLimits(9, 8, 65536, 7.0, 6.5),
             ),
+            rules=(Rule(Who(everybody=True), queues=True),),
         )
         self.assertEqual(config, expected)
 
@@ -124,7 +129,7 @@ class LoadTests(SynchronousTestCase):
         """The sample has every key, and what stands there without # are the defaults."""
         installed = SAMPLE.read_text("utf-8").replace("/etc/harpcaller/hosts", "hosts")
         self.assertEqual(self.load(installed), self.load("host_db_script: hosts"))
-        everything = re.sub("(?m)^#(?=[a-z]|  [a-z]|    [a-z])", "", installed).replace(
+        everything = re.sub("(?m)^#(?=[a-z]|  [a-z-]|    [a-z])", "", installed).replace(
             "/etc/harpcaller/", ""
         )
         with_script = everything.replace("hosts_file:", "#hosts_file:")
@@ -139,6 +144,9 @@ class LoadTests(SynchronousTestCase):
         known = re.findall(r'keys, "([a-z_]+)"|keys\.\w+\(\s*"([a-z_]+)"', sources)
         for key in {first or second for first, second in known}:
             self.assertRegex(everything, f"(?m)^{key}:")
+        of_rules = re.findall(r'keys, "([a-z]+)"|keys\.\w+\("([a-z]+)"', RULES.read_text("utf-8"))
+        for key in {first or second for first, second in of_rules} - {"rules"}:
+            self.assertRegex(everything, f"(?m)^  [- ] {key}:")
 
     def test_all_mistakes_at_once(self) -> None:
         """One reading finds every mistake, each with its key and line."""

@@ -17,6 +17,7 @@ from harpcaller.api import Api, Parts
 from harpcaller.connections import Connections
 from harpcaller.hosts import Host, HostsFile, HostsRegistry
 from harpcaller.jobs import QueueSpec
+from harpcaller.rules import Calls, Rule, Who, Whose
 from harpcaller.store import StoreError
 from tests.harpcaller.clients import Client, parts
 from tests.harpcaller.memory import PatientStore
@@ -26,6 +27,7 @@ HOSTS = {
     name: Host(name, f"10.0.0.{number}", 4306, "dispatcher", "s3cret", ("db",), None)
     for number, name in enumerate(["web01", "web02", "web03"], 1)
 }
+EVERYBODY = Who(everybody=True)
 SDA, SDB = QueueSpec(b'{"disk":"sda"}', 1), QueueSpec(b'{"disk":"sdb"}', 2)
 
 
@@ -302,6 +304,17 @@ class HostTests(OperationTestCase):
         self.assertEqual([each["name"] for each in rest["hosts"]], ["web03"])
         self.assertEqual(rest["cursor"], None)
 
+    async def test_only_those_that_may_be_called(self) -> None:
+        """Who may call something on some hosts is shown those; who administers, all."""
+        somewhere = Calls(("df",), ("web02", "web9*"))
+        self.parts.permissions.use([Rule(EVERYBODY, somewhere)])
+        pages = await self.pages("list_hosts", "hosts", limit=1)
+        self.assertEqual([[each["name"] for each in page] for page in pages], [[], ["web02"], []])
+        self.parts.permissions.use([Rule(EVERYBODY, Calls(("df",), (), ("d*",)))])
+        self.assertEqual(len((await self.ask(list_hosts={}))["hosts"]), 3)
+        self.parts.permissions.use([Rule(EVERYBODY, administers=True)])
+        self.assertEqual(len((await self.ask(list_hosts={}))["hosts"]), 3)
+
     async def test_refresh(self) -> None:
         """It is told how many hosts there are now, or why the old list stays."""
         source = self.registry._source
@@ -354,6 +367,20 @@ class ProcedureTests(OperationTestCase):
         self.assertEqual(error, {"type": "closed", "message": "harpd went away"})
         self.assertEqual(asked, ["web01", "web02"])
 
+    async def test_only_those_that_may_be_called(self) -> None:
+        """Who may call some procedures of a host is shown those; of other hosts, nothing."""
+        told = b'[{"name" : "df", "doc":"x"},{"name":"rm"},{"name":7},{"doc":"df"},{"name":"du"}]'
+        self.patch(operation, "describe", lambda *_: succeed(harpd.Procedures(told)))
+        request = {"list_procedures": "web01"}
+        self.parts.permissions.use([Rule(EVERYBODY, Calls(("d?",), ("web01",)))])
+        shown = b'{"procedures":[{"name" : "df", "doc":"x"},{"name":"du"}]}\n'
+        self.assertEqual(await raw_answer(self.parts, request), shown)
+        for name in ("web02", "web99"):
+            error = (await self.ask(list_procedures=name))["error"]
+            self.assertEqual(error["type"], "not_allowed")
+        self.parts.permissions.use([Rule(EVERYBODY, administers=True)])
+        self.assertEqual(await raw_answer(self.parts, request), b'{"procedures":%b}\n' % told)
+
 
 class MaintenanceTests(OperationTestCase):
     """Pruning and reloading."""
@@ -377,6 +404,43 @@ class MaintenanceTests(OperationTestCase):
             await self.ask(reload=True),
             {"reloaded": False, "mistakes": ["a, line 1: is missing", "b"]},
         )
+
+
+class OwnerTests(OperationTestCase):
+    """Jobs of those whom one may see, in the store as it is."""
+
+    async def test_lists(self) -> None:
+        """Lists have one's own jobs, those for oneself, and no others."""
+        for number, (submitter, behalf) in enumerate(
+            [("anna", None), ("panel", "anna"), ("bert", None), (None, None), ("anna", "bert")]
+        ):
+            new = new_job(SDA, id=f"job{number}", submitter=submitter, on_behalf_of=behalf)
+            await self.submit(new, 1000.0 + number)
+        for sees, expected in (
+            (Whose(frozenset({"anna"})), [0, 1, 4]),
+            (Whose(frozenset({"bert"})), [2, 4]),
+            (Whose(frozenset({"anna", "panel"})), [0, 1, 4]),
+            (Whose(frozenset({"carl"})), []),
+            (Whose(all=True), [0, 1, 2, 3, 4]),
+        ):
+            self.parts.permissions.use([Rule(EVERYBODY, sees=sees, queues=True)])
+            ids = [f"job{number}" for number in expected]
+            answer = await self.ask(list_queue={"name": {"disk": "sda"}})
+            self.assertEqual([each["job_id"] for each in answer["jobs"]], ids)
+            answer = await self.ask(list_jobs={})
+            self.assertEqual([each["job_id"] for each in answer["jobs"]], ids[::-1])
+
+    async def test_job(self) -> None:
+        """A job is told of to those who may see it; that there is none, to those who see some."""
+        await self.submit(new_job(id="of-anna", submitter="anna"), 1000.0)
+        await self.submit(new_job(id="for-anna", submitter="panel", on_behalf_of="anna"), 1000.0)
+        await self.submit(new_job(id="of-bert", submitter="bert"), 1000.0)
+        sees = Whose(frozenset({"anna"}))
+        self.parts.permissions.use([Rule(EVERYBODY, sees=sees)])
+        self.assertIn("call", await self.ask(get_status="of-anna"))
+        self.assertIn("call", await self.ask(get_status="for-anna"))
+        self.assertEqual((await self.ask(get_status="of-bert"))["error"]["type"], "not_allowed")
+        self.assertEqual((await self.ask(get_status="nothing"))["error"]["type"], "invalid_jobid")
 
 
 class RepetitionTests(OperationTestCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -150,9 +151,49 @@ class KeyTests(ReloadTestCase):
         for level, expected in (("warn", 0), ("info", 1)):
             self.assertEqual(await self.reload(log_level=level), [])
             with capturedLogs() as logged:
-                await self.call("web99")
-            submitted = [each for each in logged if "{procedure}" in each["log_format"]]
-            self.assertEqual(len(submitted), expected)
+                await self.ask(b'"get_result":"%b"' % await self.call("web99"))
+            ended = [each for each in logged if "ended" in each["log_format"]]
+            self.assertEqual(len(ended), expected)
+
+    async def test_rules(self) -> None:
+        """Rules are in force at once, for connections that are open and jobs that are there too."""
+        sha = hashlib.sha256(b"secret").hexdigest()
+        keys: dict[str, Any] = {"users": {"anna": {"tokens": f"sha256:{sha}"}}}
+        await self.ready(**keys)
+        job_id = await self.call("web99")
+        asked = b'"get_status":"%b"' % job_id
+        as_anna = b'"auth":{"token":"secret"},'
+        keys["rules"] = [{"who": "anna", "administer": True}]
+        self.assertEqual(await self.reload(**keys), [])
+        for who in (b"", as_anna):
+            self.assertEqual((await self.told(who + asked))["error"]["type"], "not_allowed")
+        error = (await self.told(b'"reload":true'))["error"]
+        self.assertEqual(error["type"], "not_allowed")
+        keys["rules"][0]["see"] = ["all"]
+        self.deployment.write(**keys)
+        self.assertEqual(await self.told(as_anna + b'"reload":true'), {"reloaded": True})
+        self.assertIn("call", await self.told(as_anna + asked))
+        # What can't be understood changes nothing.
+        keys["rules"][0]["see"] = ["bert"]
+        self.deployment.write(**keys)
+        answer = await self.told(as_anna + b'"reload":true')
+        self.assertIn("rules.1.see", answer["mistakes"][0])
+        self.assertIn("call", await self.told(as_anna + asked))
+        self.assertEqual((await self.told(asked))["error"]["type"], "not_allowed")
+
+    async def test_followed_job(self) -> None:
+        """Who waits for a job goes on waiting where rules come into force that would refuse it."""
+        self.harpds()
+        made = await self.ready()
+        job_id = await self.call()
+        waiting = await self.begin(b'{"harpcaller":1,"get_result":"%b"}' % job_id)
+        await self.until(lambda: made._dispatcher._announcements._watchers)
+        rules = [{"who": "anonymous", "cancel": "all"}]
+        self.assertEqual(await self.reload(rules=rules), [])
+        refused = await self.told(b'"get_result":"%b"' % job_id)
+        self.assertEqual(refused["error"]["type"], "not_allowed")
+        self.assertEqual(await self.told(b'"cancel":"%b"' % job_id), {"cancelled": True})
+        self.assertEqual(json.loads(await waiting.answer), {"cancelled": True})
 
     async def test_ages(self) -> None:
         """What is too old by the new ages is forgotten."""
@@ -333,12 +374,16 @@ class TurnTests(ReloadTestCase):
         self.assertEqual(await self.limits(), (13, 13))
 
     async def test_hang_up(self) -> None:
-        """SIGHUP is a reload too."""
+        """SIGHUP is a reload too, and the log tells of it as of one that somebody asked for."""
         await self.ready(max_exec_time=11)
         self.deployment.write(max_exec_time=12)
-        os.kill(os.getpid(), signal.SIGHUP)
-        while await self.limits() != (12, 12):
-            pass
+        with capturedLogs() as lines:
+            os.kill(os.getpid(), signal.SIGHUP)
+            while await self.limits() != (12, 12):
+                pass
+        told = [line["audit"] for line in lines if line.get("audit", {})]
+        reloads = [each for each in told if each["action"] == "reload"]
+        self.assertEqual(reloads, [{"action": "reload", "decision": "allowed", "peer": "SIGHUP"}])
 
     async def test_hang_up_while_it_starts(self) -> None:
         """A SIGHUP that comes too early is obeyed as soon as that can be done."""

@@ -47,6 +47,14 @@ class JobTests(StoreTestCase):
         )
         self.assertEqual(await self.store.job(new.id), submitted)
 
+    async def test_owners(self) -> None:
+        """Whose job one is can be had without the rest of it."""
+        for submitter, on_behalf_of in ((None, None), ("anna", None), ("panel", "anna")):
+            job = await self.submit(new_job(submitter=submitter, on_behalf_of=on_behalf_of), 1.0)
+            self.assertEqual(await self.store.owners(job.id), (submitter, on_behalf_of))
+        for job_id in UNKNOWN:
+            self.assertIsNone(await self.store.owners(job_id))
+
     async def test_jobs_of_a_queue_are_kept(self) -> None:
         """A job knows its queue's name, waiting, running and when the queue is gone."""
         first = await self.submit(new_job(ONE_AT_A_TIME), 1.0)

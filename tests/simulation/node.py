@@ -29,6 +29,7 @@ from harpcaller.gate import Gate
 from harpcaller.hosts import Host, HostsRegistry
 from harpcaller.job_ids import JobIds
 from harpcaller.jobs import Capacity
+from harpcaller.permissions import Permissions
 from harpcaller.recording import PacketRecorder
 from harpcaller.retention import Retention
 from harpcaller.store import packets as packet_rows
@@ -106,6 +107,7 @@ class Node:
         )
         parts = Parts(
             version="1",
+            permissions=Permissions(registry.lookup),
             dispatcher=self.dispatcher,
             store=self.store,
             hosts=registry,
