@@ -13,7 +13,7 @@ SHOWN = "(secret)"
 """What stands in the place of a secret (protocol page)."""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True)
 class Secret:
     """An argument of a call that is never shown: ``web01.set_password("ada", harp.Secret(new))``.
 

@@ -30,7 +30,6 @@ from twisted.internet.interfaces import (
     IHandshakeListener,
     IOpenSSLClientConnectionCreator,
     IStreamClientEndpoint,
-    IUNIXTransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
@@ -121,9 +120,8 @@ class TransportChannel(Protocol):
     def connectionMade(self) -> None:
         """Set the socket up."""
         transport: Any = self.transport
-        if not IUNIXTransport.providedBy(transport):
-            transport.setTcpNoDelay(True)
-            transport.setTcpKeepAlive(True)
+        transport.setTcpNoDelay(True)
+        transport.setTcpKeepAlive(True)
 
     def handshakeCompleted(self) -> None:
         """Learn that the peer has proved who it is."""

@@ -49,7 +49,7 @@ def hash_of(text: str) -> str:
 
 def _read(file: TextIO) -> str:
     try:
-        text = file.read(MAX_TOKEN + 2).rstrip("\r\n")
+        text = file.read(MAX_TOKEN + 2).rstrip("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError("there is no token that can be read") from error
     if not 1 <= len(text) <= MAX_TOKEN or not text.isascii() or not text.isprintable():

@@ -166,6 +166,12 @@ class WhoAsks(ContractTestCase):
                     self.check_refusal(refusal, kind)
                 self.check_refusal(await self.mode.done(rpc.job(ID).result()), kind)
 
+    async def test_failed_at_once(self) -> None:
+        """A dispatcher that could not even say what it offers has started nothing."""
+        line = b'{"error":{"type":"os_error","message":"M"}}\n'
+        rpc = self.caller(self.peer([line], knows_version_1=False).port)
+        self.check_refusal(await self.failure(harp.RemoteError, rpc.web01.run), "os_error")
+
     def check_refusal(self, error: Any, kind: str) -> None:
         self.assertIsInstance(error, harp.RemoteError)
         self.assertEqual(
