@@ -74,13 +74,13 @@ class Dispatcher:
         self._pool.forget()
 
     async def _prepared(self, request: dispatcher.Request) -> dispatcher.Request:
-        offered = await self._offered()
         needed = _needed(request)
         if self._auth is not None:
             needed.append("auth")
+        offered = await self._offered(may_guess=not needed)
         if not offered.issuperset(needed):
             self._pool.forget()  # it may be a newer one by now
-            offered = await self._offered()
+            offered = await self._offered(may_guess=False)
         if not offered.issuperset(needed):
             names = ", ".join(sorted(set(needed) - offered))
             raise UnsupportedError(f"{self.address}: the dispatcher has no {names}")
@@ -95,7 +95,7 @@ class Dispatcher:
             changes["idempotency_key"] = request.idempotency_key or _new_key()
         return msgspec.structs.replace(request, **changes)
 
-    async def _offered(self) -> frozenset[str]:
+    async def _offered(self, may_guess: bool) -> frozenset[str]:
         offered = self._pool.offered
         if offered is None:
             try:
@@ -103,7 +103,7 @@ class Dispatcher:
                 if self._auth is not None and is_misunderstood(reply):
                     reply = await self._info(None)  # it is older than that key
             except CommunicationError as error:
-                if isinstance(error.__cause__, Silence) or self._auth is not None:
+                if isinstance(error.__cause__, Silence) or not may_guess:
                     raise CommunicationError(str(error), may_have_run=False) from error
                 if not error.may_have_run:
                     raise

@@ -134,6 +134,16 @@ class SecretCalls(ContractTestCase):
             self.assertFalse(error.may_have_run)
             self.assertNotIn(HIDDEN.encode(), b"".join(peer.requests))
 
+    async def test_no_answer_to_the_question(self) -> None:
+        """A connection that ends says nothing of the dispatcher's age; nothing is sent then."""
+        peer = self.peer([], [], knows_version_1=False)
+        rpc = self.caller(peer.port)
+        for _ in range(2):  # each asks once
+            login = partial(rpc.web01.login, Secret(HIDDEN))
+            error = await self.failure(harp.CommunicationError, login)
+            self.assertFalse(error.may_have_run)
+        self.assertNotIn(HIDDEN.encode(), b"".join(peer.requests))
+
     async def test_direct(self) -> None:
         """Harpd gets the plain value."""
         peer = self.peer([ACK, b'{"result":null}\n'], tls=identity(), knows_version_1=False)
