@@ -19,6 +19,7 @@ from harp.errors import (
     UnsupportedError,
 )
 from harp.outcomes import CALL_CANCELLED, CALL_NOT_FINISHED, Result
+from harp.secret import Secret
 
 __all__ = [
     "CALL_CANCELLED",
@@ -36,6 +37,7 @@ __all__ = [
     "RemoteException",
     "RemoteServer",
     "Result",
+    "Secret",
     "StreamIterator",
     "UnsupportedError",
 ]

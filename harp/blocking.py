@@ -11,7 +11,7 @@ from functools import partial
 from os import PathLike
 from typing import Any, Self, TypeAlias
 
-from harp import calls, checks
+from harp import access, calls, checks
 from harp.client import Caller, Host
 from harp.direct import CallPackets, Server
 from harp.direct_call import DirectCall
@@ -21,7 +21,7 @@ from harp.job import Job
 from harp.network import Address, Trust
 from harp.operator import Ask, Pages
 from harp.packets import Packets
-from harp.sockets import TcpEndpoint, TlsEndpoint, blocking, run
+from harp.sockets import PlainEndpoint, TlsEndpoint, blocking, run
 from harp.wire import dispatcher, harpd
 
 
@@ -60,8 +60,8 @@ class StreamIterator(Packets, _Iterator):
     brought is kept: a slow reader slows the connection, not the job. It belongs to one thread.
 
     Iterating raises nothing for the job's own failure; `RemoteCall.get` and `RemoteCall.result`
-    tell of that. It raises `RemoteError` if there is no such job, and `CommunicationError` if the
-    conversation breaks off before its end.
+    tell of that. It raises `RemoteError` if there is no such job or it is not for the caller, and
+    `CommunicationError` if the conversation breaks off before its end.
 
     The connection is closed after the last packet and after a failure. A reader that leaves
     earlier closes it by `close`, by a ``with`` statement, or by dropping the iterator.
@@ -73,7 +73,9 @@ class RemoteCall(Job[StreamIterator]):
 
     Every method but `id` and `is_duplicate` asks the dispatcher, where the answer is not known for
     good already, and raises `CommunicationError` if that fails. All but `result` raise
-    `RemoteError` with type ``invalid_jobid`` if there is no such job. Times are whole unix seconds.
+    `RemoteError` with type ``invalid_jobid`` if there is no such job, and with
+    ``not_authenticated`` or ``not_allowed`` if the dispatcher does not let the caller ask. Times
+    are whole unix seconds.
 
     It may be shared by threads, kept over a fork, copied and pickled.
     """
@@ -136,7 +138,8 @@ _submit = blocking(RemoteServer._submit)
 class HarpCaller(Caller[RemoteServer, RemoteCall, Listing]):
     """A dispatcher.
 
-    It may be shared by threads, kept over a fork, copied and pickled. Connections are kept open for
+    It may be shared by threads, kept over a fork, copied and pickled (the pickle has the token in
+    it, and so have those of the hosts and jobs that come from it). Connections are kept open for
     further requests where the dispatcher allows that, so one object should serve a whole process;
     they are closed by `close` or when the object is gone.
 
@@ -144,14 +147,36 @@ class HarpCaller(Caller[RemoteServer, RemoteCall, Listing]):
     timeout=60)`` is ``rpc.host("web01.example.net", timeout=60)``. A host whose name begins with
     an underscore or is the name of a method here is reached by `host` alone.
 
-    :param host: the dispatcher's name or address.
+    TLS is spoken if ``ca_file``, ``cert`` or ``server_name`` is given, or ``tls`` is True. The
+    dispatcher's certificate is always verified then. Who asks is known by ``cert``, by ``token``,
+    or on a unix socket by the uid of the process. A dispatcher that does not let the caller in
+    answers ``not_authenticated``, and ``not_allowed`` if its rules do not allow a request; both are
+    raised as `RemoteError`, and returned by `RemoteCall.result`. If there is a token or
+    ``on_behalf_of`` and the dispatcher is too old for that, everything raises `UnsupportedError`.
+
+    :param host: the dispatcher's name or address; or its unix socket, such as
+        ``unix:/run/harpcaller/socket``.
     :param port: its TCP port.
-    :param connect_timeout: how long one attempt to connect may take, in seconds. The look-up of
-        the name is not counted, and a name with several addresses has an attempt for each.
+    :param ca_file: PEM file of the authorities whose certificates are trusted; None for those of
+        the system.
+    :param cert: path of a PEM file with the certificate to be shown, those between it and its
+        authority if there are any, and its key, which is not encrypted; or a tuple of the path of
+        such a file and the path of the key's.
+    :param token: the bearer token of a user, as ``harp token`` makes it.
+    :param on_behalf_of: 1 to 200 characters that name the person for whom this program acts; see
+        `host`, which has it for some calls only.
+    :param server_name: to whom the certificate is made out, if that is not ``host``.
+    :param tls: whether to speak TLS, None if the other options tell.
+    :param insecure: True to send the token without TLS to another machine, where whoever is between
+        can read it.
+    :param connect_timeout: how long one attempt to connect may take, and TLS after it, in seconds.
+        The look-up of the name is not counted, and a name with several addresses has an attempt for
+        each.
     :param reply_timeout: how long the dispatcher may be silent where a reply is due at once, in
         seconds. Waiting for a result and following a stream have no limit.
     :raises TypeError: if one of them has a wrong type.
-    :raises ValueError: if one of them has a wrong value.
+    :raises ValueError: if one of them has a wrong value, a file can't be used, or the token would
+        be sent unencrypted to another machine.
     """
 
     def __init__(
@@ -159,11 +184,23 @@ class HarpCaller(Caller[RemoteServer, RemoteCall, Listing]):
         host: str,
         port: int = dispatcher.DEFAULT_PORT,
         *,
+        ca_file: str | PathLike[str] | None = None,
+        cert: access.Certificate | None = None,
+        token: str | None = None,
+        on_behalf_of: str | None = None,
+        server_name: str | None = None,
+        tls: bool | None = None,
+        insecure: bool = False,
         connect_timeout: float = 30,
         reply_timeout: float = 60,
     ) -> None:
         address = Address(host, port, connect_timeout, reply_timeout)
-        super().__init__(Dispatcher(TcpEndpoint(address)))
+        trust = access.trust(address, tls, ca_file, cert, server_name)
+        auth = access.auth(address, trust is not None, token, on_behalf_of, insecure)
+        if trust is None:
+            super().__init__(Dispatcher(PlainEndpoint(address), auth))
+        else:
+            super().__init__(Dispatcher(TlsEndpoint(address, trust), auth))
 
     cancel_queue = blocking(Caller._cancel_queue)
     refresh_hosts = blocking(Caller._refresh_hosts)
@@ -175,8 +212,8 @@ class HarpCaller(Caller[RemoteServer, RemoteCall, Listing]):
     def _listing(self, ask: Ask) -> Listing:
         return Listing(self._dispatcher, ask)
 
-    def _host(self, name: str, options: calls.CallOptions) -> RemoteServer:
-        return RemoteServer(self._dispatcher, name, options)
+    def _host(self, asked: Dispatcher, name: str, options: calls.CallOptions) -> RemoteServer:
+        return RemoteServer(asked, name, options)
 
     def _job(self, job_id: str) -> RemoteCall:
         return RemoteCall(self._dispatcher, job_id)

@@ -6,12 +6,14 @@ Without any I/O; what replies become is ``harp.outcomes``'.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from harp import checks
+from harp.secret import SHOWN, Secret
 from harp.wire import dispatcher
 
 MAX_KEY = 200
@@ -56,8 +58,12 @@ def call_options(
     )
 
 
-def arguments(procedure: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
-    """Return the arguments of a call as they go on the wire.
+def arguments(
+    procedure: str, args: tuple[object, ...], kwargs: Mapping[str, object]
+) -> tuple[bytes, bytes | None]:
+    """Return the arguments of a call as they go on the wire, and as they may be shown.
+
+    The latter is None if nothing of them is secret.
 
     :raises TypeError: if there are both kinds of arguments, or JSON can't carry one's type.
     :raises ValueError: if JSON can't carry the value of an argument.
@@ -68,7 +74,7 @@ def arguments(procedure: str, args: tuple[object, ...], kwargs: Mapping[str, obj
             " the protocol carries a list or an object"
         )
     try:
-        return checks.as_json(f"{procedure}()", kwargs or args)
+        return _as_json(f"{procedure}()", kwargs or args)
     except (TypeError, ValueError):
         _blame(procedure, args, kwargs)
         raise
@@ -77,10 +83,35 @@ def arguments(procedure: str, args: tuple[object, ...], kwargs: Mapping[str, obj
 def _blame(procedure: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
     """Raise for the one argument that JSON can't carry."""
     for number, value in enumerate(args, start=1):
-        checks.as_json(f"{procedure}(): argument {number}", value)
+        _as_json(f"{procedure}(): argument {number}", value)
     for key, value in kwargs.items():
         checks.as_json(f"the name {key!r}", key)
-        checks.as_json(f"{procedure}(): argument {key}", value)
+        _as_json(f"{procedure}(): argument {key}", value)
+
+
+def _as_json(name: str, value: object) -> tuple[bytes, bytes | None]:
+    """Return the JSON of arguments, and that of what may be shown; None if nothing is secret.
+
+    No failure tells more of a secret than that JSON can't carry it.
+    """
+    with suppress(TypeError):  # for a secret, or for what is found again below
+        return checks.as_json(name, value), None
+    shown = checks.as_json(name, value, _hide)
+    failure: type[Exception]
+    try:
+        return checks.as_json(name, value, _reveal), shown
+    except (TypeError, ValueError) as error:
+        failure = TypeError if isinstance(error, TypeError) else ValueError
+    # Outside of the handler: what was caught has the secret in it.
+    raise failure(f"{name}: JSON can't carry the value of a harp.Secret")
+
+
+def _hide(value: object) -> object:
+    return SHOWN if isinstance(value, Secret) else checks.refuse(value)
+
+
+def _reveal(value: object) -> object:
+    return value.value if isinstance(value, Secret) else checks.refuse(value)
 
 
 def call_request(
@@ -95,17 +126,19 @@ def call_request(
     :raises TypeError: as `arguments`.
     :raises ValueError: as `arguments`.
     """
+    passed, shown = arguments(procedure, args, kwargs)
     return dispatcher.Call(
         harpcaller=1,
         host=host,
         procedure=checks.text("procedure", procedure),
-        arguments=msgspec.Raw(arguments(procedure, args, kwargs)),
+        arguments=msgspec.Raw(passed),
         timeout=options.timeout,
         max_exec_time=options.max_exec_time,
         queue=options.queue,
         info=options.info,
         idempotency_key=options.idempotency_key,
         dedup=options.dedup,
+        shown_arguments=msgspec.UNSET if shown is None else msgspec.Raw(shown),
     )
 
 

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from typing import NoReturn
+
+from harp.secret import Secret
 
 
 def text(name: str, value: object) -> str:
@@ -44,21 +48,40 @@ def count(name: str, value: object, minimum: int) -> int:
     return number
 
 
-def as_json(name: str, value: object) -> bytes:
+def refuse(value: object) -> NoReturn:
+    """Raise for a value that JSON has no form for.
+
+    :raises TypeError: always.
+    """
+    if isinstance(value, Secret):
+        raise TypeError("a harp.Secret can stand in the arguments of a call and nowhere else")
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+def as_json(name: str, value: object, default: Callable[[object], object] = refuse) -> bytes:
     """Return the JSON of a value.
 
     The stdlib writes it, because msgspec writes what JSON can't carry as something else: NaN as
     null, bytes as base64, a set as a list.
+
+    :param default: returns what is written in the place of a value that JSON has no form for.
     """
+    encode = _encode if default is refuse else _encoder(default).encode
     try:
-        return _encode(value).encode()
+        return encode(value).encode()
     except TypeError as error:
         raise TypeError(f"{name}: {error}") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name}: {error}") from error
 
 
-_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+def _encoder(default: Callable[[object], object]) -> json.JSONEncoder:
+    return json.JSONEncoder(
+        allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=default
+    )
+
+
+_encode = _encoder(refuse).encode
 
 
 def json_object(name: str, value: object) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
-from harp import calls, checks, outcomes
+from harp import access, calls, checks, outcomes
 from harp.dispatchers import Dispatcher
 from harp.operator import Operator
 from harp.wire import dispatcher
@@ -32,6 +32,7 @@ class Caller(Operator[L], Generic[H, J, L]):
         info: Any = None,
         idempotency_key: str | None = None,
         dedup: dict[str, Any] | None = None,
+        on_behalf_of: str | None = None,
     ) -> H:
         """Return the host of that name; nothing is sent yet.
 
@@ -52,6 +53,9 @@ class Caller(Operator[L], Generic[H, J, L]):
         :param dedup: ``{"key": {…}, "within": seconds}``: if a job with this key, any dict that
             JSON can carry, was submitted less than so many seconds ago, that job is given instead
             of a new one, and its `RemoteCall.is_duplicate` is True.
+        :param on_behalf_of: 1 to 200 characters that name the person for whom this program acts. It
+            is recorded with the jobs, and goes with all that is asked of them through what a call
+            returns. The dispatcher takes it from users that it trusts.
         :raises TypeError: if there is no such option, one has a wrong type, or JSON can't carry it.
         :raises ValueError: if an option has a wrong value, or ``concurrency`` comes without
             ``queue``.
@@ -60,7 +64,10 @@ class Caller(Operator[L], Generic[H, J, L]):
         options = calls.call_options(
             queue, concurrency, timeout, max_exec_time, info, idempotency_key, dedup
         )
-        return self._host(name, options)
+        asked = self._dispatcher
+        if on_behalf_of is not None:
+            asked = asked.on_behalf_of(access.person("on_behalf_of", on_behalf_of))
+        return self._host(asked, name, options)
 
     __call__ = host
 
@@ -83,7 +90,7 @@ class Caller(Operator[L], Generic[H, J, L]):
         """
         self._dispatcher.close()
 
-    def _host(self, name: str, options: calls.CallOptions) -> H:
+    def _host(self, asked: Dispatcher, name: str, options: calls.CallOptions) -> H:
         raise NotImplementedError
 
     def _job(self, job_id: str) -> J:

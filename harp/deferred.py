@@ -20,7 +20,7 @@ from typing import Any, Self, TypeAlias
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from harp import calls, checks
+from harp import access, calls, checks
 from harp.client import Caller, Host
 from harp.direct import CallPackets, Server
 from harp.direct_call import DirectCall
@@ -30,7 +30,7 @@ from harp.job import Job
 from harp.network import Address, Trust
 from harp.operator import Ask, Pages
 from harp.packets import Packets
-from harp.transports import TcpEndpoint, TlsEndpoint, deferred
+from harp.transports import PlainEndpoint, TlsEndpoint, deferred
 from harp.wire import dispatcher, harpd
 
 __all__ = [
@@ -159,11 +159,23 @@ class HarpCaller(Caller[RemoteServer, RemoteCall, Listing]):
         host: str,
         port: int = dispatcher.DEFAULT_PORT,
         *,
+        ca_file: str | PathLike[str] | None = None,
+        cert: access.Certificate | None = None,
+        token: str | None = None,
+        on_behalf_of: str | None = None,
+        server_name: str | None = None,
+        tls: bool | None = None,
+        insecure: bool = False,
         connect_timeout: float = 30,
         reply_timeout: float = 60,
     ) -> None:
         address = Address(host, port, connect_timeout, reply_timeout)
-        super().__init__(Dispatcher(TcpEndpoint(reactor, address)))
+        trust = access.trust(address, tls, ca_file, cert, server_name)
+        auth = access.auth(address, trust is not None, token, on_behalf_of, insecure)
+        if trust is None:
+            super().__init__(Dispatcher(PlainEndpoint(reactor, address), auth))
+        else:
+            super().__init__(Dispatcher(TlsEndpoint(reactor, address, trust), auth))
 
     cancel_queue = deferred(Caller._cancel_queue)
     refresh_hosts = deferred(Caller._refresh_hosts)
@@ -175,8 +187,8 @@ class HarpCaller(Caller[RemoteServer, RemoteCall, Listing]):
     def _listing(self, ask: Ask) -> Listing:
         return Listing(self._dispatcher, ask)
 
-    def _host(self, name: str, options: calls.CallOptions) -> RemoteServer:
-        return RemoteServer(self._dispatcher, name, options)
+    def _host(self, asked: Dispatcher, name: str, options: calls.CallOptions) -> RemoteServer:
+        return RemoteServer(asked, name, options)
 
     def _job(self, job_id: str) -> RemoteCall:
         return RemoteCall(self._dispatcher, job_id)

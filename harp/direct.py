@@ -70,10 +70,11 @@ class Server(Generic[I]):
             self._context = msgspec.Raw(checks.json_object("context", context))
 
     async def _call(self, procedure: str, /, *args: object, **kwargs: object) -> Any:
+        passed, _ = calls.arguments(procedure, args, kwargs)  # harpd shows none
         request = harpd.CallRequest(
             harp=1,
             procedure=checks.text("procedure", procedure),
-            arguments=msgspec.Raw(calls.arguments(procedure, args, kwargs)),
+            arguments=msgspec.Raw(passed),
             auth=self._auth,
             context=self._context,
         )

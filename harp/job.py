@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from harp import calls, outcomes
 from harp.dispatchers import Dispatcher
+from harp.errors import RemoteError
 from harp.wire import dispatcher
 
 I = TypeVar("I")  # noqa: E741
@@ -36,12 +37,16 @@ class Job(Generic[I]):
 
         :param wait: whether to wait for the job's end, however long it takes.
         :return: the value that the procedure returned, a `RemoteException` if it raised, a
-            `RemoteError` if the call could not be carried out or there is no such job,
+            `RemoteError` if the call could not be carried out, there is no such job, or the
+            dispatcher does not let the caller know,
             ``CALL_CANCELLED`` if it was cancelled, ``CALL_NOT_FINISHED`` if it has not ended.
         :raises CommunicationError: if the dispatcher can't be asked.
         """
         request = dispatcher.GetResult(harpcaller=1, get_result=self._id, wait=wait)
-        reply = await self._dispatcher.ask(request, patient=wait)
+        try:
+            reply = await self._dispatcher.ask(request, patient=wait)
+        except RemoteError as refusal:
+            return refusal
         with self._dispatcher.address.blamed():
             return outcomes.outcome(reply)
 
@@ -51,7 +56,8 @@ class Job(Generic[I]):
         :param wait: whether to wait for the job's end, however long it takes.
         :return: the value, or ``CALL_NOT_FINISHED`` if the job has not ended.
         :raises RemoteException: if the procedure raised.
-        :raises RemoteError: if the call could not be carried out, or there is no such job.
+        :raises RemoteError: if the call could not be carried out, there is no such job, or the
+            dispatcher does not let the caller know.
         :raises CancelledException: if the job was cancelled.
         :raises CommunicationError: if the dispatcher can't be asked.
         """
@@ -105,7 +111,10 @@ class Job(Generic[I]):
         return (await self._status()).call.procedure
 
     async def _args(self) -> Any:
-        """Return the arguments: a list of positional or a dict of keyword arguments."""
+        """Return the arguments: a list of positional or a dict of keyword arguments.
+
+        In the place of secret ones stands ``"(secret)"``.
+        """
         arguments = (await self._status()).call.arguments
         with self._dispatcher.address.blamed():
             return outcomes.decode_payload(arguments)
@@ -135,7 +144,8 @@ class Job(Generic[I]):
             waits for (``queue``, ``host``, ``dispatcher``); ``waits_for_lock``, the lock that a
             running one waits for; ``time`` with ``submit``, ``start``, ``end`` in unix seconds with
             their fraction; ``timeout`` and ``max_exec_time`` in seconds; ``caller``, the address
-            from which it was submitted; ``packets``, how many are recorded; ``queue`` with
+            from which it was submitted; ``submitter``, the user who did so, and ``on_behalf_of``,
+            for whom; ``packets``, how many are recorded; ``queue`` with
             ``name``, ``concurrency`` and ``position``, how many jobs come before it. None stands
             where there is nothing to say.
         :raises UnsupportedError: if the dispatcher can't tell.

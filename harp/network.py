@@ -7,6 +7,7 @@ coroutines over the two protocols below. ``harp.sockets`` provides them with soc
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,12 +25,15 @@ PROBES_AFTER, PROBE_EVERY, PROBES = 60, 15, 4
 many seconds of silence, then every so many, as often; then the connection is given up (tcp(7))."""
 
 _MAX_PORT = 65535
+_UNIX = "unix:"
+_MAX_PATH = 107  # bytes, as unix(7) has it
 
 
 @dataclass(frozen=True)
 class Address:
     """Where a daemon is and for how long it may be silent; the values are checked.
 
+    :param host: name or address; or ``unix:`` and the path of a socket, which has no port.
     :param connect_timeout: for connecting to one of the host's addresses, in seconds.
     :param reply_timeout: for each piece of a reply that is due at once, in seconds.
     """
@@ -41,13 +45,36 @@ class Address:
 
     def __post_init__(self) -> None:
         checks.text("host", self.host)
+        if self.path is not None and not (
+            0 < len(self.path.encode()) <= _MAX_PATH and "\0" not in self.path
+        ):
+            raise ValueError(
+                f"host {self.host!r} needs a path of 1 to {_MAX_PATH} bytes behind {_UNIX!r}"
+            )
         checks.whole_number("port", self.port)
         if not 0 < self.port <= _MAX_PORT:
             raise ValueError(f"port must be from 1 to {_MAX_PORT}, not {self.port}")
         checks.seconds("connect_timeout", self.connect_timeout)
         checks.seconds("reply_timeout", self.reply_timeout)
 
+    @property
+    def path(self) -> str | None:
+        """The path of the unix socket, None if it is none."""
+        return self.host[len(_UNIX) :] if self.host.startswith(_UNIX) else None
+
+    @property
+    def is_this_machine(self) -> bool:
+        """Whether what is said there does not leave this machine."""
+        if self.path is not None or self.host.rstrip(".").lower() == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
     def __str__(self) -> str:
+        if self.path is not None:
+            return self.host
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
@@ -67,11 +94,14 @@ class Trust:
     :param ca_file: PEM file of the authorities, None for those of the system.
     :param server_name: to whom the certificate must be made out.
     :param verify: False if any certificate will do.
+    :param own: the files in PEM of the certificate that is shown to the daemon and of its key, None
+        if there is none. One file may have both.
     """
 
     ca_file: str | PathLike[str] | None
     server_name: str
     verify: bool
+    own: tuple[str | PathLike[str], str | PathLike[str]] | None = None
 
     def __post_init__(self) -> None:
         checks.text("server_name", self.server_name)

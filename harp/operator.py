@@ -85,18 +85,21 @@ class Operator(Generic[L]):
         end: str | Sequence[str] | None = None,
         submitted_since: float | None = None,
         submitted_before: float | None = None,
+        submitter: str | None = None,
     ) -> L:
         """Return the jobs that fit, the newest first; what is None does not matter.
 
         A job is a dict with ``job_id``, ``host``, ``procedure``, ``state``, ``queue``,
         ``waits_for``, ``time`` (``submit``, ``start``, ``end`` in unix seconds), ``end`` (how it
-        ended) and ``caller``.
+        ended), ``caller`` (the address from which it was submitted), ``submitter`` (the user who
+        did so) and ``on_behalf_of`` (for whom).
 
         :param state: one or several of ``waiting``, ``running``, ``ended``.
         :param queue: the name of its queue.
         :param end: one or several of ``result``, ``exception``, ``error``, ``cancelled``.
         :param submitted_since: unix seconds, included.
         :param submitted_before: unix seconds, not included.
+        :param submitter: a user who submitted them, or on whose behalf that was done.
         """
         name: Any = msgspec.UNSET
         if queue is not None:
@@ -109,6 +112,7 @@ class Operator(Generic[L]):
             "end": _texts("end", end),
             "submitted_since": submitted_since,
             "submitted_before": submitted_before,
+            "submitter": None if submitter is None else checks.text("submitter", submitter),
         }
         return self._listing(
             lambda cursor: operation.ListJobs(

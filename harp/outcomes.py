@@ -74,6 +74,10 @@ _ORIGINS = {origin.value for origin in Origin}
 ANYWHERE = frozenset(Origin)
 REFUSED = frozenset({Origin.DISPATCHER})
 """Where an error can have arisen that answers a request of no job's."""
+_REFUSALS = {
+    row.name for row in (errors.INVALID_JOBID, errors.NOT_AUTHENTICATED, errors.NOT_ALLOWED)
+}
+"""What no job can have ended with."""
 DIRECT = frozenset({Origin.HARPD, Origin.PROCEDURE})
 """Where an error can have arisen that harpd tells to who called it."""
 
@@ -144,14 +148,14 @@ def answer(reply: dispatcher.Reply, kind: type[R]) -> R:
 
 
 def refuse_stream(reply: dispatcher.Reply) -> None:
-    """Raise if the last reply to a request for packets says that there is no such job.
+    """Raise if the last reply to a request for packets says that there are none for the caller.
 
     Any other error there is the end of the job, which reading its packets does not raise: nothing
     in version 1 tells a job that ended with ``invalid_request`` from a request that is one.
 
-    :raises RemoteError: ``invalid_jobid``.
+    :raises RemoteError: ``invalid_jobid``, ``not_authenticated``, ``not_allowed``.
     """
     if isinstance(reply, EndResult) and reply.kind is EndKind.ERROR:
         error = outcome(reply)
-        if error.type == errors.INVALID_JOBID.name:
+        if error.type in _REFUSALS:
             raise error

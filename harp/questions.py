@@ -60,7 +60,7 @@ class Question(Conversation[dispatcher.Reply]):
         return next(self._repeats, None)
 
     def _goes_on(self, last: dispatcher.Reply) -> bool:
-        if _is_refused(last):
+        if is_misunderstood(last):
             self._pool.forget()  # it may be an older one by now
             return False
         return True
@@ -69,8 +69,8 @@ class Question(Conversation[dispatcher.Reply]):
 _CLOSING = {errors.PARSE_ERROR.name, errors.INVALID_PROTOCOL.name, errors.INVALID_REQUEST.name}
 
 
-def _is_refused(reply: dispatcher.Reply) -> bool:
-    """Return whether the dispatcher did not understand the request; it closes then."""
+def is_misunderstood(reply: dispatcher.Reply) -> bool:
+    """Return whether the dispatcher did not understand a request; it closes then."""
     if not (isinstance(reply, EndResult) and reply.kind is EndKind.ERROR):
         return False
     return msgspec.json.decode(reply.value, type=Fault).type in _CLOSING

@@ -146,8 +146,8 @@ class TlsChannel(SocketChannel):
         return data
 
 
-class TcpEndpoint:
-    """A daemon that is spoken to without TLS."""
+class PlainEndpoint:
+    """A daemon that is spoken to without TLS, over TCP or a unix socket."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
@@ -165,14 +165,14 @@ class TcpEndpoint:
         return time.monotonic()
 
 
-class TlsEndpoint(TcpEndpoint):
+class TlsEndpoint(PlainEndpoint):
     """A daemon that is spoken to with TLS 1.2 or newer.
 
     A new connection resumes the session of an earlier one, whose certificate was looked at: nobody
     else can, and what is trusted never changes here. A certificate may expire, so it is looked at
     again after `LOOKED_AT_FOR`.
 
-    :raises ValueError: if the authorities can't be read.
+    :raises ValueError: if the authorities or the certificate to be shown can't be read.
     """
 
     def __init__(self, address: Address, trust: Trust) -> None:
@@ -224,12 +224,27 @@ def _context(trust: Trust) -> ssl.SSLContext:
     if not trust.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    if trust.own is not None:
+        try:
+            context.load_cert_chain(*trust.own, password=_no_password)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"cert {trust.own[0]} can't be used: {_reason(error)}") from error
     return context
+
+
+def _no_password() -> str:
+    # Else OpenSSL asks for one on the terminal.
+    raise ValueError("its key is encrypted")
 
 
 def _connected(address: Address) -> socket.socket:
     connected = None
     try:
+        if address.path is not None:
+            connected = socket.socket(socket.AF_UNIX)
+            connected.settimeout(address.connect_timeout)
+            connected.connect(address.path)
+            return connected
         connected = socket.create_connection((address.host, address.port), address.connect_timeout)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -13,7 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from service_identity import VerificationError
 from twisted.internet import ssl
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -22,6 +22,7 @@ from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
+    UNIXClientEndpoint,
     wrapClientTLS,
 )
 from twisted.internet.error import ConnectingCancelledError, ConnectionDone
@@ -149,11 +150,11 @@ class TransportChannel(Protocol):
         return waiting is not None
 
 
-class TcpEndpoint:
-    """A daemon that is spoken to without TLS.
+class PlainEndpoint:
+    """A daemon that is spoken to without TLS, over TCP or a unix socket.
 
-    :param reactor: provider of IReactorTCP, IReactorTime, IReactorPluggableNameResolver and
-        IReactorFromThreads.
+    :param reactor: provider of IReactorTCP, IReactorUNIX, IReactorTime,
+        IReactorPluggableNameResolver and IReactorFromThreads.
     """
 
     def __init__(self, reactor: Any, address: Address) -> None:
@@ -162,7 +163,7 @@ class TcpEndpoint:
 
     async def connect(self) -> TransportChannel:
         """Return a new channel."""
-        return await self._connected(self._tcp())
+        return await self._connected(self._stream())
 
     async def pause(self, seconds: float) -> None:
         """Return after so many seconds."""
@@ -172,10 +173,12 @@ class TcpEndpoint:
         """Return the seconds of the reactor's clock."""
         return float(self._reactor.seconds())
 
-    def _tcp(self) -> IStreamClientEndpoint:
+    def _stream(self) -> IStreamClientEndpoint:
         # HostnameEndpoint, which tries all addresses of a name, waits 0.3 s before it tells that an
         # address refused.
         host, port, timeout = self.address.host, self.address.port, self.address.connect_timeout
+        if self.address.path is not None:
+            return UNIXClientEndpoint(self._reactor, self.address.path, timeout)
         if isIPAddress(host):
             return TCP4ClientEndpoint(self._reactor, host, port, timeout)
         if isIPv6Address(host):
@@ -197,10 +200,10 @@ class TcpEndpoint:
         return channel
 
 
-class TlsEndpoint(TcpEndpoint):
+class TlsEndpoint(PlainEndpoint):
     """A daemon that is spoken to with TLS 1.2 or newer.
 
-    :raises ValueError: if the authorities can't be read.
+    :raises ValueError: if the authorities or the certificate to be shown can't be read.
     """
 
     def __init__(self, reactor: Any, address: Address, trust: Trust) -> None:
@@ -209,7 +212,7 @@ class TlsEndpoint(TcpEndpoint):
 
     async def connect(self) -> TransportChannel:
         """Return a new channel; the peer has proved who it is."""
-        channel = await self._connected(wrapClientTLS(self._creator, self._tcp()))
+        channel = await self._connected(wrapClientTLS(self._creator, self._stream()))
         timeout = self.address.connect_timeout
         channel.secured.addTimeout(timeout, self._reactor, _silence(timeout))
         try:
@@ -241,16 +244,39 @@ def _creator(trust: Trust) -> IOpenSSLClientConnectionCreator:
     # One for all connections: it has the context, and making that costs most.
     if not trust.verify:
         return _Anybody(trust.server_name)
+    own = {} if trust.own is None else _own(*trust.own)
     if trust.ca_file is None:
-        return ssl.optionsForClientTLS(trust.server_name)
+        return ssl.optionsForClientTLS(trust.server_name, extraCertificateOptions=own)
     try:
         found = x509.load_pem_x509_certificates(Path(trust.ca_file).read_bytes())
     except (OSError, ValueError) as error:
         raise ValueError(f"ca_file {trust.ca_file} can't be used: {_reason(error)}") from error
     roots = [ssl.Certificate.load(each.public_bytes(Encoding.DER)) for each in found]
     return ssl.optionsForClientTLS(
-        trust.server_name, trustRoot=ssl.trustRootFromCertificates(roots)
+        trust.server_name,
+        trustRoot=ssl.trustRootFromCertificates(roots),
+        extraCertificateOptions=own,
     )
+
+
+def _own(certificate: str | os.PathLike[str], key: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what `ssl.CertificateOptions` takes for the certificate that is shown."""
+    try:
+        chain = x509.load_pem_x509_certificates(Path(certificate).read_bytes())
+        # A password is asked for on the terminal, were it not for this one.
+        private = crypto.load_privatekey(crypto.FILETYPE_PEM, Path(key).read_bytes(), b"")
+        found, *others = [crypto.X509.from_cryptography(each) for each in chain]
+        _check_key(found, private)
+    except (OSError, ValueError, crypto.Error, SSL.Error) as error:
+        raise ValueError(f"cert {certificate} can't be used: {_reason(error)}") from error
+    return {"privateKey": private, "certificate": found, "extraCertChain": others}
+
+
+def _check_key(certificate: crypto.X509, key: crypto.PKey) -> None:
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.use_certificate(certificate)
+    context.use_privatekey(key)
+    context.check_privatekey()
 
 
 def _silence(timeout: float) -> Callable[[Any, float], Any]:
@@ -264,7 +290,7 @@ def _silence(timeout: float) -> Callable[[Any, float], Any]:
 def _reason(error: BaseException) -> str:
     if isinstance(error, VerificationError):
         return "the certificate is refused: it is made out to another name"
-    if isinstance(error, SSL.Error):
+    if isinstance(error, SSL.Error | crypto.Error):
         reports = error.args[0] if error.args and isinstance(error.args[0], list) else []
         return "; ".join(report[-1] for report in reports) or "TLS failed"
     code = getattr(error, "osError", None) or getattr(error, "errno", None)

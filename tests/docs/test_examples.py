@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -54,12 +55,15 @@ class ExampleTests(SynchronousTestCase):
                     procedures.write(block.text)
             procedures.flush()
             deployment = deploy(Path(procedures.name))
+        # The page's client certificate is any that there is; no dispatcher gets to see it.
+        for kind in ("pem", "key"):
+            shutil.copy(deployment.folder / f"harpd.{kind}", deployment.folder / f"panel.{kind}")
         with deployment:
             ports = {"3502": deployment.port, "4306": deployment.harpd_port}
             program = subprocess.run(
                 [sys.executable, "-m", "tests.docs.run_page", str(page), json.dumps(ports)],
                 cwd=deployment.folder,  # where the page's ca.pem is
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(ROOT), "HARP_TOKEN": "harp_token"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

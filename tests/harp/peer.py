@@ -54,6 +54,7 @@ class ScriptedDispatcher:
         without extensions does.
     :param tls: the server's side of TLS, if it speaks that.
     :param refuses: whether the handshake must fail.
+    :param path: of the unix socket on which it listens, if not on a port.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class ScriptedDispatcher:
         knows_version_1: bool = True,
         tls: ssl.SSLContext | None = None,
         refuses: bool = False,
+        path: str | None = None,
     ) -> None:
         self._knows_version_1 = knows_version_1
         self._tls = tls
@@ -71,8 +73,14 @@ class ScriptedDispatcher:
         self._scripts = scripts
         self._reads = reads
         self._failures: list[BaseException] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
+        self.port = 0
+        if path is None:
+            self._listener = socket.create_server(("127.0.0.1", 0))
+            self.port = self._listener.getsockname()[1]
+        else:
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(path)
+            self._listener.listen()
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
 
@@ -105,7 +113,8 @@ class ScriptedDispatcher:
     def _next_connection(self) -> tuple[socket.socket, bytes] | None:
         while True:
             connection, _ = self._listener.accept()
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.port:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:
                 secured = self._secured(connection, self._tls)
                 if secured is None:

@@ -19,7 +19,7 @@ import harp
 from harp import Origin
 from harp.direct import CallPackets, Server
 from harp.network import Address
-from harp.sockets import TcpEndpoint, run
+from harp.sockets import PlainEndpoint, run
 from tests.harp.modes import ContractTestCase, authority, both_modes, identity
 from tests.harp.peer import PATIENCE, ScriptedDispatcher, reset, slowly, until
 from tests.harp.test_harpd_wire import FAULT
@@ -292,7 +292,7 @@ class MemoryChannel:
     abandon = close
 
 
-class MemoryEndpoint(TcpEndpoint):
+class MemoryEndpoint(PlainEndpoint):
     """Leads to one channel."""
 
     def __init__(self, channel: MemoryChannel) -> None:

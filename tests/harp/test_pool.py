@@ -16,7 +16,7 @@ from harp.direct_call import DirectCall
 from harp.network import Address, NetworkFailure
 from harp.pool import Pool
 from harp.questions import Question
-from harp.sockets import SocketChannel, TcpEndpoint, run
+from harp.sockets import PlainEndpoint, SocketChannel, run
 from harp.wire.dispatcher import FollowStream
 from harp.wire.harpd import Auth, CallRequest
 from tests.harp.test_dispatcher_wire import ID
@@ -45,7 +45,7 @@ class MemoryChannel:
     abandon = close
 
 
-class MemoryEndpoint(TcpEndpoint):
+class MemoryEndpoint(PlainEndpoint):
     """Leads nowhere, at a time that a test sets."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from harp import CommunicationError, HarpCaller, RemoteError
 from harp.errors import RemoteProtocolError
 from harp.network import Address
-from harp.sockets import TcpEndpoint, run
+from harp.sockets import PlainEndpoint, run
 from tests.harp.peer import PATIENCE, ClientTestCase, Script, reset, until
 from tests.harp.test_dispatcher_wire import ID
 
@@ -164,7 +164,7 @@ class SocketTests(ClientTestCase):
         """Small requests do not wait for acknowledgements, and a dead peer is found out."""
         peer = self.peer([b"hello"])
         address = Address("127.0.0.1", peer.port, PATIENCE, PATIENCE)
-        channel = run(TcpEndpoint(address).connect())
+        channel = run(PlainEndpoint(address).connect())
         self.addCleanup(channel.close)
         used = channel._socket
         self.assertTrue(used.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))

@@ -15,7 +15,7 @@ from harp import deferred
 from harp.errors import CommunicationError
 from harp.network import Address, NetworkFailure, Silence, Trust
 from harp.questions import REPEATS
-from harp.transports import TcpEndpoint, TlsEndpoint, TransportChannel
+from harp.transports import PlainEndpoint, TlsEndpoint, TransportChannel
 from tests.harp.test_dispatcher_wire import ID
 from tests.harpd.connections import Wire
 
@@ -113,7 +113,7 @@ class ConnectingTests(SynchronousTestCase):
     def test_never_connected(self) -> None:
         """An attempt to connect is given up after its time."""
         clock = MemoryReactorClock()
-        connecting = Deferred.fromCoroutine(TcpEndpoint(clock, ADDRESS).connect())
+        connecting = Deferred.fromCoroutine(PlainEndpoint(clock, ADDRESS).connect())
         factory: Any
         host, port, factory, timeout, _ = clock.tcpClients[0]
         self.assertEqual((host, port, timeout), ("127.0.0.1", 3502, 30))

@@ -21,6 +21,10 @@ class Auth(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_default
     token: str | None = None
     on_behalf_of: Name | None = None
 
+    def __repr__(self) -> str:
+        token = None if self.token is None else "(secret)"
+        return f"Auth(token={token!r}, on_behalf_of={self.on_behalf_of!r})"
+
 
 class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
     """What all requests have: the version of the protocol, always 1.
