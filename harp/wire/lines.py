@@ -88,6 +88,16 @@ class LineReader:
         self._cut.clear()
 
     @property
+    def size(self) -> int:
+        """How much has arrived behind the last line taken, in bytes."""
+        return len(self._lines) - self._taken + len(self._started)
+
+    def beginning(self, size: int) -> bytes:
+        """Return the first of these bytes, at most so many."""
+        lines = self._lines[self._taken : self._taken + size]
+        return lines + bytes(self._started[: size - len(lines)])
+
+    @property
     def has_more(self) -> bool:
         """Whether anything has arrived behind the last line taken."""
         return bool(self._lines or self._started or self._too_long)

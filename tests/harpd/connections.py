@@ -95,7 +95,7 @@ class FakeLogin:
     def __init__(self) -> None:
         self.held: Deferred[bool] | None = None
 
-    def check(self, user: str, password: str) -> Deferred[bool]:
+    def check(self, user: str, password: str, address: str) -> Deferred[bool]:
         """Tell whether it is the password."""
         return self.held or succeed((user, password) == ("panel", "secret"))
 

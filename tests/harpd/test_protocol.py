@@ -8,11 +8,11 @@ import json
 from twisted.internet.defer import Deferred
 
 from harp.wire.lines import MAX_REQUEST
+from harpd.limits import Limits
 from harpd.offers import Catalogue, ProceduresError
 from harpd.protocol import (
     CLOSE_DEADLINE,
     GOODBYE_DEADLINE,
-    IDLE_DEADLINE,
     REQUEST_DEADLINE,
 )
 from tests.harpd.connections import (
@@ -127,7 +127,7 @@ class RefusalTests(ConnectionTestCase):
             (b"nonsense", "parse_error", "malformed"),
             (b"", "parse_error", "truncated"),
             (b"\xff", "parse_error", "not UTF-8 at byte 0"),
-            (b"[" * 100_000, "parse_error", "nested too deep"),
+            (b"[" * 60_000, "parse_error", "nested too deep"),
             (b"[]", "invalid_protocol", "is not an object with"),
             (b'{"harp": 2}', "invalid_protocol", "is not an object with"),
             (b'{"harp": 1}', "invalid_request", "missing required field `auth`"),
@@ -449,7 +449,7 @@ class KeepaliveTests(ConnectionTestCase):
     def test_idle(self) -> None:
         """Who does not come back in time is left in good order; what he asks then is not done."""
         connection, _ = self.kept()
-        self.clock.advance(IDLE_DEADLINE - 0.1)
+        self.clock.advance(Limits().idle_time - 0.1)
         self.assertFalse(connection.wire.disconnecting)
         self.clock.advance(0.1)
         self.assertTrue(connection.wire.disconnecting)
@@ -467,7 +467,7 @@ class KeepaliveTests(ConnectionTestCase):
         """Who is in the middle of a request when the time is over is cut."""
         connection, _ = self.kept()
         connection.sends(b'{"harp"')
-        self.clock.advance(IDLE_DEADLINE)
+        self.clock.advance(Limits().idle_time)
         self.assertFalse(connection.wire.disconnecting)
         self.assertTrue(connection.wire.aborted)
         connection.leaves()
