@@ -318,11 +318,11 @@ class Conversation:
         if self._has_ended:
             return
         _log.info(
-            "{client}, call {number}: {type}: {message}",
+            "{client}, call {number}: {type}: {text}",
             client=self._client,
             number="not started" if self._planned is None else self._planned.number,
             type=type.name,
-            message=shown(message if logged is None else logged),
+            text=shown(message if logged is None else logged),
         )
         if self._process is not None:
             assert self._planned is not None

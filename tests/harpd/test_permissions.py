@@ -125,6 +125,7 @@ class RefusalTests(ConnectionTestCase):
         call.ends()
         self.call("locked")
         self.assertIn(b'"system_error"', self.connect(request()).received)
+        self.assertEqual(len(self.spawner.planned), 3)
         self.assertEqual(len(self.parts.running), 2)
 
 
