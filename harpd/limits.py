@@ -22,14 +22,15 @@ class Limits:
     :param long_requests_before_login: how many lines at once may exceed `SHORT_REQUEST` without
         a login at their beginning, as old dispatchers write them.
     :param max_request: the longest request line in bytes.
-    :param max_calls: how many calls there may be at once.
+    :param max_calls: how many calls there may be at once; by default as many as may come at once
+        from one dispatcher, on new connections.
     :param idle_time: seconds that a kept connection may have no request.
     """
 
     max_connections: int = 2000
     max_connections_per_address: int = 1000
-    connections_before_login: int = 500
-    connections_before_login_per_address: int = 250
+    connections_before_login: int = 1000
+    connections_before_login_per_address: int = 500
     long_requests_before_login: int = 4
     max_request: int = MAX_REQUEST
     max_calls: int = 500

@@ -269,8 +269,12 @@ class SampleTests(ConfigTestCase):
         config = load(self.file)
         self.assertEqual((config.address, config.port, config.path), ("", 4306, []))
         self.assertEqual((config.shutdown_grace, config.kill_grace), (30, 5))
+        self.assertEqual(config.limits, Limits())
+        self.assertTrue(config.permissions.of("anybody").allows("anything"))
         self.assertTrue(config.authenticator.verify("panel", "secret"))
         everything = re.sub("(?m)^( *)#(?=[a-z ] *[a-z]+:)", r"\1", text)
+        for key in ["panel", "backup", *[item.name for item in fields(Limits)]]:
+            self.assertRegex(everything, f"(?m)^  {key}:")
         for key in ["address", "port", "certfile", "keyfile", "module", "file", "users", "path"]:
             self.assertRegex(everything, f"(?m)^  {key}:")
         self.file.write_text(everything.replace("/etc/harpd", str(self.folder)), "utf-8")
