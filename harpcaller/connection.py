@@ -159,9 +159,10 @@ class RequestConnection(Protocol):
         self._reader.feed(data)
         try:
             line = self._reader.next_line()
-            beginning = self._reader.started if line is None else line
-            if len(beginning) > LOGIN_LINE and not self._is_in:
-                self._look_at_beginning(bytes(beginning[:LOGIN_LINE]))
+            size = self._reader.size if line is None else len(line)
+            if size > LOGIN_LINE and not self._is_in:
+                beginning = self._reader.beginning(LOGIN_LINE) if line is None else line
+                self._look_at_beginning(beginning[:LOGIN_LINE])
             if line is None:
                 return
             request = wire.decode_request_line(line)

@@ -17,7 +17,10 @@ from twisted.internet.ssl import CertificateOptions
 from harp import settings
 from harp.settings import Section
 from harp.wire.harpd import DEFAULT_PORT
+from harpd import limits, permissions
 from harpd.auth import Authenticator
+from harpd.limits import Limits
+from harpd.permissions import Permissions
 from harpd.zygote_command import KILL_GRACE
 
 T = TypeVar("T")
@@ -32,6 +35,8 @@ class Config:
 
     :param address: the address to listen on, empty for all of this machine.
     :param tls: the certificate and key that harpd shows.
+    :param permissions: which user may call what.
+    :param limits: how much callers may ask for.
     :param path: folders with modules that the procedures import.
     :param defaults: for all procedures, by the names of their options.
     :param shutdown_grace: seconds for running calls when the daemon is stopped.
@@ -42,6 +47,8 @@ class Config:
     port: int
     tls: CertificateOptions
     authenticator: Authenticator
+    permissions: Permissions
+    limits: Limits
     path: list[str]
     defaults: Mapping[str, Any]
     shutdown_grace: float
@@ -61,6 +68,8 @@ def load(file: Path) -> Config:
         port = network.port("port", default=DEFAULT_PORT)
         tls = _tls(network)
         authenticator = _authenticator(root.section("authentication"))
+        allowed = permissions.load(root)
+        limited = limits.load(root)
         path = root.section("python").texts("path", default=[]) if "python" in root else []
         defaults = _defaults(root.section("defaults")) if "defaults" in root else {}
         shutdown_grace = root.seconds("shutdown_grace", default=SHUTDOWN_GRACE)
@@ -72,6 +81,8 @@ def load(file: Path) -> Config:
         port,
         tls,
         authenticator,
+        allowed,
+        limited,
         [str(root.folder / folder) for folder in path],
         defaults,
         shutdown_grace,

@@ -5,13 +5,15 @@ What carries it, and what comes before and after it, is the business of `harpd.p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from typing import Protocol as Interface
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -19,31 +21,49 @@ from twisted.python.failure import Failure
 from harp import errors
 from harp.deadline import Deadline
 from harp.errors import ErrorType, LocalProtocolError, RemoteProtocolError
-from harp.logs import shown
+from harp.logs import audit, shown
 from harp.session import CallState, IncomingCall
 from harp.wire import harpd, results
 from harp.wire.results import EndResult
 from harp.wire.text import encode, refuse_repeated_keys
 from harpd.auth import Login
+from harpd.auth.turns import TooManyLoginsError
 from harpd.call import CallProcess
+from harpd.limits import Limits
 from harpd.locks import Locks
 from harpd.offers import Offer, ProceduresError
+from harpd.permissions import Permissions
 from harpd.spawner import Spawner
 from harpd.zygote_process import PlannedCall
 
 _log = Logger("harpd.call")  # of no class: what is logged would hold the conversation
 
+_QUOTED_KEY = re.compile("(unknown field|Key) `.*", re.DOTALL)
+
 _CLOSING = frozenset({errors.INVALID_REQUEST, errors.SHUTDOWN})
+
+
+@dataclass
+class Policy:
+    """What the configuration says of callers at the moment; a reload puts others in their place."""
+
+    permissions: Permissions = field(default_factory=Permissions)
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What all conversations share."""
+    """What all conversations share.
+
+    :param running: the numbers of the calls that there are.
+    """
 
     reactor: Any
     login: Login
     spawner: Spawner
+    policy: Policy = field(default_factory=Policy)
     locks: Locks[Conversation] = field(default_factory=Locks)
+    running: set[int] = field(default_factory=set)
 
 
 class Connection(Interface):
@@ -54,6 +74,9 @@ class Connection(Interface):
 
     client: str
     deadline: Deadline
+
+    def logged_in(self) -> None:
+        """Take notice that a login has succeeded."""
 
     def send(self, data: bytes) -> None:
         """Send something before the end."""
@@ -81,6 +104,7 @@ class Conversation:
         self._lock: str | None = None
         self._go: Callable[[], None] | None = None
         self._held: EndResult | None = None
+        self._checking: Deferred[bool] | None = None
 
     @property
     def has_process(self) -> bool:
@@ -93,53 +117,97 @@ class Conversation:
         try:
             request = harpd.decode_request_line(line)
         except RemoteProtocolError as error:
-            self.refuse(error.type, error.message)
+            self._refuse_request(error)
             return
         self._session = IncomingCall(request)
         Deferred.fromCoroutine(self._answer(line, request)).addErrback(self._failed)
 
+    def log_in(self, auth: harpd.Auth, go_on: Callable[[], None]) -> None:
+        """Check a login before the rest of its request has come.
+
+        :param go_on: called if it is right, else the conversation ends.
+        """
+
+        async def check() -> None:
+            if await self._may_enter(auth, "call", {}):
+                go_on()
+
+        Deferred.fromCoroutine(check()).addErrback(self._failed)
+
+    async def _may_enter(
+        self, auth: harpd.Auth, action: str, asked: Mapping[str, str | None]
+    ) -> bool:
+        """Tell whether the login is right and the client still there; else it has its answer.
+
+        :param asked: for the audit.
+        """
+        self._checking = self._parts.login.check(auth.user, auth.password, self._client)
+        reason = "unknown user or wrong password"
+        try:
+            is_right = await self._checking
+        except TooManyLoginsError as error:
+            is_right, reason = False, str(error)
+        self._checking = None
+        if not is_right:
+            self._audit_refusal(action, reason, {"user": auth.user, **asked})
+            self.refuse(errors.AUTH_ERROR, reason)
+        elif not self._has_ended:
+            assert self._connection is not None
+            self._connection.logged_in()
+        return not self._has_ended
+
     async def _answer(
         self, line: bytes, request: harpd.CallRequest | harpd.DescribeRequest
     ) -> None:
-        auth = request.auth
-        if not await self._parts.login.check(auth.user, auth.password):
-            _log.warn(
-                "login of {user} from {client} refused", user=shown(auth.user), client=self._client
-            )
-            self.refuse(errors.AUTH_ERROR, "unknown user or wrong password")
+        user = request.auth.user
+        action, asked = _asked(request)
+        if not await self._may_enter(request.auth, action, asked):
             return
-        if self._has_ended:
-            return  # the client left meanwhile
         self._deadline.clear()
-        refuse_repeated_keys(line)  # which costs too much for somebody unknown
+        try:
+            refuse_repeated_keys(line)  # which costs too much for somebody unknown
+        except RemoteProtocolError as error:
+            self._refuse_request(error)
+            return
         self._keepalive = request.keepalive
+        who = {"user": user, **asked}
+        granted = self._parts.policy.permissions.of(user)
+        if not granted.covers(request):
+            self._audit_refusal(action, errors.NOT_PERMITTED.name, who)
+            self.refuse(errors.NOT_PERMITTED, f"user {user} has no permission for this")
+            return
         try:
             catalogue = await self._parts.spawner.catalogue()
         except ProceduresError as error:
+            self._audit_refusal(action, errors.PROCEDURE_LOADING_ERROR.name, who)
             self.refuse(errors.PROCEDURE_LOADING_ERROR, str(error))
             return
         if self._has_ended:
             return
         if isinstance(request, harpd.DescribeRequest):
-            descriptions = b",".join(offer.description for offer in catalogue.values())
-            self._end(harpd.Procedures(b"[%b]" % descriptions), self._keepalive)
+            audit(_log, "allowed", action, peer=self._client, **who)
+            told = (offer.description for name, offer in catalogue.items() if granted.allows(name))
+            self._end(harpd.Procedures(b"[%b]" % b",".join(told)), self._keepalive)
             return
         offer = catalogue.get(request.procedure)
         if offer is None:
             name = request.procedure
+            self._audit_refusal(action, errors.NO_SUCH_PROCEDURE.name, who)
             self.refuse(errors.NO_SUCH_PROCEDURE, f"no procedure {name}", {"procedure": name})
-            return
-        self._call(request, offer)
+        elif len(self._parts.running) >= self._parts.policy.limits.max_calls:
+            text = f"harpd has {len(self._parts.running)} calls already, its limit"
+            self._audit_refusal(action, text, who)
+            self.refuse(errors.SYSTEM_ERROR, text)
+        else:
+            self._call(request, offer, who)
 
-    def _call(self, request: harpd.CallRequest, offer: Offer) -> None:
+    def _call(
+        self, request: harpd.CallRequest, offer: Offer, who: Mapping[str, str | None]
+    ) -> None:
         self._planned = self._parts.spawner.plan()
-        _log.info(
-            "call {number} of {procedure} by {user} from {client}",
-            number=self._planned.number,
-            procedure=shown(request.procedure),
-            user=shown(request.auth.user),
-            client=self._client,
-        )
+        number = self._planned.number
+        self._parts.running.add(number)
+        audit(_log, "allowed", "call", peer=self._client, call=number, **who)
         self._send(harpd.Ack(offer.streaming))
         locks, lock = self._parts.locks, offer.lock
         if lock is None:
@@ -222,6 +290,7 @@ class Conversation:
             self.refuse(errors.INVALID_MESSAGE, text)
 
     def _process_gone(self) -> None:
+        self._count_no_more()
         self._release_lock()
         held, self._held = self._held, None
         if held is not None:
@@ -239,22 +308,34 @@ class Conversation:
                 self._planned.kill()
         self._let_go()
 
-    def refuse(self, type: ErrorType, message: str, data: Any = None) -> None:
-        """End it with an error, and the process if there is one."""
+    def refuse(
+        self, type: ErrorType, message: str, data: Any = None, logged: str | None = None
+    ) -> None:
+        """End it with an error, and the process if there is one.
+
+        :param logged: what is logged in place of the message.
+        """
         if self._has_ended:
             return
         _log.info(
-            "{client}, call {number}: {type}: {message}",
+            "{client}, call {number}: {type}: {text}",
             client=self._client,
             number="not started" if self._planned is None else self._planned.number,
             type=type.name,
-            message=shown(message),
+            text=shown(message if logged is None else logged),
         )
         if self._process is not None:
             assert self._planned is not None
             self._planned.kill()
         error = results.error(type, message, *(() if data is None else (data,)))
         self._end(error, self._keepalive and type not in _CLOSING)
+
+    def _refuse_request(self, error: RemoteProtocolError) -> None:
+        """End it because the request is faulty; what the fault quotes may be a secret."""
+        self.refuse(error.type, error.message, logged=_QUOTED_KEY.sub(r"\1 …", error.message))
+
+    def _audit_refusal(self, action: str, reason: str, who: Mapping[str, str | None]) -> None:
+        audit(_log, "refused", action, peer=self._client, reason=reason, **who)
 
     def _locked(self, lock: str, waited: float) -> None:
         text = f"lock {lock} was not free within {waited:g} s"
@@ -264,8 +345,8 @@ class Conversation:
         self.refuse(errors.TIMEOUT, f"the procedure's own limit of {limit:g} s was exceeded")
 
     def _failed(self, failure: Failure) -> None:
-        if isinstance(failure.value, RemoteProtocolError):
-            self.refuse(failure.value.type, failure.value.message)
+        if failure.check(CancelledError):
+            pass  # by `_let_go`: nobody waits for the login any more
         elif failure.check(OSError):
             self.refuse(errors.SYSTEM_ERROR, failure.getErrorMessage())
         else:
@@ -293,13 +374,21 @@ class Conversation:
         """Drop what would be a circle, which keeps what it holds until it is looked for."""
         self._deadline.clear()
         self._connection = self._go = None
+        checking, self._checking = self._checking, None
+        if checking is not None:
+            checking.cancel()
         process, self._process = self._process, None
         if process is not None:
             process.drain()  # its lock comes back when it is gone
         else:
             if self._planned is not None:
                 self._planned.give_up()
+                self._count_no_more()
             self._release_lock()
+
+    def _count_no_more(self) -> None:
+        if self._planned is not None:
+            self._parts.running.discard(self._planned.number)
 
     def _release_lock(self) -> None:
         if self._lock is not None:
@@ -308,3 +397,18 @@ class Conversation:
             if following is not None:
                 # A turn later: many that fail at once must not be within each other.
                 self._parts.reactor.callLater(0, following.got_lock)
+
+
+def _asked(request: harpd.Request) -> tuple[str, dict[str, str | None]]:
+    """Return what the audit tells of a request: its action, procedure and job."""
+    if isinstance(request, harpd.DescribeRequest):
+        return "describe", {}
+    asked: dict[str, str | None] = {"procedure": request.procedure}
+    if request.context is not msgspec.UNSET:
+        with suppress(msgspec.DecodeError):  # of something else under this name
+            asked["job_id"] = msgspec.json.decode(request.context, type=_Context).job_id
+    return "call", asked
+
+
+class _Context(msgspec.Struct):
+    job_id: str | None = None

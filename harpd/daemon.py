@@ -16,9 +16,9 @@ from twisted.logger import Logger
 from harp.settings import ConfigError
 from harpd.auth import Login
 from harpd.config import Config
-from harpd.conversation import Parts
+from harpd.conversation import Parts, Policy
 from harpd.offers import ProceduresError
-from harpd.protocol import HarpdFactory
+from harpd.protocol import HarpdFactory, TlsFactory
 from harpd.spawner import Spawner
 from harpd.tls import ServerTls
 from harpd.zygote import Settings
@@ -48,7 +48,8 @@ class Daemon(Service):
         self._tls = ServerTls(config.tls, reactor.seconds)
         self._login = Login(reactor, config.authenticator)
         self._spawner = Spawner(reactor, self._settings(config))
-        self._factory = HarpdFactory(Parts(reactor, self._login, self._spawner))
+        self._policy = Policy(config.permissions, config.limits)
+        self._factory = HarpdFactory(Parts(reactor, self._login, self._spawner, self._policy))
         self._port: IListeningPort | None = None
         self._reloading: Deferred[None] | None = None
         self._is_asked_again = False
@@ -85,8 +86,9 @@ class Daemon(Service):
             await self._reloading
 
     def _listen(self, config: Config) -> IListeningPort:
-        port: IListeningPort = self._reactor.listenSSL(
-            config.port, self._factory, self._tls, BACKLOG, config.address
+        factory = TlsFactory(self._tls, self._factory)
+        port: IListeningPort = self._reactor.listenTCP(
+            config.port, factory, BACKLOG, config.address
         )
         return port
 
@@ -143,6 +145,7 @@ class Daemon(Service):
         self._config = config
         self._tls.use(config.tls)
         self._login.use(config.authenticator)
+        self._policy.permissions, self._policy.limits = config.permissions, config.limits
         self._spawner.adopt(zygote, settings)
         self._log.info("harpd runs with what was read")
         if old is not None:

@@ -8,22 +8,33 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IOpenSSLServerConnectionCreator,
+    IPushProducer,
+)
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from harp import errors
 from harp.deadline import Deadline
 from harp.flow import SLICE, register_producer, write_last
-from harp.wire.lines import MAX_REQUEST, LineReader, LineTooLongError
+from harp.wire.lines import LineReader, LineTooLongError
+from harpd.auth.turns import network_of
 from harpd.conversation import Conversation, Parts
+from harpd.front import login_in_front, looks_like_request
+from harpd.limits import SHORT_REQUEST, Limits
+from harpd.places import Places
 
-REQUEST_DEADLINE = 30.0
-"""Seconds from the connection to the end of its login; TLS's handshake is in it."""
+REQUEST_DEADLINE = 10.0
+"""Seconds from the connection to the end of its first request line; TLS's handshake is in it."""
 
-IDLE_DEADLINE = 120.0
-"""Seconds from one conversation to the login of the next, where the client wants to keep it."""
+LOGIN_DEADLINE = 60.0
+"""Seconds for the check of a login: the longest wait for its turn, and whatever checks it."""
 
 CLOSE_DEADLINE = 120.0
 """Seconds without progress, at the end, after which the connection is cut: for each slice of a
@@ -31,7 +42,11 @@ long result, and for the peer's end of TLS."""
 
 
 GOODBYE_DEADLINE = 5.0
-"""The same where no request is under way, or where the grace of a daemon that stops is over."""
+"""The same where no request is under way or nobody has logged in, or where the grace of a daemon
+that stops is over."""
+
+LOG_EVERY = 1.0
+"""Seconds between two lines of the log that tell of connections beyond the limits."""
 
 
 class HarpdProtocol(Protocol):
@@ -42,9 +57,12 @@ class HarpdProtocol(Protocol):
         self.deadline = Deadline(parts.reactor)
         self._parts = parts
         self._factory = factory
-        self._reader = LineReader(MAX_REQUEST)
+        self._reader = LineReader(parts.policy.limits.max_request)
         self._conversation: Conversation | None = None
         self._is_ending = False
+        self._is_known = False  # some login on this connection has been right
+        self._may_be_long = False
+        self._is_paused = False
 
     @property
     def has_process(self) -> bool:
@@ -65,13 +83,18 @@ class HarpdProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Take the request line; anything behind it is one mistake more."""
-        conversation = self._conversation
-        if conversation is None:
+        if self._conversation is None:
             # Before the last answer has gone, so it has not been read: the end of the agreement.
             # Or behind our end of TLS.
             self._is_ending = True
             return
         self._reader.feed(data)
+        if not self._is_paused:  # else it is what had been read before
+            self._look(self._conversation)
+
+    def _look(self, conversation: Conversation) -> None:
+        if not (self._may_be_long or conversation.is_requested) and self._is_long():
+            return
         try:
             line = None if conversation.is_requested else self._reader.next_line()
         except LineTooLongError as error:
@@ -85,7 +108,52 @@ class HarpdProtocol(Protocol):
             conversation.refuse(errors.SHUTDOWN, "harpd is being stopped")
         else:
             assert line is not None
+            self.deadline.set(LOGIN_DEADLINE, self.cut)
             conversation.take(line)
+
+    def _is_long(self) -> bool:
+        """Tell whether the line must not go on, or not yet, because it is long for a stranger."""
+        most = SHORT_REQUEST + len(b"\r\n")
+        if self._reader.size <= most:
+            return False
+        beginning = self._reader.beginning(most)
+        if b"\n" in beginning:
+            return False
+        assert self._conversation is not None
+        auth = login_in_front(beginning)
+        if auth is not None:
+            self._pause()
+            self.deadline.set(LOGIN_DEADLINE, self.cut)
+            self._conversation.log_in(auth, self._go_on)
+            return True
+        if looks_like_request(beginning) and self._factory.has_long_place(self):
+            self._may_be_long = True
+            return False
+        self._conversation.refuse(
+            errors.INVALID_REQUEST,
+            f'the request is longer than {SHORT_REQUEST} bytes: then "auth" has to come first in '
+            'it, or right behind "harp"',
+        )
+        return True
+
+    def _go_on(self) -> None:
+        """Read the rest of a long request, whose login was right."""
+        self._resume()
+        if self._conversation is not None:
+            self.deadline.set(self._factory.limits.idle_time, self._end_waiting)
+            self._look(self._conversation)
+
+    def _pause(self) -> None:
+        assert self.transport is not None
+        self._is_paused = True
+        self.transport.pauseProducing()  # type: ignore[attr-defined]
+
+    def _resume(self) -> None:
+        # Always before the end: while nothing is read, that of TLS would not be seen.
+        if self._is_paused:
+            assert self.transport is not None
+            self._is_paused = False
+            self.transport.resumeProducing()  # type: ignore[attr-defined]
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Cancel the call if the connection was closed before its end result."""
@@ -114,6 +182,12 @@ class HarpdProtocol(Protocol):
 
     # What the conversation does with its connection; see `harpd.conversation.Connection`.
 
+    def logged_in(self) -> None:
+        """Take notice that a login has succeeded: from now on longer lines may come."""
+        if not self._is_known:
+            self._is_known = self._may_be_long = True
+            self._factory.logged_in(self)
+
     def send(self, data: bytes) -> None:
         """Send something before the end."""
         assert self.transport is not None
@@ -126,6 +200,7 @@ class HarpdProtocol(Protocol):
     def finish(self, line: bytes, keep: bool) -> None:
         """Send the last line, and take the next request if the client wants to keep this."""
         self._conversation = None
+        self._resume()
         assert self.transport is not None
         self.transport.unregisterProducer()  # type: ignore[attr-defined]
         self._is_ending = not keep or self._factory.is_stopping
@@ -150,7 +225,7 @@ class HarpdProtocol(Protocol):
         if self._is_ending:
             self.transport.loseConnection()
         else:
-            self._await_request(IDLE_DEADLINE)
+            self._await_request(self._factory.limits.idle_time)
 
     def _end_waiting(self) -> None:
         """End what waits for a request: in good order if nothing of one has come.
@@ -160,17 +235,18 @@ class HarpdProtocol(Protocol):
         assert self.transport is not None
         assert self._conversation is not None
         if self._conversation.is_requested or self._reader.has_more:
-            self._cut()
+            self.cut()
         else:
             self._conversation = None
-            self.deadline.set(GOODBYE_DEADLINE, self._cut)
+            self.deadline.set(GOODBYE_DEADLINE, self.cut)
             self.transport.loseConnection()
 
     def _progress(self) -> None:
-        limit = GOODBYE_DEADLINE if self._factory.is_over else CLOSE_DEADLINE
-        self.deadline.set(limit, self._cut)
+        hurries = self._factory.is_over or not self._is_known
+        self.deadline.set(GOODBYE_DEADLINE if hurries else CLOSE_DEADLINE, self.cut)
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
+        """End the connection at once."""
         assert self.transport is not None
         self.transport.abortConnection()  # type: ignore[attr-defined]
 
@@ -209,19 +285,58 @@ class HarpdFactory(Factory):
     """Makes the protocols and knows which connections are open."""
 
     noisy = False
+    _log = Logger("harpd.connections")
 
     def __init__(self, parts: Parts) -> None:
         self.is_stopping = self.is_over = False
         self._parts = parts
+        self._places: Places[HarpdProtocol] = Places(parts.reactor.seconds, lambda: self.limits)
+        self._long: set[HarpdProtocol] = set()
+        self._refused = 0
+        self._logged = -LOG_EVERY
         self._open: set[HarpdProtocol] = set()
         self._grace: IDelayedCall | None = None
         self._empty: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> HarpdProtocol:
         """Return the protocol for a new connection."""
-        protocol = HarpdProtocol(self._parts, getattr(addr, "host", str(addr)), self)
+        address = _address_of(addr)
+        protocol = HarpdProtocol(self._parts, address, self)
         self._open.add(protocol)
+        self._places.enter(protocol, network_of(address))
         return protocol
+
+    @property
+    def limits(self) -> Limits:
+        """Those that are in force."""
+        return self._parts.policy.limits
+
+    def has_place(self, addr: IAddress | None) -> bool:
+        """Tell whether there may be one more connection; another one may have to go for it."""
+        address = _address_of(addr)
+        is_free, goes = self._places.find(network_of(address))
+        if goes is not None:
+            self._places.leave(goes)
+            goes.cut()
+        if goes is not None or not is_free:
+            self._refused += 1
+            now = self._parts.reactor.seconds()
+            if now - self._logged >= LOG_EVERY:
+                text = "too many connections: {count} closed, the last time for one from {address}"
+                self._log.warn(text, count=self._refused, address=address)
+                self._refused, self._logged = 0, now
+        return is_free
+
+    def has_long_place(self, protocol: HarpdProtocol) -> bool:
+        """Tell whether one more connection may have a long request without a login."""
+        if len(self._long) < self.limits.long_requests_before_login:
+            self._long.add(protocol)
+        return protocol in self._long
+
+    def logged_in(self, protocol: HarpdProtocol) -> None:
+        """Count a connection with those that have a login."""
+        self._places.logged_in(protocol)
+        self._long.discard(protocol)
 
     def shut_down(self, grace: float) -> Deferred[None]:
         """Refuse new calls with ``shutdown``; end the running ones with it after the grace.
@@ -248,6 +363,8 @@ class HarpdFactory(Factory):
     def gone(self, protocol: HarpdProtocol) -> None:
         """Forget a connection that is closed."""
         self._open.discard(protocol)
+        self._places.leave(protocol)
+        self._long.discard(protocol)
         self.conversation_ended()
         self._check_empty()
 
@@ -262,3 +379,23 @@ class HarpdFactory(Factory):
         if self._empty is not None and self._grace is None and not self._open:
             empty, self._empty = self._empty, None
             empty.callback(None)
+
+
+class TlsFactory(TLSMemoryBIOFactory):
+    """Speaks TLS below the protocols, with as many connections as there are places for."""
+
+    noisy = False
+
+    def __init__(self, tls: IOpenSSLServerConnectionCreator, factory: HarpdFactory) -> None:
+        super().__init__(tls, False, factory)
+        self._factory = factory
+
+    def buildProtocol(  # type: ignore[override]
+        self, addr: IAddress | None
+    ) -> TLSMemoryBIOProtocol | None:
+        """Return None for a connection that is to be closed at once, before TLS costs anything."""
+        return super().buildProtocol(addr) if self._factory.has_place(addr) else None
+
+
+def _address_of(addr: IAddress | None) -> str:
+    return str(getattr(addr, "host", addr))

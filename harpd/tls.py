@@ -1,4 +1,4 @@
-"""The server's end of TLS: which certificate it shows, and for how long sessions can be resumed."""
+"""The server's end of TLS: what it agrees to, its certificate, how long sessions can be resumed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ TICKET_KEY_LIFE = 3600.0
 Who steals it from our memory can read what was recorded of TLS 1.2 sessions with such tickets. In
 TLS 1.3 keys are exchanged in a resumed session too (psk_dhe_ke, RFC 8446).
 """
+
+FORWARD_SECRET = b"ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Ciphers of TLS 1.2: who steals the certificate's key can't read what was recorded before (RFC
+9325, 4.2). Those of TLS 1.3 all are of that kind; OpenSSL adds them."""
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -37,6 +41,9 @@ class ServerTls:
         """Show another certificate from now on."""
         self._options = options
         self._context = copy(options).getContext()  # which a copy does not share
+        self._context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        self._context.set_cipher_list(FORWARD_SECRET)
+        self._context.set_options(SSL.OP_NO_RENEGOTIATION)  # which costs us more than who asks
         self._renewal = self._seconds() + TICKET_KEY_LIFE
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:

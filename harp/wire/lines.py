@@ -88,9 +88,14 @@ class LineReader:
         self._cut.clear()
 
     @property
-    def started(self) -> bytearray:
-        """What has come of a line that is not whole yet, not to be changed."""
-        return self._started
+    def size(self) -> int:
+        """How much has arrived behind the last line taken, in bytes."""
+        return len(self._lines) - self._taken + len(self._started)
+
+    def beginning(self, size: int) -> bytes:
+        """Return the first of these bytes, at most so many."""
+        lines = self._lines[self._taken : self._taken + size]
+        return lines + bytes(self._started[: size - len(lines)])
 
     @property
     def has_more(self) -> bool:

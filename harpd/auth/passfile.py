@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from harp.settings import Section
-from harpd.auth.passwords import SCHEMES, PasswordTable, is_known_hash
+from harpd.auth import schemes
+from harpd.auth.passwords import PasswordTable
 
 
 def load(section: Section) -> PasswordTable:
     """Read the file that ``file`` names; mistakes are noted in the section with their line."""
     name = section.text("file")
     file = section.folder / name
-    hashes: dict[str, str] = {}
+    hashes: dict[str, schemes.StoredHash] = {}
     try:
         lines = file.read_text("utf-8").splitlines() if name else []
     except (OSError, UnicodeDecodeError) as error:
@@ -27,8 +28,9 @@ def load(section: Section) -> PasswordTable:
             section.mistake("file", f"{where}: is not USER:HASH")
         elif user in hashes:
             section.mistake("file", f"{where}: user {user} stands twice")
-        elif not is_known_hash(stored):
-            section.mistake("file", f"{where}: no hash that can be verified; known are {SCHEMES}")
         else:
-            hashes[user] = stored
+            try:
+                hashes[user] = schemes.read(stored)
+            except ValueError as error:
+                section.mistake("file", f"{where}: {error}")
     return PasswordTable(hashes)

@@ -104,12 +104,14 @@ class LineReaderTests(SynchronousTestCase):
             reader.feed(piece)
         self.assertLess(tracemalloc.get_traced_memory()[1], 3 * limit)
 
-    def test_started(self) -> None:
-        """What has come of a line can be looked at until the line is whole or too long."""
+    def test_beginning(self) -> None:
+        """What has come and was not taken can be looked at, from its first byte on."""
         reader = LineReader(LIMIT)
-        for piece, started in ((b"a\nbc", b"bc"), (b"d", b"bcd"), (b"e\n", b""), (b"x" * 12, b"")):
+        for piece, size, beginning in ((b"a\nbc", 4, b"a\nb"), (b"d", 5, b"a\nb")):
             reader.feed(piece)
-            self.assertEqual(reader.started, started)
+            self.assertEqual((reader.size, reader.beginning(3)), (size, beginning))
+        self.assertEqual(reader.next_line(), b"a")
+        self.assertEqual((reader.size, reader.beginning(9)), (3, b"bcd"))
 
     def test_small_pieces_cost_no_more(self) -> None:
         """A line that comes in pieces of two bytes takes no more memory than its length."""

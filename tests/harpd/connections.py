@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from harpd.auth import Login
 from harpd.call import Caller, CallProcess
-from harpd.conversation import Parts
+from harpd.conversation import Parts, Policy
 from harpd.offers import Catalogue, Offer
 from harpd.protocol import HarpdFactory, HarpdProtocol
 from harpd.spawner import Spawner
@@ -95,7 +95,7 @@ class FakeLogin:
     def __init__(self) -> None:
         self.held: Deferred[bool] | None = None
 
-    def check(self, user: str, password: str) -> Deferred[bool]:
+    def check(self, user: str, password: str, address: str) -> Deferred[bool]:
         """Tell whether it is the password."""
         return self.held or succeed((user, password) == ("panel", "secret"))
 
@@ -205,7 +205,9 @@ class ConnectionTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.login = FakeLogin()
         self.spawner = FakeSpawner()
-        parts = Parts(self.clock, cast(Login, self.login), cast(Spawner, self.spawner))
+        self.policy = Policy()
+        login, spawner = cast(Login, self.login), cast(Spawner, self.spawner)
+        parts = self.parts = Parts(self.clock, login, spawner, self.policy)
         self.factory = HarpdFactory(parts)
 
     def connect(self, data: bytes = b"") -> Connection:

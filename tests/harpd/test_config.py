@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from OpenSSL import crypto
@@ -12,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from harp.settings import ConfigError
 from harpd.check import check_procedures
 from harpd.config import Config, load
+from harpd.limits import Limits
 from tests.harpd.certificates import USERS, issued, write_configuration
 from tests.harpd.test_passwords import SHA256_ROUNDS, SHA512
 
@@ -58,6 +60,22 @@ class LoadTests(ConfigTestCase):
         config = load(write_configuration(self.folder, network=more))
         self.assertEqual((config.shutdown_grace, config.kill_grace), (0.5, 2))
         self.assertEqual(config.defaults, {"timeout": 7, "uid": 5, "gid": ["a", 6]})
+
+    def test_permissions(self) -> None:
+        """Without the key everybody may call everything, with it what it names."""
+        self.assertTrue(load(self.file).permissions.of("panel").allows("restart"))
+        for more, allowed in (("{panel: res*}", True), ("{a: restart}", False), ("{}", False)):
+            file = write_configuration(self.folder, network=f"permissions: {more}\n")
+            self.assertIs(load(file).permissions.of("panel").allows("restart"), allowed)
+
+    def test_limits(self) -> None:
+        """Limits reach their values, all of them; the others are as they are by default."""
+        self.assertEqual(load(self.file).limits, Limits())
+        given = {item.name: 70_000 + number for number, item in enumerate(fields(Limits))}
+        file = write_configuration(self.folder, network=f"limits: {given}\n")
+        self.assertEqual(asdict(load(file).limits), given)
+        file = write_configuration(self.folder, network="limits: {max_calls: 7}\n")
+        self.assertEqual(load(file).limits, Limits(max_calls=7))
 
     def test_relative(self) -> None:
         """Relative paths start at the folder of the file, from wherever harpd is started."""
@@ -141,6 +159,24 @@ class MistakeTests(ConfigTestCase):
             [mistake.partition(",")[0] for mistake in found],
             ["kill_grace", "defaults.timeout", "defaults.uid", "defaults.gid", "defaults.lock"],
         )
+
+    def test_limits_and_permissions(self) -> None:
+        """What can be no limit or permission is told, and so is one that is not known."""
+        more = (
+            "limits: {max_calls: 0, max_request: 1000, idle_time: -1, max_call: 1}\n"
+            "permissions: {a: 5, b: [c, 6], c: {d: e}}\n"
+        )
+        found = self.mistakes(write_configuration(self.folder, network=more).read_text())
+        self.assertCountEqual(
+            [mistake.partition(",")[0] for mistake in found],
+            [
+                *("limits.max_calls", "limits.max_request", "limits.idle_time", "limits.max_call"),
+                *("permissions.a", "permissions.b", "permissions.c"),
+            ],
+        )
+        for empty in ("limits", "permissions"):
+            text = write_configuration(self.folder, network=f"{empty}:\n").read_text()
+            self.assertIn("must be a section", self.mistakes(text)[0])
 
     def test_missing(self) -> None:
         """What has to be there is named."""
@@ -233,8 +269,12 @@ class SampleTests(ConfigTestCase):
         config = load(self.file)
         self.assertEqual((config.address, config.port, config.path), ("", 4306, []))
         self.assertEqual((config.shutdown_grace, config.kill_grace), (30, 5))
+        self.assertEqual(config.limits, Limits())
+        self.assertTrue(config.permissions.of("anybody").allows("anything"))
         self.assertTrue(config.authenticator.verify("panel", "secret"))
         everything = re.sub("(?m)^( *)#(?=[a-z ] *[a-z]+:)", r"\1", text)
+        for key in ["panel", "backup", *[item.name for item in fields(Limits)]]:
+            self.assertRegex(everything, f"(?m)^  {key}:")
         for key in ["address", "port", "certfile", "keyfile", "module", "file", "users", "path"]:
             self.assertRegex(everything, f"(?m)^  {key}:")
         self.file.write_text(everything.replace("/etc/harpd", str(self.folder)), "utf-8")

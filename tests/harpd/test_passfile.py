@@ -57,7 +57,7 @@ class LoadTests(AuthenticationTestCase):
         self.assertIn("is not USER:HASH", found[1])
         self.assertIn("user a stands twice", found[2])
         for mistake in found[3:]:
-            self.assertIn("no hash that can be verified; known are $5$", mistake)
+            self.assertIn("no hash that can be verified; known are $argon2id$", mistake)
         self.assertNotIn("secretword", "".join(found))
 
     def test_unreadable(self) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from harpd.auth import passwords
-from harpd.auth.passwords import PasswordTable, is_known_hash
+from harpd.auth import schemes
+from harpd.auth.passwords import MAX_PASSWORD, PasswordTable
 
 # All made with crypt(3) of glibc from the password "secret" (the last: "zażółć").
 SHA256 = "$5$saltsalt$0IyaXrmV7.sGNS6tirgqHLqX/G.FBvgkYA.lpPdS5sA"
@@ -22,77 +24,77 @@ SHA512_UTF8 = (
     "$6$rounds=1000$saltsalt$odK7AjTE.gt9ffGltDkstY2T8F6VK0WIAnQh/Yj/s70Bf9LDW1dgdtuwFM51TnrhO"
     "bHW8z6YGddcsMbOUd1nE0"
 )
-ALL = [SHA256, SHA256_ROUNDS, SHA512, SHA512_ROUNDS]
+# With crypt(3) of libxcrypt 4.4, the costs the lowest that there are.
+YESCRYPT = "$y$j75$saltsalt$0gBD67sgmJgRX3RZ6wHHO7sHimQEWGCWN85o4Twogh2"
+BCRYPT = "$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW"
+# With argon2-cffi 25.1.
+ARGON2ID = (
+    "$argon2id$v=19$m=64,t=1,p=1$OYgkrsItKLADXiGu0hcGwg$Ar1b2VED6PElsFuuck6/tN2E+VgEG2vypZ+bKhAZDDQ"
+)
+SHA = [SHA256, SHA256_ROUNDS, SHA512, SHA512_ROUNDS]
+OTHERS = [BCRYPT, BCRYPT.replace("2b", "2y"), BCRYPT.replace("2b", "2a"), ARGON2ID]
+
+
+def table_of(hashes: Mapping[str, str], plain: Mapping[str, str] | None = None) -> PasswordTable:
+    """Return a table of hashes that are given as texts."""
+    return PasswordTable({user: schemes.read(text) for user, text in hashes.items()}, plain)
 
 
 class PasswordTableTests(SynchronousTestCase):
-    """Passwords are verified against what existing files have."""
+    """Who has which password."""
 
-    def test_hashes(self) -> None:
-        """Hashes of crypt(3) verify, with and without a number of rounds."""
-        for stored in ALL:
-            table = PasswordTable({"user": stored})
-            self.assertTrue(table.verify("user", "secret"), stored)
-            for wrong in ["Secret", "secret ", "", stored]:
-                self.assertFalse(table.verify("user", wrong), stored)
-
-    def test_utf8(self) -> None:
-        """A password is hashed as UTF-8."""
-        table = PasswordTable({"user": SHA512_UTF8})
-        self.assertTrue(table.verify("user", "zażółć"))
-        self.assertFalse(table.verify("user", "zazolc"))
+    def test_hashed(self) -> None:
+        """The password of a hash is right for its user alone."""
+        table = table_of({"a": SHA256_ROUNDS, "b": SHA512_UTF8})
+        self.assertTrue(table.verify("a", "secret"))
+        self.assertTrue(table.verify("b", "zażółć"))
+        for user, password in [("a", "zażółć"), ("b", "secret"), ("b", "zazolc"), ("a", "")]:
+            self.assertFalse(table.verify(user, password), user)
+        self.assertFalse(table.verify("a", SHA256_ROUNDS))
 
     def test_plain(self) -> None:
         """A plain password verifies too, beside hashed ones."""
-        table = PasswordTable({"hashed": SHA256_ROUNDS}, {"plain": "zażółć", "empty": ""})
+        table = table_of({"hashed": SHA256_ROUNDS}, {"plain": "zażółć"})
         self.assertTrue(table.verify("plain", "zażółć"))
         self.assertFalse(table.verify("plain", "secret"))
         self.assertTrue(table.verify("hashed", "secret"))
         self.assertFalse(table.verify("hashed", SHA256_ROUNDS))
-        self.assertFalse(table.verify("empty", "x"))
 
     def test_unknown_user(self) -> None:
         """No password is right for a user that there is not."""
-        for table in [PasswordTable({}), PasswordTable({"user": SHA256_ROUNDS}, {"plain": "x"})]:
+        for table in [table_of({}), table_of({"user": SHA256_ROUNDS}, {"plain": "x"})]:
             for password in ["secret", "", "x"]:
                 self.assertFalse(table.verify("nobody", password))
 
     def test_same_work_for_everybody(self) -> None:
-        """Every user costs a hashing of the same kind, so that time does not tell who exists."""
+        """What is wrong costs the same for each user and for none, whatever hashes there are."""
+        mixed = {
+            "a": SHA256,
+            "b": SHA256_ROUNDS,
+            "c": SHA512_ROUNDS,
+            "d": SHA512_UTF8,
+            "e": BCRYPT,
+        }
         verified: list[str] = []
-        real = passwords._schemes.verify
+        real = schemes.StoredHash.verify
 
-        def verify(password: str, stored: str) -> bool:
-            verified.append(stored)
-            return bool(real(password, stored))
+        def verify(stored: schemes.StoredHash, password: bytes) -> bool:
+            verified.append(str(stored.cost))
+            return real(stored, password)
 
-        self.patch(passwords._schemes, "verify", verify)
-        table = PasswordTable({"user": SHA256_ROUNDS}, {"plain": "x"})
+        self.patch(schemes.StoredHash, "verify", verify)
+        table = table_of(mixed, {"plain": "x"})
+        costs = {str(schemes.read(text).cost) for text in mixed.values()}
+        self.assertEqual(len(costs), 4)
+        for user in [*mixed, "plain", "nobody"]:
+            verified.clear()
+            self.assertFalse(table.verify(user, "wrong"))
+            self.assertCountEqual(verified, costs, user)
+
+    def test_cannot_be_hashed(self) -> None:
+        """A password with a NUL or over the limit is wrong for everybody, and not hashed."""
+        table = table_of({"user": SHA256_ROUNDS}, {"plain": "x"})
+        self.patch(schemes.StoredHash, "verify", lambda stored, password: self.fail("hashed"))
         for user in ["user", "plain", "nobody"]:
-            table.verify(user, "secret")
-        self.assertEqual(verified, [SHA256_ROUNDS] * 3)
-        PasswordTable({}).verify("nobody", "secret")
-        self.assertTrue(verified[-1].startswith("$6$"))
-
-    def test_nul(self) -> None:
-        """A password that can't be hashed is wrong, and no failure."""
-        table = PasswordTable({"user": SHA256_ROUNDS}, {"plain": "x"})
-        for user in ["user", "plain", "nobody"]:
-            self.assertFalse(table.verify(user, "secret\0"))
-
-
-class KnownHashTests(SynchronousTestCase):
-    """What can't be verified is found when it is read, not when somebody logs in."""
-
-    def test_known(self) -> None:
-        """The two schemes are known."""
-        for stored in [*ALL, SHA512_UTF8]:
-            self.assertTrue(is_known_hash(stored), stored)
-
-    def test_unknown(self) -> None:
-        """Other schemes, locked accounts and parts of hashes are not."""
-        others = ["", "*", "!", "x", "secret", "$1$salt$qJH7.N4xYta3aEG/dfqo/0", "rlZdJAlGXZMrI"]
-        cut = ["$5$", "$5$saltsalt", "$5$saltsalt$", SHA256[:-1], SHA512[:-5], SHA512 + "x"]
-        broken = [SHA256.replace("I", "!"), "$6$rounds=x$salt$", f"!{SHA512}", f" {SHA512}"]
-        for stored in [*others, *cut, *broken]:
-            self.assertFalse(is_known_hash(stored), stored)
+            for password in ["secret\0", "\0", "ż" * (MAX_PASSWORD // 2) + "x"]:
+                self.assertFalse(table.verify(user, password))

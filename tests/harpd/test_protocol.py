@@ -5,16 +5,23 @@ from __future__ import annotations
 import errno
 import json
 
-from twisted.internet.defer import Deferred
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.ssl import CertificateOptions
+from twisted.logger import capturedLogs
 
 from harp.wire.lines import MAX_REQUEST
+from harpd.auth.turns import TooManyLoginsError
+from harpd.limits import SHORT_REQUEST, Limits
 from harpd.offers import Catalogue, ProceduresError
 from harpd.protocol import (
     CLOSE_DEADLINE,
     GOODBYE_DEADLINE,
-    IDLE_DEADLINE,
+    LOGIN_DEADLINE,
     REQUEST_DEADLINE,
+    TlsFactory,
 )
+from harpd.tls import ServerTls
 from tests.harpd.connections import (
     ACK,
     STREAM_ACK,
@@ -27,6 +34,7 @@ from tests.harpd.connections import (
 
 AUTH_ERROR = error("auth_error", "unknown user or wrong password")
 SHUTDOWN = error("shutdown", "harpd is being stopped")
+FACTS = b'{"user":"panel","client":"192.0.2.1"}\n'
 ARGUMENTS = b'[ 1.50, "\\u017c" ]\n{"user":"panel","client":"192.0.2.1"}\n'
 DATA_BEHIND = error("invalid_request", "there is data after the request line")
 
@@ -127,7 +135,7 @@ class RefusalTests(ConnectionTestCase):
             (b"nonsense", "parse_error", "malformed"),
             (b"", "parse_error", "truncated"),
             (b"\xff", "parse_error", "not UTF-8 at byte 0"),
-            (b"[" * 100_000, "parse_error", "nested too deep"),
+            (b"[" * 60_000, "parse_error", "nested too deep"),
             (b"[]", "invalid_protocol", "is not an object with"),
             (b'{"harp": 2}', "invalid_protocol", "is not an object with"),
             (b'{"harp": 1}', "invalid_request", "missing required field `auth`"),
@@ -179,9 +187,9 @@ class RefusalTests(ConnectionTestCase):
     def test_too_long(self) -> None:
         """A request over the limit is refused before it is whole; one of the limit is not."""
         message = f"in the request, a line is longer than {MAX_REQUEST} bytes"
-        self.assert_refused(b"x" * (MAX_REQUEST + 2), error("invalid_request", message))
         line = request().strip()
         padded = line[:-1] + b" " * (MAX_REQUEST - len(line)) + b"}"
+        self.assert_refused(padded + b"  ", error("invalid_request", message))
         connection = self.connect(padded + b"\n")
         self.assertEqual(connection.received, ACK)
 
@@ -191,6 +199,176 @@ class RefusalTests(ConnectionTestCase):
         for _ in range(30):
             connection.sends(b"x" * 65536)
         self.assertEqual(connection.received.count(b"\n"), 1)
+
+
+AUTH = b'"auth":{"user":"panel","password":"secret"}'
+REST = b',"procedure":"plain","arguments":["' + b"x" * SHORT_REQUEST
+TOO_LONG = error(
+    "invalid_request",
+    f"the request is longer than {SHORT_REQUEST} bytes: then "
+    r"\"auth\" has to come first in it, or right behind \"harp\"",
+)
+
+
+class StrangerTests(ConnectionTestCase):
+    """Who has not logged in gets no more than 64 KB of memory, and little time."""
+
+    def test_line_of_the_limit(self) -> None:
+        """A line of 64 KB needs no login at its beginning, however it comes."""
+        line = request().strip()
+        padded = line[:-1] + b" " * (SHORT_REQUEST - len(line)) + b"}\r\n"
+        self.policy.limits = Limits(long_requests_before_login=0)
+        self.assertEqual(self.connect(padded).received, ACK)
+        connection = self.connect(padded[:-1])
+        connection.sends(padded[-1:])
+        self.assertEqual(connection.received, ACK)
+
+    def test_no_request(self) -> None:
+        """What does not look like a request is refused with 64 KB, and nothing more is kept."""
+        for beginning in (b"x", b"[", b'{"x":', b'{"harp" ', b"\xff"):
+            connection = self.connect(beginning + b"x" * (SHORT_REQUEST - len(beginning)))
+            self.assertEqual(connection.received, b"")
+            connection.sends(b"xxx")
+            self.assert_ended(connection, TOO_LONG)
+
+    def test_login_in_front(self) -> None:
+        """A login at the beginning is checked when 64 KB have come; meanwhile nothing is read."""
+        for front in (b'{"harp":1,' + AUTH, b' { "harp" : 1 , ' + AUTH, b"{" + AUTH + b',"harp":1'):
+            self.login.held = Deferred()
+            connection = self.connect(front + REST)
+            self.assertEqual(connection.wire.producerState, "paused")
+            connection.sends(b"read before")
+            self.clock.advance(REQUEST_DEADLINE)
+            held, self.login.held = self.login.held, None
+            held.callback(True)
+            self.assertEqual(connection.wire.producerState, "producing")
+            connection.sends(b'"]}\n')
+            self.assertEqual(connection.received, ACK)
+            self.assertTrue(
+                self.spawner.calls[-1].socket.value().endswith(b'read before"]\n' + FACTS)
+            )
+
+    def test_wrong_login_in_front(self) -> None:
+        """A wrong one is refused there and then, and the end of TLS can be read."""
+        connection = self.connect(b'{"harp":1,' + AUTH.replace(b"secret", b"x") + REST)
+        self.assert_ended(connection, AUTH_ERROR)
+        self.assertEqual(connection.wire.producerState, "producing")
+
+    def test_another_login_behind(self) -> None:
+        """The request's own login is checked all the same: a right one in front is no pass."""
+        for other in (b'"auth":{"user":"root","password":"x"}', AUTH):
+            connection = self.connect(b'{"harp":1,' + AUTH + REST)
+            connection.sends(b'"],' + other + b"}\n")
+            self.assertIn(b'"error"', connection.received)
+            self.assertTrue(connection.wire.disconnecting)
+        self.assertEqual(self.spawner.planned, [])
+
+    def test_no_login_in_front(self) -> None:
+        """As old dispatchers write them long requests may come in few places, which get free."""
+        self.policy.limits = Limits(long_requests_before_login=2)
+        beginning = b'{"arguments":["' + b"x" * SHORT_REQUEST
+        end = b'"],"harp":1,"procedure":"plain",' + AUTH
+        done, left = self.connect(beginning), self.connect(beginning)
+        self.assert_ended(self.connect(beginning), TOO_LONG)
+        done.sends(end + b',"keepalive":true}\n')
+        self.assertEqual(done.received, ACK)
+        late = self.connect(beginning)
+        self.assertEqual(late.received, b"")
+        self.assert_ended(self.connect(beginning), TOO_LONG)
+        left.leaves()
+        late.sends(end.replace(b"secret", b"x") + b"}\n")
+        self.assert_ended(late, AUTH_ERROR)
+        self.assertEqual(self.connect(beginning).received, b"")
+
+    def test_known(self) -> None:
+        """Who has logged in once on a connection may send long requests on it."""
+        self.policy.limits = Limits(long_requests_before_login=0)
+        connection, call = self.call(keepalive=True)
+        call.says(b'{"result":1}\n')
+        connection.sends(request(arguments=["x" * SHORT_REQUEST]))
+        self.assertTrue(connection.received.endswith(b'{"result":1}\n' + ACK))
+
+    def test_a_byte_a_second(self) -> None:
+        """Who sends slowly has no more time than who sends nothing."""
+        connection = self.connect(b"{")
+        for _ in range(int(REQUEST_DEADLINE)):
+            self.assertFalse(connection.wire.aborted)
+            self.clock.advance(1)
+            connection.sends(b" ")
+        self.assertTrue(connection.wire.aborted)
+
+    def test_login_that_hangs(self) -> None:
+        """A login that is never decided does not keep its connection for ever."""
+        self.login.held = Deferred()
+        connection = self.connect(request())
+        self.clock.advance(LOGIN_DEADLINE - 1)
+        self.assertFalse(connection.wire.aborted)
+        self.clock.advance(1)
+        self.assertTrue(connection.wire.aborted)
+
+    def test_does_not_close(self) -> None:
+        """Who was refused, and does not close, is cut sooner than somebody known."""
+        connection = self.connect(request(password="x"))
+        self.clock.advance(GOODBYE_DEADLINE)
+        self.assertTrue(connection.wire.aborted)
+
+    def test_leaves_while_it_waits(self) -> None:
+        """Nobody checks a login whose client has left."""
+        cancelled: list[object] = []
+        self.login.held = Deferred(cancelled.append)
+        self.connect(request()).leaves()
+        self.assertEqual(len(cancelled), 1)
+
+    def test_not_checked(self) -> None:
+        """Who is one of too many is told so."""
+        self.login.held = fail(TooManyLoginsError("too many"))
+        self.assert_ended(self.connect(request()), error("auth_error", "too many"))
+
+
+class PlaceTests(ConnectionTestCase):
+    """There are not more connections than the limits say."""
+
+    def comes(self, address: str = "192.0.2.1") -> bool:
+        """Tell whether a connection is taken."""
+        tls = TlsFactory(ServerTls(CertificateOptions(), self.clock.seconds), self.factory)
+        return tls.buildProtocol(IPv4Address("TCP", address, 5)) is not None
+
+    def test_closed_at_once(self) -> None:
+        """One too many is closed before TLS begins; when another has gone there is a place."""
+        self.policy.limits = Limits(connections_before_login=2)
+        connection = self.connect()
+        self.connect()
+        self.assertFalse(self.comes())
+        connection.leaves()
+        self.assertTrue(self.comes())
+
+    def test_gives_way(self) -> None:
+        """One that says nothing for a second gives way to another, one with a login never."""
+        self.policy.limits = Limits(max_connections=2)
+        known, _ = self.call()
+        silent = self.connect()
+        self.clock.advance(1)
+        self.assertTrue(self.comes())
+        self.assertTrue(silent.wire.aborted)
+        silent.leaves()
+        self.assertFalse(self.comes())
+        self.assertFalse(known.wire.aborted)
+        known.leaves()
+        self.assertTrue(self.comes())
+
+    def test_log(self) -> None:
+        """Thousands of them are one line a second."""
+        self.policy.limits = Limits(connections_before_login=1)
+        self.connect()
+        with capturedLogs() as logs:
+            for _ in range(1000):
+                self.comes()
+            self.assertEqual(len(logs), 1)
+            self.clock.advance(0.9)
+            self.comes()
+            self.clock.advance(0.05)
+            self.comes()
+            self.assertEqual(len(logs), 1)
 
 
 class DataBehindTests(ConnectionTestCase):
@@ -449,7 +627,7 @@ class KeepaliveTests(ConnectionTestCase):
     def test_idle(self) -> None:
         """Who does not come back in time is left in good order; what he asks then is not done."""
         connection, _ = self.kept()
-        self.clock.advance(IDLE_DEADLINE - 0.1)
+        self.clock.advance(Limits().idle_time - 0.1)
         self.assertFalse(connection.wire.disconnecting)
         self.clock.advance(0.1)
         self.assertTrue(connection.wire.disconnecting)
@@ -467,7 +645,7 @@ class KeepaliveTests(ConnectionTestCase):
         """Who is in the middle of a request when the time is over is cut."""
         connection, _ = self.kept()
         connection.sends(b'{"harp"')
-        self.clock.advance(IDLE_DEADLINE)
+        self.clock.advance(Limits().idle_time)
         self.assertFalse(connection.wire.disconnecting)
         self.assertTrue(connection.wire.aborted)
         connection.leaves()

@@ -72,6 +72,76 @@ class TicketTests(SynchronousTestCase):
         self.assertFalse(self.is_resumed(session)[0])
 
 
+class AgreementTests(SynchronousTestCase):
+    """What harpd agrees to."""
+
+    def setUp(self) -> None:
+        file = write_configuration(Path(self.mktemp()).absolute())
+        self.tls = ServerTls(config.load(file).tls, Clock().seconds)
+
+    def shake_hands(self, context: SSL.Context) -> tuple[SSL.Connection, SSL.Connection]:
+        """Let a client and harpd's end agree; raises what either of them raises."""
+        factory = TLSMemoryBIOFactory(self.tls, False, Factory())
+        server = self.tls.serverConnectionForTLS(TLSMemoryBIOProtocol(factory, Factory()))
+        server.set_accept_state()
+        client = SSL.Connection(context, None)
+        client.set_connect_state()
+        for _ in range(3):
+            for step, other in ((client, server), (server, client)):
+                with contextlib.suppress(SSL.WantReadError):
+                    step.do_handshake()
+                self.carry(step, other)
+        return client, server
+
+    def carry(self, source: SSL.Connection, target: SSL.Connection) -> None:
+        """Take what one end has to say to the other."""
+        with contextlib.suppress(SSL.WantReadError):
+            target.bio_write(source.bio_read(1 << 20))
+
+    def client(self, newest: int, ciphers: bytes = b"ALL:@SECLEVEL=0") -> SSL.Context:
+        """Return a client that goes down as far as it can."""
+        context = SSL.Context(SSL.TLS_METHOD)
+        context.set_min_proto_version(SSL.TLS1_VERSION)
+        context.set_max_proto_version(newest)
+        context.set_cipher_list(ciphers)
+        return context
+
+    def test_versions(self) -> None:
+        """TLS 1.2 and 1.3, nothing below."""
+        for version in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
+            client, _ = self.shake_hands(self.client(version))
+            self.assertEqual(client.get_protocol_version(), version)
+        for version in (SSL.TLS1_VERSION, SSL.TLS1_1_VERSION):
+            with self.assertRaises(SSL.Error):
+                self.shake_hands(self.client(version))
+
+    def test_forward_secrecy(self) -> None:
+        """Nothing without keys of the session's own, and nothing but AEAD."""
+        client, _ = self.shake_hands(self.client(SSL.TLS1_2_VERSION))
+        self.assertRegex(client.get_cipher_name() or "", "^ECDHE-ECDSA-(AES|CHACHA20)")
+        for ciphers in (b"kRSA", b"ECDHE-ECDSA-AES128-SHA256:ECDHE-ECDSA-AES256-SHA", b"DHE"):
+            with self.assertRaises(SSL.Error):
+                self.shake_hands(self.client(SSL.TLS1_2_VERSION, ciphers + b":@SECLEVEL=0"))
+
+    def test_no_renegotiation(self) -> None:
+        """A client that asks for another handshake is told that there is none."""
+        # OpenSSL 3 refuses by itself, the versions before it do not.
+        self.assertTrue(self.tls._context.set_options(0) & SSL.OP_NO_RENEGOTIATION)
+        client, server = self.shake_hands(self.client(SSL.TLS1_2_VERSION))
+        before = server.total_renegotiations()
+        client.renegotiate()
+        with contextlib.suppress(SSL.WantReadError):
+            client.do_handshake()
+        self.carry(client, server)
+        with contextlib.suppress(SSL.WantReadError):
+            server.recv(1)
+        self.carry(server, client)
+        with self.assertRaises(SSL.Error) as caught:
+            client.do_handshake()
+        self.assertIn("no renegotiation", str(caught.exception))
+        self.assertEqual(server.total_renegotiations(), before)
+
+
 class Cutting(Protocol):
     """Cuts the connection when the request has come."""
 
