@@ -42,6 +42,7 @@ from harpd.proc import Result
 from harpd.report import (
     INVALID_ARGUMENT_LIST,
     INVALID_REQUEST,
+    LIMIT_EXCEEDED,
     SYSTEM_ERROR,
     RefusalError,
     Report,
@@ -85,7 +86,7 @@ def run(entry: Entry, connection: int, output: int, max_line: int, orphan: Orpha
     printed = identity_of(output)
     notice = _notice
     try:
-        report = Report(connection, max_line)
+        report = Report(connection, max_line, entry.max_packet, entry.max_output)
         try:
             _become(entry, output, orphan, notice)
             _carry_out(entry, connection, report)
@@ -96,6 +97,7 @@ def run(entry: Entry, connection: int, output: int, max_line: int, orphan: Orpha
             exceeded = True
         except RefusalError as refusal:
             report.error(refusal)
+            exceeded = refusal.type == LIMIT_EXCEEDED
         except UnreportableError as error:
             _complain(printed, f"the end of the call can't be reported: {error}\n")
         notice.raises = False
@@ -105,7 +107,7 @@ def run(entry: Entry, connection: int, output: int, max_line: int, orphan: Orpha
         if notice.given:
             _wait_for_descendants()
         if exceeded:
-            # As without our handler, so that what it has started ends with it.
+            # As the kernel does it, so that what it has started ends with it.
             on_signal(_CPU_LIMIT, _DEFAULT)
             kill(getpid(), _CPU_LIMIT)
     except BaseException:

@@ -140,7 +140,10 @@ class Conversation:
             user=shown(request.auth.user),
             client=self._client,
         )
-        self._send(harpd.Ack(offer.streaming))
+        open_arguments = None
+        if request.report_secret and offer.shown is not None:
+            open_arguments = offer.shown.arguments(bytes(request.arguments))
+        self._send(harpd.Ack(offer.streaming, open_arguments))
         locks, lock = self._parts.locks, offer.lock
         if lock is None:
             self._start(request, offer)

@@ -7,9 +7,29 @@ loaded into the process that every call is forked from, so it imports as little 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, Unpack, overload
 
 Groups = str | int | Sequence[str | int]
+
+
+SECRET = object()
+"""Marks a hint: ``Annotated[str, SECRET]`` is the same as ``Secret[str]``."""
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as _TypeVarWithDefault
+
+    T = _TypeVarWithDefault("T", default=str)
+else:
+    T = TypeVar("T")
+
+Secret = Annotated[T, SECRET]
+"""The type hint of a parameter whose argument must not be shown: ``password: Secret`` is a text,
+``Secret[dict[str, str]]`` an object.
+
+The procedure gets the plain value. harpd writes it into no log and no error message, ``describe``
+marks the parameter, and a dispatcher that asks for it learns what it may show of the arguments.
+What the procedure prints, raises or returns is its own business. It stands around the whole hint of
+a parameter, perhaps with ``| None``; of ``*args`` and ``**kwargs`` it means all."""
 
 
 class Result:

@@ -8,7 +8,7 @@
 
 From the zygote, first its catalogue, then what becomes of the calls:
 
-    {"procedure": {...}}                 one for each, as `describe` tells of it
+    {"procedure": {...}, ...}            one for each, see `harpd.description.offer`
     {"mistake": TEXT}                    what is wrong with the procedures file
     {"ready": BOOL}                      false if there were mistakes, and it ends
     {"failed": ID, "message": TEXT}      it could not be forked
@@ -47,7 +47,7 @@ from typing import Any, NoReturn
 from harpd import guard, tree
 from harpd.catalogue import CatalogueError, Entry, load
 from harpd.child import Orphan, run
-from harpd.description import describe
+from harpd.description import offer
 from harpd.options import Defaults
 from harpd.surroundings import clean_environment, settle
 
@@ -125,7 +125,7 @@ class Zygote:
             return
         settle()
         for entry in self._catalogue.values():
-            self._send({"procedure": describe(entry)})
+            self._send(offer(entry))
         sys.stdout.flush()  # else every fork would print it again
         # A TERM that comes before a fork can deal with it waits instead of being ignored.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
