@@ -16,6 +16,7 @@ from typing import Any
 from twisted.trial.unittest import SkipTest
 
 from harpd.surroundings import BASE, CORE, RLIMITS
+from harpd.zygote_command import zygote_environment
 from tests.harpd.waiting import wait_gone
 from tests.harpd.zygotes import BareZygote, ZygoteTestCase
 
@@ -52,10 +53,6 @@ class EnvironmentTests(SurroundingsTestCase):
         @procedure(uid="{USER}")
         def other():
             return [dict(os.environ), subprocess.check_output(["/usr/bin/env"], text=True)]
-
-        @procedure
-        def at_start():
-            return open("/proc/self/environ").read()
     """
 
     def environment(self, zygote: BareZygote, name: str) -> dict[str, str]:
@@ -90,11 +87,30 @@ class EnvironmentTests(SurroundingsTestCase):
         self.assertEqual(self.environment(zygote, "other"), self.expected(pwd.getpwnam(USER)))
 
     def test_set_by_the_file(self) -> None:
-        """What the procedures file sets is there."""
-        zygote = self.zygote(
-            "os.environ['SET'] = 'here'\n@procedure\ndef f(): return os.environ['SET']"
-        )
-        self.assertEqual(self.reply(zygote, "f"), {"result": "here"})
+        """What the procedures file sets is there, and a procedure can go on from what it has."""
+        zygote = self.zygote("""
+            os.environ["SET"] = "here"
+
+            def found():
+                os.environ["LATER"] = "too"
+                del os.environ["LANG"]
+                return sorted(subprocess.check_output(["/usr/bin/env"], text=True).split())
+
+            @procedure
+            def plain(): return found()
+
+            @procedure(environment={"OWN": "1"})
+            def own(): return found()
+        """)
+        for name, more in [("plain", set()), ("own", {"OWN=1"})]:
+            result = set(self.reply(zygote, name)["result"])
+            self.assertLessEqual({"SET=here", "LATER=too"} | more, result)
+            self.assertNotIn("LANG=C.UTF-8", result)
+
+    def test_block(self) -> None:
+        """Nor is the daemon's to be found where the kernel keeps what a process started with."""
+        self.patch(os, "environ", {**os.environ, "SECRET_OF_DAEMON": "1"})
+        self.assertNotIn("SECRET_OF_DAEMON", zygote_environment())
 
 
 class PlaceTests(SurroundingsTestCase):
