@@ -16,9 +16,7 @@ SECRET = object()
 """Marks a hint: ``Annotated[str, SECRET]`` is the same as ``Secret[str]``."""
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeVar as _TypeVarWithDefault
-
-    T = _TypeVarWithDefault("T", default=str)
+    T = TypeVar("T", default=str)
 else:
     T = TypeVar("T")
 
