@@ -13,7 +13,8 @@ import sys
 import time
 
 import harpd.zygote  # noqa: F401
-from harpd.catalogue import Defaults, load
+from harpd.catalogue import load
+from harpd.options import Defaults
 
 IN_FLIGHT = 4
 """How many children it does not wait for, so that they can end while it forks the next."""

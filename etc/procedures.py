@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 
-from harpd.proc import Result, procedure, streaming_procedure
+from harpd.proc import Result, Secret, procedure, streaming_procedure
 
 
 @procedure
@@ -59,3 +59,13 @@ def refresh_packages(context: dict[str, object]) -> str:
         ["/usr/bin/apt-get", "update"], check=True, capture_output=True, text=True
     )
     return done.stdout
+
+
+# What has the hint Secret stands in no log of harpd's, and is shown to nobody who looks at the job.
+# This call may use 5 seconds of processor time and have 50 descriptors open.
+@procedure(timeout=60, cpu=5, open_files=50)
+def set_password(user: str, password: Secret) -> None:
+    """Change the password of a user of this machine."""
+    if not user.isalnum() or not password.isprintable():
+        raise ValueError("a user is letters and digits, a password is one line")
+    subprocess.run(["/usr/sbin/chpasswd"], input=f"{user}:{password}\n", text=True, check=True)

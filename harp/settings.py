@@ -67,12 +67,26 @@ class Section:
         line = _line(self._nodes[key]) if key in self._nodes else self._line
         self._note(f"{self.name(key)}, line {line}: {what}")
 
-    def text(self, key: str, default: str | None = None) -> str:
-        """Return a string that is not empty."""
+    def text(self, key: str, default: str | None = None, empty: bool = False) -> str:
+        """Return a string, which must not be empty unless that is allowed."""
         value = self._value(key, default)
-        if isinstance(value, str) and value:
+        if isinstance(value, str) and (value or empty):
             return value
         return self._wrong(key, value, "a text", "")
+
+    def octal(self, key: str, maximum: int) -> int:
+        """Return a number that is written as in chmod(1), in digits from 0 to 7 behind a 0."""
+        self._asked.add(key)
+        node = self._nodes.get(key)
+        # As it is written: YAML takes 022 for 18, 22 for 22 and 0o22 for a text.
+        text = node.value if isinstance(node, yaml.ScalarNode) else ""
+        if (
+            re.fullmatch("0o?[0-7]+", text)
+            and (number := int(text.lstrip("0o") or "0", 8)) <= maximum
+        ):
+            return number
+        self.mistake(key, f"must be an octal number from 0 to 0{maximum:o} that begins with 0")
+        return 0
 
     def optional_text(self, key: str) -> str | None:
         """Return a string, None if the key is not there."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from harpd.hints import read_hints
-from harpd.shapes import NULL, Mismatch, OneOf, Path, Schema, Shape
+from harpd.shapes import NULL, Hidden, Mismatch, OneOf, Path, Schema, Shape
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -40,7 +40,8 @@ class Parameters:
 
     :param context: the name of the parameter that gets the context of the call.
     :raises TypeError, ValueError: if it can't be called, or it is not known with what.
-    :raises LookupError: with a sentence, if there is no such parameter for the context.
+    :raises LookupError: with a sentence, if there is no such parameter for the context, or a hint
+        says of a part only that it is secret.
     """
 
     def __init__(self, function: Callable[..., Any], context: str | None = None) -> None:
@@ -96,7 +97,8 @@ class Parameters:
         schema: Schema = {
             "type": "object",
             "properties": {
-                name: self._shapes[name].schema() | _default(parameter)
+                name: self._shapes[name].schema()
+                | ({} if self._is_secret(name) else _default(parameter))
                 for name, parameter in self._named.items()
             },
             "required": self._required,
@@ -106,6 +108,26 @@ class Parameters:
         if self._rest is not None:
             schema["items"] = self._shapes[self._rest].schema()
         return schema
+
+    def shown(self) -> dict[str, Any] | None:
+        """Return the arguments of `harpd.secrets.Shown`, None if no parameter is secret."""
+        if not any(map(self._is_secret, self._shapes)):
+            return None
+        by_name = [n for n, each in self._named.items() if each.kind in _KEYWORD]
+        hidden = [n for n in self._named if self._is_secret(n)]
+        if self._context is not None:
+            hidden.append(self._context)
+        is_extra_shown = self._extra is not None and not self._is_secret(self._extra)
+        return {
+            "count": len(self._positional),
+            "places": [i for i, n in enumerate(self._positional) if not self._is_secret(n)],
+            "names": [n for n in by_name if not self._is_secret(n)],
+            "rest": self._rest is not None and not self._is_secret(self._rest),
+            "extra": hidden if is_extra_shown else None,
+        }
+
+    def _is_secret(self, name: str) -> bool:
+        return isinstance(self._shapes[name], Hidden)
 
     def _by_position(
         self, arguments: list[Any], context: dict[str, Any]
@@ -195,6 +217,8 @@ def _globals(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _or_null(shape: Shape) -> Shape:
+    if isinstance(shape, Hidden):
+        return Hidden(_or_null(shape.shape))
     try:
         shape.check(None)
     except Mismatch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable
 from typing import Protocol as Interface
@@ -16,6 +15,7 @@ from harp.errors import RemoteProtocolError
 from harp.wire import harpd, results
 from harp.wire.replies import ReplyReader
 from harp.wire.results import EndResult
+from harpd.call_limits import NO_LIMITS, CallLimits, OutputMeter
 
 
 class Caller(Interface):
@@ -32,6 +32,7 @@ class CallProcess(Protocol):
     :param caller: who takes the replies.
     :param kill: ends the process tree; called when there is no sense in its going on.
     :param context: JSON of an object, sent after the arguments.
+    :param limits: of the call, which ends when its output exceeds them.
     """
 
     def __init__(
@@ -40,11 +41,14 @@ class CallProcess(Protocol):
         caller: Caller,
         kill: Callable[[], None],
         context: bytes = b"{}",
+        limits: CallLimits = NO_LIMITS,
     ) -> None:
         self._arguments = arguments
         self._context = context
         self._caller = caller
         self._kill = kill
+        self._limits = limits
+        self._meter = None if limits == NO_LIMITS else OutputMeter(limits)
         self._reader = ReplyReader()
         self._ended = False
         self._closed = False
@@ -74,8 +78,13 @@ class CallProcess(Protocol):
         found: list[harpd.Reply] = []
         try:
             while not self._ended and (reply := self._reader.next()) is not None:
-                found.append(reply)
-                self._ended = isinstance(reply, EndResult)
+                if self._meter is None:
+                    found.append(reply)
+                else:
+                    found += self._meter.within(reply)
+                    if found[-1] is not reply:
+                        self._kill()
+                self._ended = isinstance(found[-1], EndResult)
         except RemoteProtocolError as error:
             self._ended = True
             text = f"the process of the call wrote no reply: {error}"
@@ -98,14 +107,7 @@ class CallProcess(Protocol):
 
         :param status: as wait(2) gives it.
         """
-        code = os.waitstatus_to_exitcode(status)
-        if code < 0:
-            how, data = f"was killed by signal {-code}", {"signal": -code}
-        else:
-            how, data = f"ended with exit status {code}", {"exit_status": code}
-        self.gone(
-            results.error(errors.KILLED, f"the process of the call {how} without a result", data)
-        )
+        self.gone(self._limits.killed(status))
 
     def gone(self, end: EndResult) -> None:
         """Learn that there is no process any more.

@@ -12,16 +12,16 @@ import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 from harpd.arguments import Parameters
+from harpd.descriptors import open_descriptors, take_away
 from harpd.identity import Identity, find_identity
-from harpd.proc import Groups, Procedure
+from harpd.options import NO_DEFAULTS, Defaults, common_mistakes, option_mistakes
+from harpd.proc import Procedure
+from harpd.surroundings import Surroundings, find_surroundings
 
 MODULE_NAME = "harpd_procedures"
-
-MAX_LOCK_NAME = 200
-"""The longest name of a lock in characters."""
 
 
 class CatalogueError(Exception):
@@ -36,20 +36,14 @@ class CatalogueError(Exception):
 
 
 @dataclass(frozen=True)
-class Defaults:
-    """What the configuration says for procedures that do not say it, see `harpd.proc.Procedure`."""
-
-    timeout: float | None = None
-    uid: str | int | None = None
-    gid: Groups | None = None
-
-
-@dataclass(frozen=True)
 class Entry:
     """One procedure that may be called.
 
     :param identity: None if it runs as what the daemon runs as.
     :param timeout: the longest run in seconds, None for no limit.
+    :param max_packet: the longest packet in bytes, None for no limit of its own.
+    :param max_output: the bytes of all packets and the end result, None for no limit.
+    :param surroundings: None if they are those of all calls.
     """
 
     name: str
@@ -57,9 +51,12 @@ class Entry:
     parameters: Parameters
     identity: Identity | None
     timeout: float | None
+    max_packet: int | None = None
+    max_output: int | None = None
+    surroundings: Surroundings | None = None
 
 
-def load(file: str, defaults: Defaults = Defaults()) -> Mapping[str, Entry]:
+def load(file: str, defaults: Defaults = NO_DEFAULTS) -> Mapping[str, Entry]:
     """Run the procedures file and return what is marked in it, by name.
 
     :raises CatalogueError: with every mistake that could be found.
@@ -76,10 +73,13 @@ def load(file: str, defaults: Defaults = Defaults()) -> Mapping[str, Entry]:
         line = getattr(error, "lineno", None)
         where = f", line {line}" if line else ""
         raise CatalogueError([f"{file}{where}: {getattr(error, 'msg', error)}"]) from error
+    before = open_descriptors()
     try:
         exec(code, module.__dict__)  # noqa: S102 - the operator's own file
     except BaseException as error:
         raise CatalogueError([_at_import(file, error)]) from error
+    for number, what in _opened_since(before).items():
+        print(f"{file}: leaves descriptor {number} open ({what}), which no call can use")
     marked = {
         name: value
         for name, value in vars(module).items()
@@ -87,7 +87,7 @@ def load(file: str, defaults: Defaults = Defaults()) -> Mapping[str, Entry]:
     }
     mistakes = _default_mistakes(defaults)
     if mistakes:
-        defaults = Defaults()  # that they are wrong is said once
+        defaults = NO_DEFAULTS  # that they are wrong is said once
     if not marked:
         mistakes.append(f"{file}: no procedure is marked in it")
     entries: dict[str, Entry] = {}
@@ -99,7 +99,12 @@ def load(file: str, defaults: Defaults = Defaults()) -> Mapping[str, Entry]:
             mistakes += [f"{where}: procedure {name}: {mistake}" for mistake in error.mistakes]
     if mistakes:
         raise CatalogueError(mistakes)
+    take_away(_opened_since(before))  # with those of looking up users
     return entries
+
+
+def _opened_since(before: Mapping[int, str]) -> dict[int, str]:
+    return {n: what for n, what in open_descriptors().items() if before.get(n) != what}
 
 
 def _at_import(file: str, error: BaseException) -> str:
@@ -125,7 +130,7 @@ def _target(procedure: Procedure) -> Callable[..., Any]:
 
 
 def _default_mistakes(defaults: Defaults) -> list[str]:
-    mistakes = list(_time_mistakes("timeout", defaults.timeout))
+    mistakes = list(common_mistakes(defaults))
     try:
         find_identity(defaults.uid, defaults.gid)
     except LookupError as error:
@@ -134,7 +139,7 @@ def _default_mistakes(defaults: Defaults) -> list[str]:
 
 
 def _entry(name: str, procedure: Procedure, defaults: Defaults) -> Entry:
-    mistakes = [*_option_mistakes(procedure), *_kind_mistakes(procedure)]
+    mistakes = [*option_mistakes(procedure), *_kind_mistakes(procedure)]
     parameters = identity = None
     try:
         parameters = Parameters(_target(procedure), _context_parameter(procedure))
@@ -151,34 +156,32 @@ def _entry(name: str, procedure: Procedure, defaults: Defaults) -> Entry:
         identity = find_identity(uid, gid)
     except LookupError as error:
         mistakes.append(str(error.args[0]))
+    if procedure.processes is not None and (identity is None or not identity.uid):
+        mistakes.append("processes is of no use without a uid that is not root's")
     if mistakes or parameters is None:
         raise CatalogueError(mistakes)
-    timeout = defaults.timeout if procedure.timeout is None else procedure.timeout
-    return Entry(name, procedure, parameters, identity, None if timeout == math.inf else timeout)
+
+    def limit(name: str) -> Any:
+        own = getattr(procedure, name)
+        value = getattr(defaults, name) if own is None else own
+        return None if value == math.inf else value
+
+    return Entry(
+        name,
+        procedure,
+        parameters,
+        identity,
+        limit("timeout"),
+        limit("max_packet"),
+        limit("max_output"),
+        find_surroundings(procedure, defaults, identity),
+    )
 
 
 def _context_parameter(procedure: Procedure) -> str | None:
     if procedure.context is True:
         return "context"
     return procedure.context if isinstance(procedure.context, str) else None
-
-
-def _option_mistakes(procedure: Procedure) -> Iterator[str]:
-    yield from _time_mistakes("timeout", procedure.timeout)
-    context, lock, wait = procedure.context, procedure.lock, procedure.lock_wait
-    if not isinstance(context, bool | str):
-        yield f"context must be True or the name of a parameter, not {context!r}"
-    if lock is not None and not _is_name(lock):
-        yield f"lock must be a name of 1 to {MAX_LOCK_NAME} printable characters, not {lock!r}"
-    if wait is not None and lock is None:
-        yield "lock_wait is of no use without lock"
-    elif wait is not None and not (_is_number(wait) and 0 <= wait < math.inf):
-        yield f"lock_wait must be a number of seconds, 0 or more, not {wait!r}"
-
-
-def _time_mistakes(name: str, seconds: object) -> Iterator[str]:
-    if seconds is not None and not (_is_number(seconds) and seconds > 0):
-        yield f"{name} must be a number of seconds above 0, not {seconds!r}"
 
 
 def _kind_mistakes(procedure: Procedure) -> Iterator[str]:
@@ -190,11 +193,3 @@ def _kind_mistakes(procedure: Procedure) -> Iterator[str]:
     if not procedure.streaming and any(map(inspect.isgeneratorfunction, functions)):
         how = "a StreamingProcedure" if procedure.function is None else "a streaming_procedure"
         yield f"yields, so it must be {how}"
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= MAX_LOCK_NAME and value.isprintable()
-
-
-def _is_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -11,7 +11,7 @@ from typing import Any
 
 from harpd.guard import KILL_ZYGOTE
 from harpd.zygote import MAX_MESSAGE
-from harpd.zygote_command import zygote_command, zygote_settings
+from harpd.zygote_command import zygote_command, zygote_environment, zygote_settings
 
 TIME_LIMIT = 60.0
 """Seconds in which the file must have been loaded."""
@@ -32,6 +32,7 @@ def check_procedures(
                 zygote_command(settings),
                 stdin=subprocess.DEVNULL,
                 stdout=2,
+                env=zygote_environment(),
                 pass_fds=[theirs.fileno()],
             )
         try:

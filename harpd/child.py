@@ -38,17 +38,18 @@ from typing import Any, NoReturn
 from harpd import tree
 from harpd.arguments import ArgumentError
 from harpd.catalogue import Entry
-from harpd.identity import Identity
 from harpd.proc import Result
 from harpd.report import (
     INVALID_ARGUMENT_LIST,
     INVALID_REQUEST,
+    LIMIT_EXCEEDED,
     SYSTEM_ERROR,
     RefusalError,
     Report,
     UnreportableError,
     identity_of,
 )
+from harpd.surroundings import use_spare_memory
 from harpd.tree import PARENT_DIED, WAKE, adopt_orphans, watch_parent
 
 _decode = json.JSONDecoder().raw_decode
@@ -58,12 +59,17 @@ _LINES = 2  # those of a request
 
 # Numbers, for enums cost more.
 _TERM, _DEFAULT, _UNBLOCK = map(int, (signal.SIGTERM, signal.SIG_DFL, signal.SIG_UNBLOCK))
+_CPU_LIMIT = int(signal.SIGXCPU)
 _BLOCKED = (_TERM,)
 _OF_ZYGOTE = tuple(map(int, (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP)))
 
 
 class Terminated(BaseException):
     """TERM has come: the call was cancelled or exceeded its time. Runs ``finally`` on its way."""
+
+
+class CpuLimitError(BaseException):
+    """The process has used the processor for as long as it may. Runs ``finally`` on its way."""
 
 
 def run(entry: Entry, connection: int, output: int, max_line: int, orphan: Orphan) -> NoReturn:
@@ -76,18 +82,22 @@ def run(entry: Entry, connection: int, output: int, max_line: int, orphan: Orpha
     :param orphan: what this process does when the zygote or its guard has died.
     """
     status = 1
+    exceeded = False
     printed = identity_of(output)
     notice = _notice
     try:
-        report = Report(connection, max_line)
+        report = Report(connection, max_line, entry.max_packet, entry.max_output)
         try:
-            _become(entry.identity, output, orphan, notice)
+            _become(entry, output, orphan, notice)
             _carry_out(entry, connection, report)
             status = 0
         except Terminated:
             status = 128 + _TERM
+        except CpuLimitError:
+            exceeded = True
         except RefusalError as refusal:
             report.error(refusal)
+            exceeded = refusal.type == LIMIT_EXCEEDED
         except UnreportableError as error:
             _complain(printed, f"the end of the call can't be reported: {error}\n")
         notice.raises = False
@@ -96,14 +106,19 @@ def run(entry: Entry, connection: int, output: int, max_line: int, orphan: Orpha
         _flush(sys.stderr)
         if notice.given:
             _wait_for_descendants()
+        if exceeded:
+            # As the kernel does it, so that what it has started ends with it.
+            on_signal(_CPU_LIMIT, _DEFAULT)
+            kill(getpid(), _CPU_LIMIT)
     except BaseException:
         _complain(printed, traceback.format_exc())
     finally:
         _exit(status)
 
 
-def _become(identity: Identity | None, output: int, orphan: Orphan, notice: _Notice) -> None:
-    """Take the order of facts: session, descriptors, groups, user, and only then the parent."""
+def _become(entry: Entry, output: int, orphan: Orphan, notice: _Notice) -> None:
+    """Take the order of facts: session, descriptors, user, limits, and only then the parent."""
+    identity, surroundings = entry.identity, entry.surroundings
     try:
         setsid()
         adopt_orphans()
@@ -115,6 +130,10 @@ def _become(identity: Identity | None, output: int, orphan: Orphan, notice: _Not
                 setgroups(identity.groups)
             setresgid(identity.gid, identity.gid, identity.gid)
             setresuid(identity.uid, identity.uid, identity.uid)
+        if surroundings is not None:
+            surroundings.enter()
+            if surroundings.cpu is not None:
+                on_signal(_CPU_LIMIT, _cpu_limit)
         for number in _OF_ZYGOTE:
             on_signal(number, _DEFAULT)
         on_signal(_TERM, notice)
@@ -130,6 +149,12 @@ def _become(identity: Identity | None, output: int, orphan: Orphan, notice: _Not
 
 def _interrupt(number: int, frame: object) -> None:
     """Let a system call that waits return, see `harpd.tree.WAKE`."""
+
+
+def _cpu_limit(number: int, frame: object) -> None:
+    """End the procedure once; the kernel says it again each second, and then kills."""
+    on_signal(_CPU_LIMIT, _interrupt)
+    raise CpuLimitError
 
 
 def _flush(stream: Any) -> None:
@@ -189,9 +214,11 @@ def _carry_out(entry: Entry, connection: int, report: Report) -> None:
         outcome = entry.procedure(*args, **kwargs)
         if entry.procedure.streaming:
             outcome = _stream(outcome, report)
-    except (RefusalError, UnreportableError, Terminated):
+    except (RefusalError, UnreportableError, Terminated, CpuLimitError):
         raise
     except BaseException as error:
+        if isinstance(error, MemoryError):
+            use_spare_memory()
         with suppress(Exception):  # as above, and the caller must learn of the error all the same
             traceback.print_exc()
         report.exception(error)

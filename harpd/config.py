@@ -21,6 +21,7 @@ from harpd import limits, permissions
 from harpd.auth import Authenticator
 from harpd.limits import Limits
 from harpd.permissions import Permissions
+from harpd.options import LEAST, MAX_UMASK, MOST, environment_mistakes, is_directory
 from harpd.zygote_command import KILL_GRACE
 
 T = TypeVar("T")
@@ -102,6 +103,27 @@ def _defaults(section: Section) -> dict[str, Any]:
         found["uid"] = uid
     if "gid" in section:
         found["gid"] = section.names("gid", "the name or number of a group, or a list of them")
+    for key, least in LEAST.items():
+        if key in section:
+            found[key] = section.integer(key, None, least, MOST)
+    if "umask" in section:
+        found["umask"] = section.octal("umask", MAX_UMASK)
+    if "directory" in section:
+        found["directory"] = section.text("directory")
+        if found["directory"] and not is_directory(found["directory"]):
+            section.mistake("directory", "must be an absolute path")
+    if "environment" in section:
+        found["environment"] = _environment(section.section("environment"))
+    return found
+
+
+def _environment(section: Section) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in section.keys():  # noqa: SIM118 - it is no mapping
+        value = section.text(name, empty=True)
+        for mistake in environment_mistakes({name: value}):
+            section.mistake(name, mistake)
+        found[name] = value
     return found
 
 

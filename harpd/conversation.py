@@ -208,7 +208,10 @@ class Conversation:
         number = self._planned.number
         self._parts.running.add(number)
         audit(_log, "allowed", "call", peer=self._client, call=number, **who)
-        self._send(harpd.Ack(offer.streaming))
+        open_arguments = None
+        if request.report_secret and offer.shown is not None:
+            open_arguments = offer.shown.arguments(bytes(request.arguments))
+        self._send(harpd.Ack(offer.streaming, open_arguments))
         locks, lock = self._parts.locks, offer.lock
         if lock is None:
             self._start(request, offer)

@@ -17,6 +17,9 @@ MAX_DOC = 16384
 MAX_SCHEMA = 32768
 """The longest schema in bytes of JSON; parameters that need more are described as any object."""
 
+MAX_SHOWN = 4000
+"""The longest list of arguments that may be shown, in bytes of JSON; if it is longer none is."""
+
 
 def describe(entry: Entry) -> dict[str, Any]:
     """Return what ``describe`` tells of a procedure, as harpd's protocol has it.
@@ -33,6 +36,23 @@ def describe(entry: Entry) -> dict[str, Any]:
         "lock": procedure.lock,
         "lock_wait": procedure.lock_wait,
     }
+
+
+def offer(entry: Entry) -> dict[str, Any]:
+    """Return what the network-facing process has to know of a procedure; see `harpd.offers`."""
+    found: dict[str, Any] = {"procedure": describe(entry)}
+    surroundings = entry.surroundings
+    limits = {
+        "max_packet": entry.max_packet,
+        "max_output": entry.max_output,
+        "cpu": None if surroundings is None else surroundings.cpu,
+    }
+    if limits := {name: limit for name, limit in limits.items() if limit is not None}:
+        found["limits"] = limits
+    shown = entry.parameters.shown()
+    if shown is not None:
+        found["shown"] = shown if _size(shown) <= MAX_SHOWN else {}
+    return found
 
 
 def _doc(procedure: Procedure) -> str | None:

@@ -5,11 +5,14 @@ A hint that JSON has no values for, or that is not known here, demands nothing.
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, MutableMapping, MutableSequence, Sequence
+from contextlib import suppress
 from typing import Any
 
+from harpd.proc import SECRET, T
 from harpd.shapes import (
     ANY,
     BOOL,
@@ -18,6 +21,7 @@ from harpd.shapes import (
     NULL,
     STR,
     Array,
+    Hidden,
     Literal,
     Object,
     OneOf,
@@ -33,19 +37,35 @@ _PLAIN: Mapping[object, Shape] = {
     int: INT,
     float: FLOAT,
     str: STR,
+    T: STR,  # of Secret alone
 }
 _ARRAYS = (list, Sequence, MutableSequence)
 _OBJECTS = (dict, Mapping, MutableMapping)
+_NAMED_SECRET = re.compile(r"\b(Secret|SECRET)\b")
 _ALIAS: Any = getattr(typing, "TypeAliasType", ())  # since Python 3.12
 
 
 def read_hints(hints: Mapping[str, Any], names: dict[str, Any]) -> dict[str, Shape]:
-    """Return what each hint demands.
+    """Return what each hint demands; a `Hidden` of one that is secret.
 
     :param hints: any objects; a text is an expression.
     :param names: what the names in the texts stand for.
+    :raises LookupError: with a sentence, if it is not clear what is secret.
     """
-    return {key: _resolved(hint, names) for key, hint in hints.items()}
+    found = {}
+    for key, hint in hints.items():
+        try:
+            found[key] = _resolved(hint, names)
+        except LookupError as error:
+            raise LookupError(f"parameter {key}: {error.args[0]}") from None
+    return found
+
+
+class NestedSecretError(LookupError):
+    """Only a part of an argument is said to be secret."""
+
+    def __init__(self) -> None:
+        super().__init__("Secret must stand around the whole hint, as in Secret[list[str]]")
 
 
 def _resolved(hint: Any, names: dict[str, Any]) -> Shape:
@@ -53,9 +73,34 @@ def _resolved(hint: Any, names: dict[str, Any]) -> Shape:
 
     holder.__annotations__ = {"hint": hint}
     try:
-        return _read(typing.get_type_hints(holder, names)["hint"], ())
-    except Exception:  # a name that is known to type checkers only; or it is no type at all
+        found = typing.get_type_hints(holder, names, include_extras=True)["hint"]
+        bare, is_secret = _reveal(found)
+        shape = _read(bare, ())
+    except NestedSecretError:
+        raise
+    except Exception as error:  # a name that is known to type checkers only; or it is no type
+        if _NAMED_SECRET.search(repr(hint)):
+            # To take it for a hint that demands nothing would be to show it.
+            raise LookupError(f"the hint {hint!r} can't be read") from error
         return ANY
+    return Hidden(shape) if is_secret else shape
+
+
+def _reveal(hint: Any) -> tuple[Any, bool]:
+    """Return a hint without what says that all of it is secret, and whether anything does."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        bare, is_secret = _reveal(args[0])
+        return bare, is_secret or SECRET in args[1:]
+    if origin in (typing.Union, types.UnionType):
+        found = [_reveal(arg) for arg in args]
+        if any(is_secret for _, is_secret in found):
+            return typing.Union[tuple(bare for bare, _ in found)], True  # noqa: UP007
+    if isinstance(hint, _ALIAS):
+        return _reveal(hint.__value__)
+    if isinstance(hint, typing.NewType):
+        return _reveal(hint.__supertype__)
+    return hint, False
 
 
 def _read(hint: Any, inside: tuple[Any, ...]) -> Shape:
@@ -85,6 +130,8 @@ def _read(hint: Any, inside: tuple[Any, ...]) -> Shape:
     if kind is typing.Literal:
         return Literal(args) if all(type(each) in _PLAIN for each in args) else ANY
     if kind in (typing.Annotated, typing.Required, typing.NotRequired):
+        if SECRET in args[1:]:
+            raise NestedSecretError
         return _read(args[0], inside)
     if kind in inside:
         return ANY
@@ -94,7 +141,22 @@ def _read(hint: Any, inside: tuple[Any, ...]) -> Shape:
         return _read(kind.__supertype__, inside)
     if isinstance(kind, _ALIAS):
         return _read(kind.__value__, (*inside, kind))
+    _refuse_secrets_within(kind, args, inside)
     return ANY
+
+
+def _refuse_secrets_within(kind: Any, args: tuple[Any, ...], inside: tuple[Any, ...]) -> None:
+    """Find a secret in what is not checked: the arguments of a generic, the fields of a class."""
+    hints: list[Any] = [arg for arg in args if not isinstance(arg, list)]
+    with suppress(Exception):
+        hints += typing.get_type_hints(kind, include_extras=True).values()
+    for hint in hints:
+        try:
+            _read(hint, (*inside, kind))
+        except NestedSecretError:
+            raise
+        except Exception:  # noqa: S112 - as any hint that is not understood
+            continue
 
 
 def _tuple(hint: Any, args: tuple[Any, ...], read: Callable[..., list[Shape]]) -> Shape:

@@ -9,7 +9,7 @@ import grp
 import os
 import pwd
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeGuard
 
 from harpd.proc import Groups
@@ -17,11 +17,17 @@ from harpd.proc import Groups
 
 @dataclass(frozen=True)
 class Identity:
-    """The user and groups that a call runs with."""
+    """The user and groups that a call runs with.
+
+    :param name: the user's, or his number where he has none.
+    :param home: his home directory.
+    """
 
     uid: int
     gid: int
     groups: tuple[int, ...]
+    name: str = field(default="", compare=False)
+    home: str = field(default="/", compare=False)
 
 
 def find_identity(uid: str | int | None, gid: Groups | None) -> Identity | None:
@@ -50,7 +56,13 @@ def find_identity(uid: str | int | None, gid: Groups | None) -> Identity | None:
                 *(g for g in os.getgrouplist(user.pw_name, user.pw_gid) if g != user.pw_gid),
             )
     assert groups is not None
-    return Identity(user_id, groups[0], groups)
+    return Identity(user_id, groups[0], groups, *find_user(user_id))
+
+
+def find_user(uid: int) -> tuple[str, str]:
+    """Return the name and the home of a user, his number and / if he has none."""
+    user = _user(uid)
+    return (user.pw_name, user.pw_dir) if user else (str(uid), "/")
 
 
 def _user(uid: str | int) -> pwd.struct_passwd | None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from harpd.call_limits import NO_LIMITS, CallLimits
+from harpd.secrets import Shown
 
 
 class ProceduresError(Exception):
@@ -25,6 +30,8 @@ class Offer:
     :param lock: the lock that a call needs, if any.
     :param lock_wait: the longest wait for it in seconds, None for no limit.
     :param description: JSON, the answer to ``describe``.
+    :param limits: what harpd itself holds the calls to.
+    :param shown: which arguments may be shown, None if none of them is secret.
     """
 
     streaming: bool
@@ -32,6 +39,23 @@ class Offer:
     lock: str | None = None
     lock_wait: float | None = None
     description: bytes = field(default=b"{}", compare=False)
+    limits: CallLimits = NO_LIMITS
+    shown: Shown | None = None
+
+
+def read_offer(message: Mapping[str, Any]) -> tuple[str, Offer]:
+    """Return a procedure's name and offer, of what `harpd.description.offer` has made of it."""
+    described, shown = message["procedure"], message.get("shown")
+    offer = Offer(
+        described["streaming"],
+        described["timeout"],
+        described["lock"],
+        described["lock_wait"],
+        json.dumps(described).encode(),
+        CallLimits(**message.get("limits", {})),
+        None if shown is None else Shown(**shown),
+    )
+    return described["name"], offer
 
 
 Catalogue = Mapping[str, Offer]

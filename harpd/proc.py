@@ -6,10 +6,28 @@ loaded into the process that every call is forked from, so it imports as little 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypedDict, Unpack, overload
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, Unpack, overload
 
 Groups = str | int | Sequence[str | int]
+
+
+SECRET = object()
+"""Marks a hint: ``Annotated[str, SECRET]`` is the same as ``Secret[str]``."""
+
+if TYPE_CHECKING:
+    T = TypeVar("T", default=str)
+else:
+    T = TypeVar("T")
+
+Secret = Annotated[T, SECRET]
+"""The type hint of a parameter whose argument must not be shown: ``password: Secret`` is a text,
+``Secret[dict[str, str]]`` an object.
+
+The procedure gets the plain value. harpd writes it into no log and no error message, ``describe``
+marks the parameter, and a dispatcher that asks for it learns what it may show of the arguments.
+What the procedure prints, raises or returns is its own business. It stands around the whole hint of
+a parameter, perhaps with ``| None``; of ``*args`` and ``**kwargs`` it means all."""
 
 
 class Result:
@@ -31,6 +49,15 @@ class Options(TypedDict, total=False):
     context: bool | str | None
     lock: str | None
     lock_wait: float | None
+    address_space: float | None
+    cpu: float | None
+    open_files: float | None
+    processes: float | None
+    max_packet: float | None
+    max_output: float | None
+    umask: int | None
+    directory: str | None
+    environment: Mapping[str, str] | None
 
 
 class Procedure:
@@ -46,10 +73,10 @@ class Procedure:
     list where the hint says tuple.
 
     An option that is None, or not given, is not said: then an attribute of the class says it, else
-    (timeout, uid and gid) the defaults of harpd's configuration, else the first value named below.
+    (all but context, lock and lock_wait) the defaults of harpd's configuration, else the first
+    value named below. For every limit ``math.inf`` says that there is none, whatever the default.
 
-    :param timeout: no limit, or the longest run in seconds; ``math.inf`` says that there is no
-        limit, whatever the default.
+    :param timeout: no limit, or the longest run in seconds.
     :param uid: the daemon's own user, or the name or number of the user it runs as;
         ``os.getuid()`` says the daemon's own, whatever the default.
     :param gid: the groups of the user, or the name or number of the group it runs with, or a list
@@ -63,6 +90,24 @@ class Procedure:
         machine, one runs at a time.
     :param lock_wait: for ever, or the seconds to wait for the lock, after which the call fails; 0
         fails at once.
+    :param address_space: no limit, or the bytes that each process of the call may have mapped
+        (RLIMIT_AS); beyond it Python raises MemoryError.
+    :param cpu: no limit, or the seconds of processor time that each process of the call may use
+        (RLIMIT_CPU). Then an exception runs the procedure's ``finally``, for which there are 5 s
+        more, and the call ends with ``limit_exceeded``.
+    :param open_files: no limit, or the descriptors that each process of the call may have open
+        (RLIMIT_NOFILE).
+    :param processes: no limit, or how many processes and threads the user whom ``uid`` names may
+        have, all that there are of his counted, on the whole machine (RLIMIT_NPROC). The kernel
+        does not limit root's.
+    :param max_packet: no limit but that of the protocol, or the bytes of JSON of one packet.
+    :param max_output: no limit, or the bytes of JSON of all packets and of the end result. A call
+        that exceeds either ends with ``limit_exceeded``.
+    :param umask: 0o022, or another.
+    :param directory: ``/``, or the absolute path of the working directory.
+    :param environment: nothing, or variables beside those that every call has: PATH, LANG, SHELL,
+        those of the defaults, and HOME, USER and LOGNAME of the user it runs as. What has the same
+        name is replaced.
     """
 
     streaming = False
@@ -73,28 +118,25 @@ class Procedure:
     context: bool | str = False
     lock: str | None = None
     lock_wait: float | None = None
+    address_space: float | None = None
+    cpu: float | None = None
+    open_files: float | None = None
+    processes: float | None = None
+    max_packet: float | None = None
+    max_output: float | None = None
+    umask: int | None = None
+    directory: str | None = None
+    environment: Mapping[str, str] | None = None
 
     def __init__(
         self,
         function: Callable[..., Any] | None = None,
         /,
-        *,
-        timeout: float | None = None,
-        uid: str | int | None = None,
-        gid: Groups | None = None,
-        context: bool | str | None = None,
-        lock: str | None = None,
-        lock_wait: float | None = None,
+        **options: Unpack[Options],
     ) -> None:
-        said = {
-            "timeout": timeout,
-            "uid": uid,
-            "gid": gid,
-            "context": context,
-            "lock": lock,
-            "lock_wait": lock_wait,
-        }
-        vars(self).update((name, value) for name, value in said.items() if value is not None)
+        for name in options.keys() - Options.__annotations__.keys():
+            raise TypeError(f"{type(self).__name__}() got an unexpected keyword argument {name!r}")
+        vars(self).update((name, value) for name, value in options.items() if value is not None)
         if function is not None:
             self.function = function
             self.__doc__ = function.__doc__

@@ -18,6 +18,7 @@ SYSTEM_ERROR = "system_error"
 INVALID_ARGUMENT_LIST = "invalid_argument_list"
 INVALID_MESSAGE = "invalid_message"
 INVALID_REQUEST = "invalid_request"
+LIMIT_EXCEEDED = "limit_exceeded"
 
 # What JSONEncoder makes anew for each value. In its order: what finds circles, what is asked for
 # other types, how texts are written, indent, separators, whether keys are sorted, whether keys of
@@ -45,13 +46,25 @@ class Report:
 
     :param connection: the descriptor of its socket.
     :param max_line: the longest line in bytes.
+    :param max_packet: the bytes of JSON of one packet, None for no limit of its own.
+    :param max_output: those of all packets and the end result, None for no limit.
     """
 
-    def __init__(self, connection: int, max_line: int) -> None:
+    def __init__(
+        self,
+        connection: int,
+        max_line: int,
+        max_packet: int | None = None,
+        max_output: int | None = None,
+    ) -> None:
         self._connection = connection
         self._identity = identity_of(connection)
         self._pid = getpid()
         self._max_line = max_line
+        self._max_packet = max_packet
+        self._max_output = max_output
+        self._is_limited = max_packet is not None or max_output is not None
+        self._total = 0
 
     def packet(self, value: Any) -> None:
         """Say what a streaming procedure has yielded; see `result`."""
@@ -60,7 +73,7 @@ class Report:
     def result(self, value: Any) -> None:
         """Say what the procedure has returned.
 
-        :raises RefusalError: if JSON can't carry it, or it is too long.
+        :raises RefusalError: if JSON can't carry it, it is too long, or all was too much.
         :raises UnreportableError: if it can't be said any more.
         """
         self._send('{"result":%s}\n', "result", value)
@@ -92,6 +105,8 @@ class Report:
             data = (line % "".join(_one_shot(value, 0))).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise RefusalError(INVALID_MESSAGE, f"JSON can't carry the {what}: {error}") from error
+        if self._is_limited and what != "error":
+            self._check(what, len(data) - len(line % ""))
         if len(data) > self._max_line:
             raise RefusalError(
                 INVALID_MESSAGE, f"the {what} has {len(data)} bytes, over {self._max_line}"
@@ -106,6 +121,19 @@ class Report:
                 pass
         except OSError as error:
             raise UnreportableError(str(error)) from error
+
+    def _check(self, what: str, size: int) -> None:
+        """Hold to the limits, as `harpd.call_limits` does with what has been written."""
+        limit = self._max_packet
+        if limit is not None and what == "packet" and size > limit:
+            text = f"the packet has {size} bytes, over the limit max_packet of {limit}"
+            raise RefusalError(LIMIT_EXCEEDED, text, {"limit": "max_packet"})
+        self._total += size
+        limit = self._max_output
+        if limit is not None and self._total > limit:
+            name = what if what == "packet" else "end result"
+            text = f"with the {name} the output has {self._total} bytes, over the limit max_output"
+            raise RefusalError(LIMIT_EXCEEDED, f"{text} of {limit}", {"limit": "max_output"})
 
 
 def identity_of(descriptor: int) -> tuple[int, ...]:

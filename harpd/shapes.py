@@ -191,6 +191,26 @@ class OneOf(Shape):
         return {"anyOf": [option.schema() for option in self._options]}
 
 
+class Hidden(Shape):
+    """A demand on a value that is secret: of what is inside it nothing is told, not even a key.
+
+    :param shape: what is demanded.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape.name)
+        self.shape = shape
+
+    def _check_inside(self, value: Any, path: Path) -> None:
+        try:
+            self.shape.check(value)
+        except Mismatch:
+            raise Mismatch(path, self.name, type_name(value)) from None
+
+    def _inner_schema(self) -> Schema:
+        return self.shape.schema() | {"writeOnly": True, "format": "password"}
+
+
 ANY = Shape("Any")
 NULL = Shape("None", "null", type(None))
 BOOL = Shape("bool", "boolean", bool)

@@ -8,7 +8,7 @@
 
 From the zygote, first its catalogue, then what becomes of the calls:
 
-    {"procedure": {...}}                 one for each, as `describe` tells of it
+    {"procedure": {...}, ...}            one for each, see `harpd.description.offer`
     {"mistake": TEXT}                    what is wrong with the procedures file
     {"ready": BOOL}                      false if there were mistakes, and it ends
     {"failed": ID, "message": TEXT}      it could not be forked
@@ -45,15 +45,17 @@ from signal import set_wakeup_fd
 from typing import Any, NoReturn
 
 from harpd import guard, tree
-from harpd.catalogue import CatalogueError, Defaults, Entry, load
+from harpd.catalogue import CatalogueError, Entry, load
 from harpd.child import Orphan, run
-from harpd.description import describe
+from harpd.description import offer
+from harpd.options import Defaults
+from harpd.surroundings import clean_environment, settle
 
 _decode = json.JSONDecoder().raw_decode
 
 LINK_NOW = "LD_BIND_NOW"
 """Has the dynamic linker find all functions at the start, and not some of them in every fork
-(ld.so(8)). It is taken out of the environment, for it is not meant for what the calls start."""
+(ld.so(8)). It is not in the environment of the calls: it is not meant for what they start."""
 
 MAX_MESSAGE = 65536
 """The longest message of the control socket in bytes."""
@@ -121,8 +123,9 @@ class Zygote:
                 self._send({"mistake": mistake[:_MAX_TEXT]})
             self._send({"ready": False})
             return
+        settle()
         for entry in self._catalogue.values():
-            self._send({"procedure": describe(entry)})
+            self._send(offer(entry))
         sys.stdout.flush()  # else every fork would print it again
         # A TERM that comes before a fork can deal with it waits instead of being ignored.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -254,8 +257,8 @@ class Zygote:
 
 def main() -> None:
     """Run as ``python -P -m harpd.zygote SETTINGS``."""
-    os.environ.pop(LINK_NOW, None)
     settings = Settings(**json.loads(sys.argv[1]))
+    clean_environment(settings.defaults)
     control = socket.socket(fileno=settings.control)
     control.set_inheritable(False)
     register = guard.fork_zygote(control, settings.kill_grace)

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from harp.wire.lines import MAX_REPLY
+from harpd.surroundings import BASE
 from harpd.zygote import LINK_NOW, Settings
 
 KILL_GRACE = 5.0
@@ -39,5 +40,10 @@ def zygote_command(settings: Settings) -> list[str]:
 
 
 def zygote_environment() -> dict[str, str]:
-    """Return the environment of a zygote: ours, and what the dynamic linker is to do."""
-    return {**os.environ, LINK_NOW: "1"}
+    """Return the environment that a zygote starts with.
+
+    Of ours it is only what Python and the dynamic linker may need to start at all, for a call can
+    read it in /proc. What the calls have is said by `harpd.surroundings`.
+    """
+    ours = {n: value for n, value in os.environ.items() if n.startswith(("PYTHON", "LD_"))}
+    return {**BASE, **ours, LINK_NOW: "1"}

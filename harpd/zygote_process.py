@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from harpd.call import Caller, CallProcess
 from harpd.call_socket import CallSocket
 from harpd.control import ControlChannel
 from harpd.guard import KILL_ZYGOTE
-from harpd.offers import Catalogue, Offer, ProceduresError
+from harpd.offers import Catalogue, Offer, ProceduresError, read_offer
 from harpd.output import OutputPipe, PrintedText
 from harpd.tree import WAKE_AFTER
 from harpd.zygote import Settings
@@ -120,7 +119,8 @@ class ZygoteProcess(ProcessProtocol):
 
         if self.is_lost:
             raise OSError("the zygote that was to run the call died")
-        process = CallProcess(arguments, caller, partial(self.kill_call, number), context)
+        limits = self.offers[procedure].limits
+        process = CallProcess(arguments, caller, partial(self.kill_call, number), context, limits)
         ours, theirs = socket.socketpair()
         try:
             read, write = os.pipe2(os.O_CLOEXEC)
@@ -221,14 +221,9 @@ class ZygoteProcess(ProcessProtocol):
 
     def _received(self, message: dict[str, Any]) -> None:
         match message:
-            case {"procedure": described}:
-                self.offers[described["name"]] = Offer(
-                    described["streaming"],
-                    described["timeout"],
-                    described["lock"],
-                    described["lock_wait"],
-                    json.dumps(described).encode(),
-                )
+            case {"procedure": _}:
+                name, offer = read_offer(message)
+                self.offers[name] = offer
             case {"mistake": mistake}:
                 self._mistakes.append(mistake)
             case {"ready": True} if not self.loaded.called:

@@ -209,7 +209,7 @@ class ProcessTests(SpawnerTestCase):
         self.assertEqual(kind, "result")
         os.kill(pid, signal.SIGKILL)
         # Without a result, the end is told by the zygote alone.
-        file = self.mktemp()
+        file = os.path.abspath(self.mktemp())
         kind, error = await Running(spawner, "g", json.dumps([file])).end()
         self.assertEqual((kind, error["type"]), ("error", "killed"))
         os.kill(int(_read(file)), signal.SIGKILL)

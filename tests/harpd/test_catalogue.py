@@ -12,8 +12,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from harpd.catalogue import MODULE_NAME, CatalogueError, Defaults, Entry, load
+from harpd.catalogue import MODULE_NAME, CatalogueError, Entry, load
 from harpd.identity import Identity
+from harpd.options import Defaults
 
 IMPORTS = "from harpd.proc import Procedure, StreamingProcedure, procedure, streaming_procedure\n"
 
@@ -192,6 +193,38 @@ class InstanceTests(CatalogueTestCase):
 
 class OptionTests(CatalogueTestCase):
     """Options that do not make sense are found when the file is loaded."""
+
+    def test_limits(self) -> None:
+        """What is wrong with a procedure's limits is said with its line."""
+        found = self.mistakes("""
+            @procedure(cpu=0.5)
+            def f(): pass
+
+            @procedure(processes=5)
+            def g(): pass
+        """)
+        self.assertEqual(
+            found,
+            [
+                ", line 3: procedure f: cpu must be a whole number from 1, not 0.5",
+                ", line 6: procedure g: processes is of no use without a uid that is not root's",
+            ],
+        )
+
+    def test_output_limits(self) -> None:
+        """A procedure's own limits of its output come before those that are configured."""
+        entries = self.load(
+            """
+            @procedure(max_output=10)
+            def f(): pass
+
+            @procedure(max_packet=float("inf"))
+            def g(): pass
+            """,
+            max_packet=5,
+        )
+        limits = {name: (entry.max_packet, entry.max_output) for name, entry in entries.items()}
+        self.assertEqual(limits, {"f": (5, 10), "g": (None, None)})
 
     def test_no_timeout(self) -> None:
         """Infinity is no time limit."""

@@ -423,6 +423,7 @@ class SuddenEndTests(ChildTestCase):
         listener.listen(30)
         listener.settimeout(PATIENCE)
         ending = self.end(
+            f"os.chdir({os.getcwd()!r})",
             "os.closerange(3, 256)",
             "global sockets  # open when the result is reported",
             "sockets = [socket.socket(socket.AF_UNIX) for _ in range(30)]",

@@ -54,6 +54,14 @@ class LoadTests(ConfigTestCase):
         found = (config.address, config.port, config.path)
         self.assertEqual(found, ("127.0.0.1", 4307, ["/a", "/b"]))
 
+    def test_limits(self) -> None:
+        """Limits are numbers; a umask is read as it is written, whatever YAML makes of it."""
+        for mask in ("022", "0o022", '"022"'):
+            more = f"defaults: {{cpu: 5, max_output: 9, umask: {mask}, environment: {{A: ''}}}}\n"
+            found = load(write_configuration(self.folder, network=more)).defaults
+            expected = {"cpu": 5, "max_output": 9, "umask": 0o022, "environment": {"A": ""}}
+            self.assertEqual(found, expected)
+
     def test_graces_and_defaults(self) -> None:
         """So do those that are not in a section of the network."""
         more = "shutdown_grace: 0.5\nkill_grace: 2\ndefaults: {timeout: 7, uid: 5, gid: [a, 6]}\n"
@@ -178,6 +186,27 @@ class MistakeTests(ConfigTestCase):
             text = write_configuration(self.folder, network=f"{empty}:\n").read_text()
             self.assertIn("must be a section", self.mistakes(text)[0])
 
+    def test_limits(self) -> None:
+        """What calls can't have, or can't run with, is told with the key and its line."""
+        more = (
+            "defaults:\n  cpu: 0\n  address_space: 512M\n  open_files: 1.5\n  umask: 22\n"
+            "  directory: srv\n  environment: {A: 1, '': b, C: ''}\n  max_packet: 0\n"
+        )
+        found = self.mistakes(write_configuration(self.folder, network=more).read_text())
+        self.assertCountEqual(
+            [mistake.partition(",")[0] for mistake in found],
+            [
+                "defaults.cpu",
+                "defaults.address_space",
+                "defaults.open_files",
+                "defaults.umask",
+                "defaults.directory",
+                "defaults.environment.A",
+                "defaults.environment.",
+                "defaults.max_packet",
+            ],
+        )
+
     def test_missing(self) -> None:
         """What has to be there is named."""
         found = self.mistakes("")
@@ -272,7 +301,7 @@ class SampleTests(ConfigTestCase):
         self.assertEqual(config.limits, Limits())
         self.assertTrue(config.permissions.of("anybody").allows("anything"))
         self.assertTrue(config.authenticator.verify("panel", "secret"))
-        everything = re.sub("(?m)^( *)#(?=[a-z ] *[a-z]+:)", r"\1", text)
+        everything = re.sub("(?m)^( *)#(?=[a-z ] *[A-Za-z_]+:)", r"\1", text)
         for key in ["panel", "backup", *[item.name for item in fields(Limits)]]:
             self.assertRegex(everything, f"(?m)^  {key}:")
         for key in ["address", "port", "certfile", "keyfile", "module", "file", "users", "path"]:
@@ -280,7 +309,20 @@ class SampleTests(ConfigTestCase):
         self.file.write_text(everything.replace("/etc/harpd", str(self.folder)), "utf-8")
         text = re.sub("(?m)^  users:(\n    .*)*", "", self.file.read_text("utf-8"))
         self.file.write_text(re.sub("(?m)^    (panel|backup):.*$", "", text))
-        expected = {"timeout": 600, "uid": "nobody", "gid": ["nogroup", "adm"]}
+        expected = {
+            "timeout": 600,
+            "uid": "nobody",
+            "gid": ["nogroup", "adm"],
+            "address_space": 1 << 30,
+            "cpu": 300,
+            "open_files": 256,
+            "processes": 100,
+            "max_packet": 1 << 16,
+            "max_output": 1 << 20,
+            "umask": 0o022,
+            "directory": "/",
+            "environment": {"TZ": "Europe/Warsaw"},
+        }
         self.assertEqual(load(self.file).defaults, expected)
 
     def test_users(self) -> None:

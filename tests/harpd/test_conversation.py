@@ -12,6 +12,7 @@ from typing import Any
 from twisted.internet.defer import fail
 
 from harpd.offers import Offer, ProceduresError
+from harpd.secrets import Shown
 from tests.harpd.connections import (
     ACK,
     STREAM_ACK,
@@ -54,6 +55,27 @@ class DescribeTests(ConnectionTestCase):
             b'{"harp":1,"describe":true,"auth":{"user":"panel","password":"secret"}}\n'
         )
         self.assert_ended(connection, error("procedure_loading_error", "one"))
+
+
+class SecretTests(ConnectionTestCase):
+    """How the arguments may be shown is told to who asks for it."""
+
+    def test_shown(self) -> None:
+        """It stands in the acknowledgement, if the procedure has secrets; the call gets them."""
+        self.spawner.offers = {
+            "plain": Offer(False),
+            "secret": Offer(False, shown=Shown(count=2, places=[0])),
+        }
+        shown = b'{"harp":1,"stream_result":false,"shown_arguments":[1.5,"(secret)"]}\n'
+        silent = b'{"harp":1,"stream_result":false}\n'
+        for procedure, asks, expected in [
+            ("secret", True, shown),
+            ("secret", False, silent),
+            ("plain", True, silent),
+        ]:
+            connection, call = self.call(procedure, arguments=[1.5, "x"], report_secret=asks)
+            self.assertEqual(connection.received, expected)
+            self.assertIn(b'[1.5, "x"]', call.socket.value())
 
 
 class ContextTests(ConnectionTestCase):

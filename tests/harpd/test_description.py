@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from harpd.arguments import Parameters
-from harpd.catalogue import MAX_LOCK_NAME, Entry
+from harpd.catalogue import Entry
 from harpd.description import MAX_DOC, MAX_SCHEMA, describe
+from harpd.options import MAX_LOCK_NAME
 from harpd.proc import Procedure, StreamingProcedure, procedure, streaming_procedure
 from harpd.zygote import MAX_MESSAGE
 

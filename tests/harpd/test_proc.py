@@ -48,6 +48,15 @@ class MarkTests(SynchronousTestCase):
             "context": "x",
             "lock": "l",
             "lock_wait": 0,
+            "address_space": 1 << 30,
+            "cpu": 4,
+            "open_files": 50,
+            "processes": 6,
+            "max_packet": 7,
+            "max_output": 8,
+            "umask": 0o027,
+            "directory": "/srv",
+            "environment": {"A": "b"},
         }
         self.assertEqual(set(options), set(Options.__annotations__))
         for mark in (procedure, streaming_procedure):
