@@ -51,7 +51,9 @@ def endpoint_by(reactor: Any, server_trust: ServerTrust) -> Endpoint:
 
     def endpoint(host: Host) -> IStreamClientEndpoint:
         resumption = Resumption(sessions, host)
-        creator = server_trust.for_host(host.name, host.address, host.server_name, resumption)
+        creator = server_trust.for_host(
+            host.name, host.address, host.server_name, host.fingerprints, resumption
+        )
         found: IStreamClientEndpoint = wrapClientTLS(creator, _tcp_endpoint(reactor, host))
         return found
 

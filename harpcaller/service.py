@@ -128,8 +128,8 @@ class DispatcherService(Service):
         logs.set_level(self._reloading.config.log_level)
         if not self._reloading.config.trust.verifies:
             self._log.warn(
-                "neither ca_file nor known_certs_file is given: whoever answers at a host's address"
-                " gets its password and runs its jobs"
+                "neither ca_file nor known_certs_file is given: whoever answers at the address of a"
+                " host that has no fingerprint gets its password and runs its jobs"
             )
         starting = Deferred.fromCoroutine(self._start()).addErrback(self._give_up)
         starting.chainDeferred(self._started)

@@ -6,7 +6,7 @@ and what becomes of the job then, is the business of ``harpcaller.remote``.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,8 @@ class ServerTrust:
 
     A certificate is trusted if it is one of those known, as it is: neither its dates nor its names
     are looked at. It is trusted too if an authority signed it, its dates are right and it is made
-    out to the host. With neither authorities nor known certificates everything is trusted.
+    out to the host. With neither authorities nor known certificates everything is trusted. For a
+    host with fingerprints none of this counts: its certificate is trusted if it has one of them.
 
     A connection that resumes the session of an earlier one is not judged again. So what is kept are
     sessions of connections that were believed, and they are used under the same trust only.
@@ -85,6 +86,7 @@ class ServerTrust:
         name: str,
         address: str,
         server_name: str | None = None,
+        fingerprints: Collection[str] = (),
         resumption: Resumption | None = None,
     ) -> IOpenSSLClientConnectionCreator:
         """Return what makes TLS connections to one host.
@@ -92,10 +94,12 @@ class ServerTrust:
         :param name: what the host is called; its certificate may be made out to this,
         :param address: or to this: a DNS name or an IP address.
         :param server_name: if given, the certificate must be made out to this, none of the others.
+        :param fingerprints: if there are any, its certificate must have one of these; neither the
+            rules for all hosts nor dates and names count then.
         :param resumption: the sessions of this host, all of them made under this trust.
         """
         names = (address, name) if server_name is None else (server_name,)
-        return _HostTrust(self, self._context, address, names, resumption)
+        return _HostTrust(self, self._context, address, names, frozenset(fingerprints), resumption)
 
 
 @dataclass(frozen=True)
@@ -166,13 +170,15 @@ class _HostTrust:
         context: SSL.Context,
         address: str,
         names: tuple[str, ...],
+        fingerprints: frozenset[str],
         resumption: Resumption | None,
     ) -> None:
         self.address = address
+        self.fingerprints = fingerprints
         self.known = trust.known
         self.has_authorities = trust.has_authorities
         self.ids: list[ServerId] = [found for found in map(server_id, names) if found is not None]
-        self._verifies = trust.verifies
+        self._verifies = trust.verifies or bool(fingerprints)
         self._context = context
         self._resumption = resumption
         # RFC 6066 has no IP addresses in the server name indication.

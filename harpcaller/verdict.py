@@ -13,6 +13,7 @@ from service_identity.exceptions import CertificateError
 from service_identity.hazmat import DNS_ID, DNSPattern, IPAddress_ID, IPAddressPattern
 from service_identity.pyopenssl import extract_patterns
 
+from harpcaller.fingerprints import fingerprint_of
 from harpcaller.logs import logger
 
 MAX_MESSAGE = 1000
@@ -46,12 +47,14 @@ class Rules(Interface):
     """What a certificate is judged by.
 
     :ivar address: what the host is called in a refusal.
+    :ivar fingerprints: those of the only certificates that are believed, none if others may be.
     :ivar known: certificates that are believed as they are, None if none are used.
     :ivar has_authorities: whether those that an authority signed may be believed.
     :ivar ids: what those must be made out to, one of them.
     """
 
     address: str
+    fingerprints: frozenset[str]
     known: frozenset[bytes] | None
     has_authorities: bool
     ids: list[ServerId]
@@ -70,7 +73,8 @@ class Verdict:
         self.refusal: str | None = None
         self._rules = rules
         self._fault: str | None = None
-        self._is_known: bool | None = None if rules.known is not None else False
+        is_any_known = rules.known is not None or bool(rules.fingerprints)
+        self._is_known: bool | None = None if is_any_known else False
 
     def __call__(
         self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int
@@ -92,12 +96,18 @@ class Verdict:
             self._fault = _fault(certificate, error)
         if depth == 0 and self._is_known is None:
             der = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
-            self._is_known = der in (self._rules.known or ())
+            if self._rules.fingerprints:
+                self._is_known = fingerprint_of(der) in self._rules.fingerprints
+            else:
+                self._is_known = der in (self._rules.known or ())
         if self._is_known or (depth > 0 and self._is_known is None):
             return None
         return self._refusal(certificate, depth)
 
     def _refusal(self, certificate: crypto.X509, depth: int) -> str | None:
+        if self._rules.fingerprints:
+            der = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+            return f"its fingerprint is {fingerprint_of(der)}, which the host's entry does not name"
         not_known = "it is not in known_certs_file"
         if not self._rules.has_authorities:
             return not_known

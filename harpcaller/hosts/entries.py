@@ -6,6 +6,7 @@ What becomes of a list, and of complaints about it, is decided elsewhere.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from harp.settings import MAX_PORT
 from harp.wire.harpd import DEFAULT_PORT
 from harp.wire.text import refuse_repeated_keys
 from harpcaller import trust
+from harpcaller.fingerprints import read_fingerprint
 
 BAD_SERVER_NAME = "must be a DNS name or an IP address"
 
@@ -32,6 +34,8 @@ class Host:
     :param tags: words that the operator attached; nothing here depends on them.
     :param server_name: the only name that its certificate may be made out to; if it is None, that
         is ``name`` or ``address``.
+    :param fingerprints: if there are any, its certificate must have one of these, as
+        `harpcaller.fingerprints` writes them, and nothing else is looked at.
     """
 
     name: str
@@ -41,6 +45,7 @@ class Host:
     password: str = field(repr=False)
     tags: tuple[str, ...] = ()
     server_name: str | None = None
+    fingerprints: tuple[str, ...] = ()
 
 
 def parse_hosts(lines: bytes, strict: bool = False) -> tuple[dict[str, Host], list[str]]:
@@ -68,6 +73,18 @@ def parse_hosts(lines: bytes, strict: bool = False) -> tuple[dict[str, Host], li
     return dict(sorted(hosts.items())), complaints
 
 
+def read_fingerprints(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return what was written of a host's certificates, as it is compared.
+
+    :raises ValueError: if one is no fingerprint, or there is none.
+    """
+    found = tuple(map(read_fingerprint, texts))
+    if not found:
+        # Nobody's would be trusted, or everybody's: the operator must say which.
+        raise ValueError("must have at least one")
+    return found
+
+
 class _Credentials(msgspec.Struct):
     user: str
     password: str
@@ -87,10 +104,25 @@ class _Entry(msgspec.Struct, kw_only=True):
     port: Annotated[int, msgspec.Meta(ge=1, le=MAX_PORT)] = DEFAULT_PORT
     tags: tuple[_Text, ...] = ()
     server_name: _Text | None = None
+    fingerprint: str | tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.server_name is not None and not trust.is_server_name(self.server_name):
             raise ValueError(f"`server_name` {BAD_SERVER_NAME}")
+        self.fingerprints()
+
+    def fingerprints(self) -> tuple[str, ...]:
+        """Return them as they are compared.
+
+        :raises ValueError: if one of them is none, or the list of them is empty.
+        """
+        if self.fingerprint is None:
+            return ()
+        texts = (self.fingerprint,) if isinstance(self.fingerprint, str) else self.fingerprint
+        try:
+            return read_fingerprints(texts)
+        except ValueError as error:
+            raise ValueError(f"`fingerprint` {error}") from None
 
 
 class _StrictEntry(_Entry, kw_only=True, forbid_unknown_fields=True):
@@ -125,6 +157,7 @@ def _host(line: bytes, decoder: _Decoder, strict: bool) -> Host:
         login.password,
         entry.tags,
         entry.server_name,
+        entry.fingerprints(),
     )
 
 

@@ -15,7 +15,7 @@ from harp.logs import shown
 from harp.settings import ConfigError, Section
 from harp.wire.harpd import DEFAULT_PORT
 from harpcaller import trust
-from harpcaller.hosts.entries import BAD_SERVER_NAME, Host, parse_hosts
+from harpcaller.hosts.entries import BAD_SERVER_NAME, Host, parse_hosts, read_fingerprints
 
 YAML_SUFFIXES = frozenset({".yaml", ".yml"})
 """What the name of a YAML file ends in; any other file has a line of JSON for each host."""
@@ -26,7 +26,7 @@ MAX_DEPTH = 10
 MAX_MISTAKES = 100
 """Of how many mistakes is told; what made the file may have made the same one everywhere."""
 
-_KEYS = ("address", "port", "credentials", "tags", "server_name")
+_KEYS = ("address", "port", "credentials", "tags", "server_name", "fingerprint")
 _LOGIN_KEYS = ("user", "password")
 
 # libyaml takes a sixth of the time: about a second for 10,000 hosts.
@@ -120,6 +120,12 @@ def _host(keys: Section, name: str) -> Host:
     server_name = keys.optional_text("server_name")
     if server_name and not trust.is_server_name(server_name):
         keys.mistake("server_name", BAD_SERVER_NAME)
+    fingerprints: tuple[str, ...] = ()
+    if "fingerprint" in keys:
+        try:
+            fingerprints = read_fingerprints(keys.texts("fingerprint", []))
+        except ValueError as error:  # also of what was no text at all
+            keys.mistake("fingerprint", str(error))
     return Host(
         name,
         keys.text("address"),
@@ -128,6 +134,7 @@ def _host(keys: Section, name: str) -> Host:
         login.text("password"),
         tuple(keys.texts("tags", [])),
         server_name,
+        fingerprints,
     )
 
 

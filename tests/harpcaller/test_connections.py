@@ -419,6 +419,7 @@ class ResumptionTests(ConnectionsTestCase):
             {"port": 4307},
             {"password": "new"},
             {"server_name": HOST.address},
+            {"fingerprints": ("sha256:" + "0" * 64,)},
         ):
             self.assertTrue(self.judged(replace(HOST, **change)), change)
 

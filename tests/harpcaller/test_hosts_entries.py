@@ -12,6 +12,8 @@ from harpcaller.hosts import Host
 from harpcaller.hosts.entries import parse_hosts
 
 SAMPLE = Path(__file__).parents[2] / "etc" / "list-hosts"
+OF_OPENSSL = "SHA256:" + ":".join(["AB"] * 32)
+PLAIN = "sha256:" + "ab" * 32
 WEB1 = Host("web1", "10.0.0.1", 4306, "u", "secret")
 
 
@@ -57,6 +59,15 @@ class ParseHostsTests(SynchronousTestCase):
         self.assertEqual(found, {"web1": web1})
         self.assertEqual(parse_hosts(line()[:-1] + b', "server_name": null}'), ({"web1": WEB1}, []))
 
+    def test_fingerprints(self) -> None:
+        """One or several, written as OpenSSL does or without colons and in small letters."""
+        for written in (OF_OPENSSL, [OF_OPENSSL], PLAIN):
+            found, complaints = parse_hosts(line(fingerprint=written))
+            self.assertEqual((found["web1"].fingerprints, complaints), ((PLAIN,), []))
+        found, _ = parse_hosts(line(fingerprint=[PLAIN, "sha256:" + "0" * 64]))
+        self.assertEqual(found["web1"].fingerprints, (PLAIN, "sha256:" + "0" * 64))
+        self.assertEqual(parse_hosts(line()[:-1] + b', "fingerprint": null}'), ({"web1": WEB1}, []))
+
     def test_sample(self) -> None:
         """The sample script prints what is understood, and shows every field."""
         printed = subprocess.run([SAMPLE], stdout=subprocess.PIPE, check=True).stdout
@@ -91,6 +102,12 @@ class ParseHostsTests(SynchronousTestCase):
             line(server_name=["secret"]),
             line(server_name=""),
             line(server_name="a secret"),
+            line(fingerprint="a secret"),
+            line(fingerprint=PLAIN + "00"),
+            line(fingerprint=PLAIN[:-2]),
+            line(fingerprint=PLAIN.replace("sha256", "sha1")),
+            line(fingerprint=[]),
+            line(fingerprint=7),
             line(server_name="*.example.org"),
             b'{"password": "secret"',
             b'["secret"]',

@@ -11,11 +11,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from harp.settings import ConfigError
 from harpcaller.hosts import Host, file, load_hosts_file
 from harpcaller.hosts.entries import parse_hosts
+from tests.harpcaller.test_hosts_entries import PLAIN, WEB1, line
 from tests.harpcaller.test_hosts_entries import SAMPLE as SCRIPT
-from tests.harpcaller.test_hosts_entries import WEB1, line
 
 SAMPLE = SCRIPT.with_name("hosts.yaml")
-WEB2 = Host("web2", "10.0.0.2", 4307, "u", "secret", ("web", "old"), "front.example.org")
+WEB2 = Host("web2", "10.0.0.2", 4307, "u", "secret", ("web", "old"), "front.example.org", (PLAIN,))
 
 MAPPING = """\
 web2:
@@ -24,6 +24,7 @@ web2:
   credentials: &login {user: u, password: secret}
   tags: [web, old]
   server_name: front.example.org
+  fingerprint: sha256:abababababababababababababababababababababababababababababababab
 web1: {address: 10.0.0.1, credentials: *login}
 """
 
@@ -34,6 +35,7 @@ LIST = """\
   credentials: {user: u, password: secret}
   tags: [web, old]
   server_name: front.example.org
+  fingerprint: [sha256:abababababababababababababababababababababababababababababababab]
 - {hostname: web1, address: 10.0.0.1, credentials: {user: u, password: secret}}
 """
 
@@ -94,6 +96,7 @@ class YamlTests(HostsFileTestCase):
             "  credentials: secret\n"
             "  tags: {secret: 1}\n"
             "  server_name: a secret\n"
+            "  fingerprint: a secret\n"
             "web3: secret\n"
             "web1: {address: 10.0.0.2, credentials: {user: u, password: 123456}}\n"
             "[secret]: {}\n"
@@ -106,11 +109,12 @@ class YamlTests(HostsFileTestCase):
             "web2.credentials, line 6: ",
             "web2.tags, line 7: ",
             "web2.server_name, line 8: ",
-            "web3, line 9, column 7: ",
-            "web1.credentials.password, line 10: ",
-            "web1, line 10, column 1: stands twice",
-            "line 11, column 1: ",
+            "web2.fingerprint, line 9: ",
+            "web3, line 10, column 7: ",
+            "web1.credentials.password, line 11: ",
+            "web1, line 11, column 1: stands twice",
             "line 12, column 1: ",
+            "line 13, column 1: ",
         ]
         found = self.mistakes(text)
         for place in places:
@@ -127,11 +131,11 @@ class YamlTests(HostsFileTestCase):
                 "host 1.hostname, line 1: ",
                 "host 1.credentials, line 1: ",
                 "host 2, line 2, column 3: ",
-                "web2, line 10, column 3: stands twice",
-                "web1, line 16, column 3: stands twice",
-                "host 7.hostname, line 17: ",
-                "host 7.credentials, line 17: ",
-                "host 7.address, line 17: ",
+                "web2, line 11, column 3: stands twice",
+                "web1, line 18, column 3: stands twice",
+                "host 7.hostname, line 19: ",
+                "host 7.credentials, line 19: ",
+                "host 7.address, line 19: ",
             ],
             strict=True,
         ):
@@ -144,7 +148,7 @@ class YamlTests(HostsFileTestCase):
             self.mistakes(f"web1: {entry}"),
             [
                 "web1, line 1, column 20: is not a key that is known here, as address, port,"
-                " credentials, tags, server_name"
+                " credentials, tags, server_name, fingerprint"
             ],
         )
         for key in ("hostname", "[tags]", "{tags: 1}"):
@@ -215,6 +219,7 @@ class JsonLinesTests(HostsFileTestCase):
             port=4307,
             tags=["web", "old"],
             server_name="front.example.org",
+            fingerprint=PLAIN,
         )
         found = self.load(web2 + b"\n\n" + line() + b"\n")
         self.assertEqual(found, {"web1": WEB1, "web2": WEB2})

@@ -58,7 +58,7 @@ class ResumptionTests(SynchronousTestCase):
 
     def begin(self, host: str = "web1") -> SSL.Connection:
         """Return the dispatcher's end of a connection."""
-        creator = self.trust.for_host("web1", ADDRESS, None, Resumption(self.sessions, host))
+        creator = self.trust.for_host("web1", ADDRESS, None, (), Resumption(self.sessions, host))
         return creator.clientConnectionForTLS(cast(TLSMemoryBIOProtocol, None))
 
     def go_on(self, near: SSL.Connection, in_good_order: bool = True) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import gc
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -89,6 +89,11 @@ def leaf(ca: trustme.CA, *names: str, not_after: datetime.datetime | None = None
     return Identity(certificate, load_key(made.private_key_pem.bytes()), [*chain, authority(ca)])
 
 
+def fingerprint(identity: Identity) -> str:
+    """Return the fingerprint as OpenSSL prints it, but for its colons."""
+    return "sha256:" + identity.certificate.fingerprint(hashes.SHA256()).hex()
+
+
 def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
     """Load a private key."""
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -163,6 +168,7 @@ class ServerTrustTests(TestCase):
         name: str = NAME,
         address: str = ADDRESS,
         server_name: str | None = None,
+        fingerprints: Collection[str] = (),
     ) -> tuple[str | None, Server]:
         """Connect; return why it failed, None if it did not, and what the server saw."""
         server, client = Server(), Client()
@@ -172,7 +178,8 @@ class ServerTrustTests(TestCase):
         port = await TCP4ServerEndpoint(tcp, 0, interface="127.0.0.1").listen(wrapped)
         try:
             target = TCP4ClientEndpoint(tcp, "127.0.0.1", port.getHost().port)
-            wrapper = wrapClientTLS(rules.for_host(name, address, server_name), target)
+            creator = rules.for_host(name, address, server_name, fingerprints)
+            wrapper = wrapClientTLS(creator, target)
             await wrapper.connect(Factory.forProtocol(lambda: client))
             await client.outcome
             await server.gone
@@ -191,8 +198,9 @@ class ServerTrustTests(TestCase):
         name: str = NAME,
         address: str = ADDRESS,
         server_name: str | None = None,
+        fingerprints: Collection[str] = (),
     ) -> Server:
-        why, server = await self.attempt(rules, identity, name, address, server_name)
+        why, server = await self.attempt(rules, identity, name, address, server_name, fingerprints)
         self.assertIsNone(why)
         return server
 
@@ -204,8 +212,9 @@ class ServerTrustTests(TestCase):
         name: str = NAME,
         address: str = ADDRESS,
         server_name: str | None = None,
+        fingerprints: Collection[str] = (),
     ) -> None:
-        why, server = await self.attempt(rules, identity, name, address, server_name)
+        why, server = await self.attempt(rules, identity, name, address, server_name, fingerprints)
         for word in words:
             self.assertIn(word, why or "it was accepted")
         self.assertIn("alert", trust.describe(server.reason) or "", "harpd was told nothing")
@@ -331,6 +340,25 @@ class ServerTrustTests(TestCase):
         root = issue("root", extensions=[x509.BasicConstraints(True, None)])
         identity = issue("web1", root, [ADDRESS])
         await self.refuse(ServerTrust(known=[root.certificate]), identity, "known_certs_file")
+
+    async def test_fingerprint(self) -> None:
+        """A host with fingerprints is trusted by one of them, whatever the rules for all say."""
+        other = leaf(trustme.CA(), "x.example", not_after=LONG_AGO + ONE_YEAR)
+        pinned = ["sha256:" + "0" * 64, fingerprint(other)]
+        for rules in (ServerTrust(), ServerTrust([authority(self.ca)]), ServerTrust(known=[])):
+            await self.accept(rules, other, fingerprints=pinned)
+
+    async def test_other_fingerprint(self) -> None:
+        """No other certificate is trusted for it, not even one that all rules would have."""
+        good = leaf(self.ca, ADDRESS)
+        every = ServerTrust([authority(self.ca)], [good.certificate])
+        for rules in (ServerTrust(), every):
+            await self.refuse(
+                rules,
+                good,
+                f"its fingerprint is {fingerprint(good)}",
+                fingerprints=["sha256:" + "0" * 64],
+            )
 
     async def test_both_files(self) -> None:
         """With both files either is enough, and what satisfies neither is refused for both."""
