@@ -18,6 +18,7 @@ PACKAGES = ("harp", "harpd", "harpcaller", "twisted/plugins")
 
 # What a distribution is imported as, where that is not its own name.
 IMPORTED_AS = {
+    "argon2-cffi": "argon2",
     "pyOpenSSL": "OpenSSL",
     "PyYAML": "yaml",
     "libpass": "passlib",
