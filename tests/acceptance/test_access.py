@@ -16,8 +16,9 @@ from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import harp
+from demo.deployment import Deployment
 from harp import deferred
-from tests.acceptance.daemons import HOST, Deployment, deploy
+from tests.acceptance.daemons import HOST, deploy
 
 TOKEN, OTHER_TOKEN = "harp_panel", "harp_guest"
 HIDDEN = "hunter2-and-nothing-else"
