@@ -18,7 +18,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from harpd.zygote import MAX_MESSAGE
+from harpd.orders import MAX_MESSAGE
 
 _BATCH = 64  # messages taken in one turn of the reactor
 _DRAIN = 16  # batches taken at the end, more than the socket can hold

@@ -14,8 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from harpd.arguments import Parameters
 from harpd.catalogue import MAX_LOCK_NAME, Entry
 from harpd.description import MAX_DOC, MAX_SCHEMA, describe
+from harpd.orders import MAX_MESSAGE
 from harpd.proc import Procedure, StreamingProcedure, procedure, streaming_procedure
-from harpd.zygote import MAX_MESSAGE
 
 
 def entry(marked: Procedure, timeout: float | None = None) -> Entry:
