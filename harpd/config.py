@@ -15,10 +15,11 @@ from OpenSSL import SSL, crypto
 from twisted.internet.ssl import CertificateOptions
 
 from harp import settings
-from harp.settings import Section
+from harp.settings import Contents, Section
 from harp.wire.harpd import DEFAULT_PORT
 from harpd.auth import Authenticator
-from harpd.zygote_command import KILL_GRACE
+from harpd.calls_config import calls_config
+from harpd.identity import Identity, find_identity
 
 T = TypeVar("T")
 
@@ -32,6 +33,7 @@ class Config:
 
     :param address: the address to listen on, empty for all of this machine.
     :param tls: the certificate and key that harpd shows.
+    :param user: whom the network-facing process becomes, None if it stays what it is.
     :param path: folders with modules that the procedures import.
     :param defaults: for all procedures, by the names of their options.
     :param shutdown_grace: seconds for running calls when the daemon is stopped.
@@ -42,29 +44,30 @@ class Config:
     port: int
     tls: CertificateOptions
     authenticator: Authenticator
+    user: Identity | None
     path: list[str]
     defaults: Mapping[str, Any]
     shutdown_grace: float
     kill_grace: float
 
 
-def load(file: Path) -> Config:
+def load(file: Path, contents: Contents = Path.read_bytes) -> Config:
     """Read the configuration file.
 
     A relative path in it starts at the folder of the file itself.
 
+    :param contents: returns what is in this file and in those that it names.
     :raises ConfigError: with every mistake and its key and line.
     """
-    with settings.read(file) as root:
+    with settings.read(file, contents) as root:
         network = root.section("network")
         address = network.text("address", default="*")
         port = network.port("port", default=DEFAULT_PORT)
         tls = _tls(network)
         authenticator = _authenticator(root.section("authentication"))
-        path = root.section("python").texts("path", default=[]) if "python" in root else []
-        defaults = _defaults(root.section("defaults")) if "defaults" in root else {}
+        user = _user(root)
+        calls = calls_config(root)
         shutdown_grace = root.seconds("shutdown_grace", default=SHUTDOWN_GRACE)
-        kill_grace = root.seconds("kill_grace", default=KILL_GRACE)
     assert tls is not None
     assert authenticator is not None
     return Config(
@@ -72,26 +75,28 @@ def load(file: Path) -> Config:
         port,
         tls,
         authenticator,
-        [str(root.folder / folder) for folder in path],
-        defaults,
+        user,
+        calls.path,
+        calls.defaults,
         shutdown_grace,
-        kill_grace,
+        calls.kill_grace,
     )
 
 
-def _defaults(section: Section) -> dict[str, Any]:
-    """Read what holds for procedures that do not say otherwise; who there is, the zygote finds."""
-    found: dict[str, Any] = {}
-    if "timeout" in section:
-        found["timeout"] = section.seconds("timeout", default=1.0)
-    if "uid" in section:
-        uid = section.names("uid", "the name or number of a user")
-        if isinstance(uid, list):
-            section.mistake("uid", "must be the name or number of one user")
-        found["uid"] = uid
-    if "gid" in section:
-        found["gid"] = section.names("gid", "the name or number of a group, or a list of them")
-    return found
+def _user(root: Section) -> Identity | None:
+    name = root.names("user", "the name or number of a user")
+    if isinstance(name, list):
+        root.mistake("user", "must be the name or number of one user")
+    if name is None or isinstance(name, list):
+        return None
+    try:
+        identity = find_identity(name, None)
+    except LookupError as error:
+        root.mistake("user", str(error.args[0]))
+        return None
+    if identity is not None and identity.uid == 0:
+        root.mistake("user", "is root, which is what the process is to give up")
+    return identity
 
 
 def _tls(network: Section) -> CertificateOptions | None:
@@ -122,7 +127,7 @@ def _pem(network: Section, key: str, what: str, load: Callable[[bytes], T]) -> T
         return None
     file = network.folder / name
     try:
-        return load(file.read_bytes())
+        return load(network.contents(file))
     except (OSError, ValueError, TypeError) as error:  # the last: it is encrypted
         network.mistake(key, f"{file}: no {what} can be read: {error}")
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from harp.settings import ConfigError
 from harpd import config
 from harpd.check import check_procedures
 from harpd.daemon import Daemon
+from harpd.keeper_process import KeeperProcess
 
 
 class Options(usage.Options):
@@ -60,6 +62,7 @@ def makeService(options: Options) -> IService:
     clock: Any = reactor
     clock.seconds = time.monotonic
     service = MultiService()
-    daemon = Daemon(reactor, options.config, options.procedures, lambda: config.load(options.file))
+    keeper = KeeperProcess(reactor, str(options.file), options.procedures)
+    daemon = Daemon(reactor, options.config, keeper, partial(config.load, options.file))
     daemon.setServiceParent(service)
     return service
