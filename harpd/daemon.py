@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -14,12 +15,14 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from harp.settings import ConfigError, Contents
+from harpd import privileges
 from harpd.auth import Login
 from harpd.config import Config
 from harpd.conversation import Parts
 from harpd.keeper_process import KeeperError, KeeperProcess
 from harpd.named_files import Files
 from harpd.offers import ProceduresError
+from harpd.privileges import PrivilegeError
 from harpd.protocol import HarpdFactory
 from harpd.spawner import Spawner
 from harpd.tls import ServerTls
@@ -66,10 +69,24 @@ class Daemon(Service):
         self._port = self._listen(self._config)
 
     def startService(self) -> None:
-        """Say when calls can be taken."""
+        """Give up root, before the reactor reads anything; then say when calls can be taken.
+
+        :raises SystemExit: if that can't be done.
+        """
         super().startService()  # type: ignore[no-untyped-call]
         if self._port is None:
             self.privilegedStartService()
+        if self._config.user is not None:
+            try:
+                privileges.become(self._config.user)
+            except PrivilegeError as error:
+                self._log.critical("user: {error}", error=error)
+                raise SystemExit(f"harpd does not start: user: {error}") from error
+        elif os.geteuid() == 0:
+            self._log.warn(
+                "the process that is open to the network stays root: "
+                "the configuration names no user that it could become (key user)"
+            )
         self._reload_again()
         self._spawner.catalogue().addCallbacks(
             lambda catalogue: self._log.info("harpd is ready"), lambda failure: None
@@ -127,6 +144,9 @@ class Daemon(Service):
                 self._reactor, self._reactor.getThreadPool(), self._read, files
             )
             if not self.running:
+                return
+            if config.user != self._config.user:
+                self._refuse(["user: is changed by a restart only"])
                 return
             zygote = await self._spawner.prepare(config.kill_grace)
         except (ConfigError, ProceduresError) as error:

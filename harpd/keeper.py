@@ -196,19 +196,20 @@ def _spawn(arguments: list[str], ends: dict[int, int]) -> int:
     )
 
 
-def keeper_command(config: str, procedures: str) -> list[str]:
+def keeper_command(config: str, procedures: str, control: int = CONTROL_DESCRIPTOR) -> list[str]:
     """Return the command that runs the keeper; -P keeps the working directory out of its modules.
 
+    :param control: the descriptor of its end of the socket.
     :param config: the configuration file.
     :param procedures: the procedures file.
     """
-    return [sys.executable, "-P", "-m", "harpd.keeper", config, procedures]
+    return [sys.executable, "-P", "-m", "harpd.keeper", str(control), config, procedures]
 
 
 def main() -> None:
-    """Run as ``python -P -m harpd.keeper CONFIG PROCEDURES``."""
-    config, procedures = sys.argv[1:]
-    control = socket.socket(fileno=CONTROL_DESCRIPTOR)
+    """Run as ``python -P -m harpd.keeper CONTROL CONFIG PROCEDURES``."""
+    descriptor, config, procedures = sys.argv[1:]
+    control = socket.socket(fileno=int(descriptor))
     control.set_inheritable(False)
     Keeper(control, config, procedures).serve()
 

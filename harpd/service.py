@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -51,6 +52,9 @@ class Options(usage.Options):
             sys.exit(1 if mistakes else 0)
         if mistakes:
             raise usage.UsageError("\n".join(mistakes))
+        user = self.config.user
+        if user is not None and os.geteuid() not in (0, user.uid):
+            raise usage.UsageError(f"{self.file}: user: only root can become another user")
         logfile.use(self.parent)
 
 
