@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from harp.settings import ConfigError
 from harpd.check import check_procedures
 from harpd.config import Config, load
+from harpd.identity import find_identity
 from tests.harpd.certificates import USERS, issued, write_configuration
 from tests.harpd.test_passwords import SHA256_ROUNDS, SHA512
 
@@ -68,6 +69,14 @@ class LoadTests(ConfigTestCase):
         config = load(file)
         self.assertTrue(config.authenticator.verify("panel", "secret"))
         self.assertEqual(config.path, [str(self.folder / "modules")])
+
+    def test_user(self) -> None:
+        """The user is found by name or number, with all groups."""
+        nobody = find_identity("nobody", None)
+        assert nobody is not None
+        for value in ("nobody", nobody.uid):
+            config = load(write_configuration(self.folder, network=f"user: {value}\n"))
+            self.assertEqual(config.user, nobody)
 
     def test_one_path(self) -> None:
         """One folder need not be a list."""
@@ -141,6 +150,24 @@ class MistakeTests(ConfigTestCase):
             [mistake.partition(",")[0] for mistake in found],
             ["kill_grace", "defaults.timeout", "defaults.uid", "defaults.gid", "defaults.lock"],
         )
+
+    def test_user(self) -> None:
+        """Whom the process becomes must be one user that there is, and not root."""
+        for value, what in (
+            ("no-such-user", "there is no user 'no-such-user'"),
+            ("4000000000", "uid 4000000000 has no entry in the user database"),
+            ("-1", "there is no user -1"),
+            ("root", "is root, which is what the process is to give up"),
+            ("0", "is root, which is what the process is to give up"),
+            ("[nobody]", "must be the name or number of one user"),
+            ("", "must be the name or number of a user, not nothing"),
+            ("true", "must be the name or number of a user, not true"),
+        ):
+            network = f"user: {value}\n"
+            (mistake,) = self.mistakes(
+                write_configuration(self.folder, network=network).read_text()
+            )
+            self.assertIn(f"user, line 4: {what}", mistake)
 
     def test_missing(self) -> None:
         """What has to be there is named."""
@@ -237,11 +264,14 @@ class SampleTests(ConfigTestCase):
         everything = re.sub("(?m)^( *)#(?=[a-z ] *[a-z]+:)", r"\1", text)
         for key in ["address", "port", "certfile", "keyfile", "module", "file", "users", "path"]:
             self.assertRegex(everything, f"(?m)^  {key}:")
+        everything = everything.replace("user: harpd", "user: nobody")
         self.file.write_text(everything.replace("/etc/harpd", str(self.folder)), "utf-8")
         text = re.sub("(?m)^  users:(\n    .*)*", "", self.file.read_text("utf-8"))
         self.file.write_text(re.sub("(?m)^    (panel|backup):.*$", "", text))
         expected = {"timeout": 600, "uid": "nobody", "gid": ["nogroup", "adm"]}
-        self.assertEqual(load(self.file).defaults, expected)
+        config = load(self.file)
+        self.assertEqual(config.defaults, expected)
+        self.assertEqual(config.user, find_identity("nobody", None))
 
     def test_users(self) -> None:
         """The users that stand there behind # are of the right form."""

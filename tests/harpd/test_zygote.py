@@ -477,7 +477,8 @@ class ForgedTests(ZygoteTestCase):
         second = zygote.start("f")
         self.assertEqual(second.number, call.number)
         self.assertEqual(second.to_end(), (b"", b""))
-        self.assertIn("has the number of another call", zygote.printed())
+        words = "has the number of another call"
+        wait_until(lambda: words in zygote.printed(), "that it is logged")
         zygote.signal(call, kill=True)
         self.assertEqual(call.exit_code(), -signal.SIGKILL)
         wait_gone(*pids)
