@@ -12,7 +12,6 @@ import os
 import select
 import socket
 import stat
-import struct
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -25,7 +24,7 @@ _MAX_SHOWN = 200  # bytes of a message in the log
 _decode = json.JSONDecoder().raw_decode
 _Socket = socket.SocketType  # without the enums that socket.socket makes of everything
 _LOCAL, _STREAM = int(socket.AF_UNIX), int(socket.SOCK_STREAM)
-_DESCRIPTOR = struct.Struct("i")  # in an SCM_RIGHTS message (unix(7))
+_DESCRIPTOR = 4  # bytes of one in an SCM_RIGHTS message (unix(7))
 _CUT = int(socket.MSG_TRUNC)
 _CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
 
@@ -121,7 +120,7 @@ class Orders(Generic[Order]):
         self._end = end
         self._decode = decode
         # Room for one more tells those that bring too many; the kernel drops the rest.
-        self._space = socket.CMSG_LEN((descriptors + 1) * _DESCRIPTOR.size)
+        self._space = socket.CMSG_LEN((descriptors + 1) * _DESCRIPTOR)
         self._received = bytearray(MAX_MESSAGE)
 
     def next(self) -> tuple[Order, tuple[int, ...]] | None:
@@ -197,5 +196,5 @@ def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, ...]:
     if not ancillary:
         return ()
     data = ancillary[0][2]
-    whole = len(data) - len(data) % _DESCRIPTOR.size
-    return tuple(found for (found,) in _DESCRIPTOR.iter_unpack(data[:whole]))
+    whole = len(data) - len(data) % _DESCRIPTOR
+    return tuple(memoryview(data)[:whole].cast("i"))
