@@ -17,39 +17,52 @@ from bench import forks
 from bench.clients import CLIENTS, Outcome, repeat
 from bench.figures import WrongResultError
 from bench.limits import CORES, Table
-from harpd.zygote import MAX_MESSAGE
+from harpd.orders import MAX_MESSAGE
 from harpd.zygote_command import zygote_command, zygote_settings
 
 _PROCEDURES = str(Path(__file__).with_name("procedures.py"))
-_ABSENT = "no such procedure"
+_EXITING = str(Path(__file__).with_name("exiting_procedures.py"))
 
 
 def zygote_calls_per_second(calls: int = 1000) -> float:
     """Return how many calls a second harpd's zygote alone can fork and see the end of.
 
     It is the real one, with the procedures of the benchmarks, told to start calls as harpd tells
-    it, as many at once as there are clients. They are calls of a procedure that it does not have:
-    a fork looks for it first and, as there is none, exits at once. The zygote has one thread;
-    both cores work because the forks end, and are told of, while it forks the next ones.
+    it, as many at once as there are clients. Each fork exits before it does anything. The zygote
+    has one thread; both cores work because the forks end, and are told of, while it forks the next
+    ones.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    settings = replace(zygote_settings(_PROCEDURES, []), control=theirs.fileno())
+    settings = replace(
+        zygote_settings(_EXITING, [str(Path(__file__).parents[1])]), control=theirs.fileno()
+    )
     with ExitStack() as opened:
         with theirs:
             process = subprocess.Popen(zygote_command(settings), pass_fds=[theirs.fileno()])
         opened.callback(process.wait)
         opened.enter_context(ours)
-        descriptors = [ours.fileno(), opened.enter_context(open(os.devnull, "wb")).fileno()]
+        descriptors = _ends_of_a_call(opened)
         while "ready" not in json.loads(ours.recv(MAX_MESSAGE)):
             pass
         begin = time.perf_counter()
         for number in range(calls + CLIENTS):
             if number < calls:
-                start = json.dumps({"start": number, "procedure": _ABSENT}).encode()
+                start = json.dumps({"start": number, "procedure": "echo"}).encode()
                 socket.send_fds(ours, [start], descriptors)
             if number >= CLIENTS and "exited" not in (news := json.loads(ours.recv(MAX_MESSAGE))):
                 raise WrongResultError(f"the zygote alone said {news}")
         return calls / (time.perf_counter() - begin)
+
+
+def _ends_of_a_call(opened: ExitStack) -> list[int]:
+    """Return a socket and a pipe, which all calls may share that use neither."""
+    ends = socket.socketpair()
+    read, write = os.pipe()
+    for end in ends:
+        opened.enter_context(end)
+    for descriptor in (read, write):
+        opened.callback(os.close, descriptor)
+    return [ends[0].fileno(), write]
 
 
 def forks_per_second(children: int = 500) -> float:

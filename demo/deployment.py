@@ -116,7 +116,7 @@ class Deployment:
         self.procedures = folder / "procedures.py"
         shutil.copy(procedures, self.procedures)
         self.make_certificates()
-        _write_private(folder / "passwords", f"{USER}:{_hash(PASSWORD)}\n".encode())
+        write_password(folder / "passwords", USER, PASSWORD)
         self.configure_harpd(harpd or {})
         self.set_hosts({HOST: self.host_entry()})
         script = folder / "list-hosts"
@@ -212,6 +212,11 @@ class Deployment:
             "ca_file": str(self.ca_file),
             "shutdown_grace": 1,
         }
+
+
+def write_password(file: Path, user: str, password: str) -> None:
+    """Write a password file with this user alone, for harpd."""
+    _write_private(file, f"{user}:{_hash(password)}\n".encode())
 
 
 def _write_private(file: Path, data: bytes) -> None:

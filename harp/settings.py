@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,9 @@ T = TypeVar("T")
 Scalar = str | int | float | bool | None
 
 MAX_PORT = 65535
+
+Contents = Callable[[Path], bytes]
+"""Returns what is in a file; raises OSError."""
 
 
 class ConfigError(Exception):
@@ -36,9 +39,19 @@ class Section:
 
     A getter that finds a mistake notes it and returns a value of the right type, so that one
     reading finds all of them. A key without ``default`` must be there.
+
+    :ivar contents: returns what is in a file that the configuration names.
     """
 
-    def __init__(self, file: Path, path: str, node: yaml.MappingNode, mistakes: list[str]) -> None:
+    def __init__(
+        self,
+        file: Path,
+        path: str,
+        node: yaml.MappingNode,
+        mistakes: list[str],
+        contents: Contents = Path.read_bytes,
+    ) -> None:
+        self.contents = contents
         self._file = file
         self._path = path
         self._line = node.start_mark.line + 1
@@ -177,8 +190,8 @@ class Section:
         elif not isinstance(node, yaml.MappingNode):
             self.mistake(key, "must be a section with keys of its own")
         if not isinstance(node, yaml.MappingNode):
-            return Section(self._file, self.name(key), _empty(), [])
-        child = Section(self._file, self.name(key), node, self._mistakes)
+            return Section(self._file, self.name(key), _empty(), [], self.contents)
+        child = Section(self._file, self.name(key), node, self._mistakes, self.contents)
         self._children.append(child)
         return child
 
@@ -251,13 +264,17 @@ class Section:
 
 
 @contextmanager
-def read(file: Path) -> Iterator[Section]:
+def read(
+    file: Path, contents: Contents = Path.read_bytes, *, partly: bool = False
+) -> Iterator[Section]:
     """Give the file's keys to the body of a ``with`` statement.
 
+    :param contents: returns what is in this file and in those that it names.
+    :param partly: whether keys that nobody asks for are somebody else's, and no mistake.
     :raises ConfigError: if the file can't be read; after the body, if there was any mistake.
     """
     try:
-        node = _compose(file.read_bytes())
+        node = _compose(contents(file))
     except OSError as error:
         raise ConfigError([f"{file}: can't be read: {error.strerror}"]) from error
     except _NotYamlError as error:
@@ -265,9 +282,10 @@ def read(file: Path) -> Iterator[Section]:
     if node is not None and not isinstance(node, yaml.MappingNode):
         raise ConfigError([f"{file}: must be a mapping of keys to values"])
     mistakes: list[str] = []
-    root = Section(file, "", node or _empty(), mistakes)
+    root = Section(file, "", node or _empty(), mistakes, contents)
     yield root
-    root.report_unknown()
+    if not partly:
+        root.report_unknown()
     if mistakes:
         raise ConfigError(mistakes)
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from harpd.guard import KILL_ZYGOTE
-from harpd.zygote import MAX_MESSAGE
+from harpd.orders import MAX_MESSAGE
 from harpd.zygote_command import zygote_command, zygote_environment, zygote_settings
 
 TIME_LIMIT = 60.0

@@ -15,14 +15,14 @@ from OpenSSL import SSL, crypto
 from twisted.internet.ssl import CertificateOptions
 
 from harp import settings
-from harp.settings import Section
+from harp.settings import Contents, Section
 from harp.wire.harpd import DEFAULT_PORT
 from harpd import limits, permissions
 from harpd.auth import Authenticator
+from harpd.calls_config import calls_config
+from harpd.identity import Identity, find_identity
 from harpd.limits import Limits
 from harpd.permissions import Permissions
-from harpd.options import LEAST, MAX_UMASK, MOST, environment_mistakes, is_directory
-from harpd.zygote_command import KILL_GRACE
 
 T = TypeVar("T")
 
@@ -36,6 +36,7 @@ class Config:
 
     :param address: the address to listen on, empty for all of this machine.
     :param tls: the certificate and key that harpd shows.
+    :param user: whom the network-facing process becomes, None if it stays what it is.
     :param permissions: which user may call what.
     :param limits: how much callers may ask for.
     :param path: folders with modules that the procedures import.
@@ -48,6 +49,7 @@ class Config:
     port: int
     tls: CertificateOptions
     authenticator: Authenticator
+    user: Identity | None
     permissions: Permissions
     limits: Limits
     path: list[str]
@@ -56,25 +58,25 @@ class Config:
     kill_grace: float
 
 
-def load(file: Path) -> Config:
+def load(file: Path, contents: Contents = Path.read_bytes) -> Config:
     """Read the configuration file.
 
     A relative path in it starts at the folder of the file itself.
 
+    :param contents: returns what is in this file and in those that it names.
     :raises ConfigError: with every mistake and its key and line.
     """
-    with settings.read(file) as root:
+    with settings.read(file, contents) as root:
         network = root.section("network")
         address = network.text("address", default="*")
         port = network.port("port", default=DEFAULT_PORT)
         tls = _tls(network)
         authenticator = _authenticator(root.section("authentication"))
+        user = _user(root)
         allowed = permissions.load(root)
         limited = limits.load(root)
-        path = root.section("python").texts("path", default=[]) if "python" in root else []
-        defaults = _defaults(root.section("defaults")) if "defaults" in root else {}
+        calls = calls_config(root)
         shutdown_grace = root.seconds("shutdown_grace", default=SHUTDOWN_GRACE)
-        kill_grace = root.seconds("kill_grace", default=KILL_GRACE)
     assert tls is not None
     assert authenticator is not None
     return Config(
@@ -82,49 +84,30 @@ def load(file: Path) -> Config:
         port,
         tls,
         authenticator,
+        user,
         allowed,
         limited,
-        [str(root.folder / folder) for folder in path],
-        defaults,
+        calls.path,
+        calls.defaults,
         shutdown_grace,
-        kill_grace,
+        calls.kill_grace,
     )
 
 
-def _defaults(section: Section) -> dict[str, Any]:
-    """Read what holds for procedures that do not say otherwise; who there is, the zygote finds."""
-    found: dict[str, Any] = {}
-    if "timeout" in section:
-        found["timeout"] = section.seconds("timeout", default=1.0)
-    if "uid" in section:
-        uid = section.names("uid", "the name or number of a user")
-        if isinstance(uid, list):
-            section.mistake("uid", "must be the name or number of one user")
-        found["uid"] = uid
-    if "gid" in section:
-        found["gid"] = section.names("gid", "the name or number of a group, or a list of them")
-    for key, least in LEAST.items():
-        if key in section:
-            found[key] = section.integer(key, None, least, MOST)
-    if "umask" in section:
-        found["umask"] = section.octal("umask", MAX_UMASK)
-    if "directory" in section:
-        found["directory"] = section.text("directory")
-        if found["directory"] and not is_directory(found["directory"]):
-            section.mistake("directory", "must be an absolute path")
-    if "environment" in section:
-        found["environment"] = _environment(section.section("environment"))
-    return found
-
-
-def _environment(section: Section) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in section.keys():  # noqa: SIM118 - it is no mapping
-        value = section.text(name, empty=True)
-        for mistake in environment_mistakes({name: value}):
-            section.mistake(name, mistake)
-        found[name] = value
-    return found
+def _user(root: Section) -> Identity | None:
+    name = root.names("user", "the name or number of a user")
+    if isinstance(name, list):
+        root.mistake("user", "must be the name or number of one user")
+    if name is None or isinstance(name, list):
+        return None
+    try:
+        identity = find_identity(name, None)
+    except LookupError as error:
+        root.mistake("user", str(error.args[0]))
+        return None
+    if identity is not None and identity.uid == 0:
+        root.mistake("user", "is root, which is what the process is to give up")
+    return identity
 
 
 def _tls(network: Section) -> CertificateOptions | None:
@@ -155,7 +138,7 @@ def _pem(network: Section, key: str, what: str, load: Callable[[bytes], T]) -> T
         return None
     file = network.folder / name
     try:
-        return load(file.read_bytes())
+        return load(network.contents(file))
     except (OSError, ValueError, TypeError) as error:  # the last: it is encrypted
         network.mistake(key, f"{file}: no {what} can be read: {error}")
         return None

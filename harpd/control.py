@@ -1,4 +1,4 @@
-"""The reactor's end of the zygote's control socket: whole messages, with descriptors, no blocking.
+"""The reactor's end of a control socket: whole messages, with descriptors, no blocking.
 
 Twisted has no SEQPACKET transport, and one message must stay one message.
 """
@@ -18,26 +18,28 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from harpd.zygote import MAX_MESSAGE
+from harpd.orders import MAX_MESSAGE
 
 _BATCH = 64  # messages taken in one turn of the reactor
 _DRAIN = 16  # batches taken at the end, more than the socket can hold
 
 
 class ControlChannel(FileDescriptor):
-    """Sends to and receives from the zygote.
+    """Sends to and receives from the process at the other end.
 
     :param end: our end of the socket; it is closed with the channel.
-    :param received: called with each message.
-    :param lost: called once when the zygote's end is closed.
+    :param received: called with each message, and with the descriptors that came with it.
+    :param lost: called once when the other end is closed.
+    :param descriptors: how many may come with a message.
     """
 
     def __init__(
         self,
         reactor: Any,
         end: socket.socket,
-        received: Callable[[dict[str, Any]], None],
+        received: Callable[..., None],
         lost: Callable[[], None],
+        descriptors: int = 0,
     ) -> None:
         super().__init__(reactor)
         self._clock: IReactorTime = reactor
@@ -45,6 +47,7 @@ class ControlChannel(FileDescriptor):
         self._end.setblocking(False)
         self._received = received
         self._lost = lost
+        self._descriptors = descriptors
         self._waiting: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._is_writing = False
         self.connected = 1
@@ -69,15 +72,19 @@ class ControlChannel(FileDescriptor):
     def doRead(self) -> Exception | None:
         """Take what has arrived."""
         for _ in range(_BATCH):
+            came: list[int] = []
             try:
-                data = self._end.recv(MAX_MESSAGE)
+                if self._descriptors:
+                    data, came, _, _ = socket.recv_fds(self._end, MAX_MESSAGE, self._descriptors)
+                else:
+                    data = self._end.recv(MAX_MESSAGE)
             except BlockingIOError:
                 return None
             except OSError:
                 data = b""
             if not data:
                 return ConnectionDone()
-            self._received(json.loads(data))
+            self._received(json.loads(data), *came)
             if not self.connected:
                 return None
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -13,16 +14,18 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from harp.settings import ConfigError
+from harp.settings import ConfigError, Contents
+from harpd import privileges
 from harpd.auth import Login
 from harpd.config import Config
 from harpd.conversation import Parts, Policy
+from harpd.keeper_process import KeeperError, KeeperProcess
+from harpd.named_files import Files
 from harpd.offers import ProceduresError
+from harpd.privileges import PrivilegeError
 from harpd.protocol import HarpdFactory, TlsFactory
 from harpd.spawner import Spawner
 from harpd.tls import ServerTls
-from harpd.zygote import Settings
-from harpd.zygote_command import zygote_settings
 
 BACKLOG = 1024
 """Connections that may wait to be accepted: a dispatcher can come with hundreds at once, and those
@@ -32,22 +35,27 @@ beyond wait for a second and longer (tcp(7), retransmission of SYN)."""
 class Daemon(Service):
     """The parts of harpd, joined.
 
-    :param procedures: the procedures file.
-    :param read: reads the configuration again; raises `ConfigError`.
+    :param keeper: not started yet.
+    :param read: reads the configuration again, out of the files that it is handed; raises
+        `ConfigError`.
     """
 
     _log = Logger("harpd")
 
     def __init__(
-        self, reactor: Any, config: Config, procedures: str, read: Callable[[], Config]
+        self,
+        reactor: Any,
+        config: Config,
+        keeper: KeeperProcess,
+        read: Callable[[Contents], Config],
     ) -> None:
         self._reactor = reactor
         self._config = config
-        self._procedures = procedures
+        self._keeper = keeper
         self._read = read
         self._tls = ServerTls(config.tls, reactor.seconds)
         self._login = Login(reactor, config.authenticator)
-        self._spawner = Spawner(reactor, self._settings(config))
+        self._spawner = Spawner(reactor, keeper, config.kill_grace)
         self._policy = Policy(config.permissions, config.limits)
         self._factory = HarpdFactory(Parts(reactor, self._login, self._spawner, self._policy))
         self._port: IListeningPort | None = None
@@ -55,16 +63,31 @@ class Daemon(Service):
         self._is_asked_again = False
 
     def privilegedStartService(self) -> None:
-        """Start the zygote and bind the port while the daemon is privileged."""
+        """Start keeper and zygote and bind the port while the daemon is privileged."""
         signal.signal(signal.SIGHUP, self._hung_up)  # which else would end the daemon
+        self._keeper.start()
         self._spawner.start()
         self._port = self._listen(self._config)
 
     def startService(self) -> None:
-        """Say when calls can be taken."""
+        """Give up root, before the reactor reads anything; then say when calls can be taken.
+
+        :raises SystemExit: if that can't be done.
+        """
         super().startService()  # type: ignore[no-untyped-call]
         if self._port is None:
             self.privilegedStartService()
+        if self._config.user is not None:
+            try:
+                privileges.become(self._config.user)
+            except PrivilegeError as error:
+                self._log.critical("user: {error}", error=error)
+                raise SystemExit(f"harpd does not start: user: {error}") from error
+        elif os.geteuid() == 0:
+            self._log.warn(
+                "the process that is open to the network stays root: "
+                "the configuration names no user that it could become (key user)"
+            )
         self._reload_again()
         self._spawner.catalogue().addCallbacks(
             lambda catalogue: self._log.info("harpd is ready"), lambda failure: None
@@ -84,6 +107,7 @@ class Daemon(Service):
         await maybeDeferred(self._spawner.stop)
         if self._reloading is not None:
             await self._reloading
+        await maybeDeferred(self._keeper.stop)
 
     def _listen(self, config: Config) -> IListeningPort:
         factory = TlsFactory(self._tls, self._factory)
@@ -91,9 +115,6 @@ class Daemon(Service):
             config.port, factory, BACKLOG, config.address
         )
         return port
-
-    def _settings(self, config: Config) -> Settings:
-        return zygote_settings(self._procedures, config.path, config.kill_grace, config.defaults)
 
     def _hung_up(self, number: int, frame: object) -> None:
         self._reactor.callFromThread(self.reload)
@@ -120,15 +141,21 @@ class Daemon(Service):
     async def _reload(self) -> None:
         self._log.info("reading configuration and procedures again")
         try:
+            files = Files(await self._keeper.files())
             config = await deferToThreadPool(
-                self._reactor, self._reactor.getThreadPool(), self._read
+                self._reactor, self._reactor.getThreadPool(), self._read, files
             )
             if not self.running:
                 return
-            settings = self._settings(config)
-            zygote = await self._spawner.prepare(settings)
+            if config.user != self._config.user:
+                self._refuse(["user: is changed by a restart only"])
+                return
+            zygote = await self._spawner.prepare(config.kill_grace)
         except (ConfigError, ProceduresError) as error:
             self._refuse(error.mistakes)
+            return
+        except KeeperError as error:
+            self._refuse([str(error)])
             return
         if not self.running:
             zygote.close()
@@ -146,7 +173,7 @@ class Daemon(Service):
         self._tls.use(config.tls)
         self._login.use(config.authenticator)
         self._policy.permissions, self._policy.limits = config.permissions, config.limits
-        self._spawner.adopt(zygote, settings)
+        self._spawner.adopt(zygote, config.kill_grace)
         self._log.info("harpd runs with what was read")
         if old is not None:
             await maybeDeferred(old.stopListening)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from harp.settings import ConfigError
 from harpd import config
 from harpd.check import check_procedures
 from harpd.daemon import Daemon
+from harpd.keeper_process import KeeperProcess
 
 
 class Options(usage.Options):
@@ -49,6 +52,9 @@ class Options(usage.Options):
             sys.exit(1 if mistakes else 0)
         if mistakes:
             raise usage.UsageError("\n".join(mistakes))
+        user = self.config.user
+        if user is not None and os.geteuid() not in (0, user.uid):
+            raise usage.UsageError(f"{self.file}: user: only root can become another user")
         logfile.use(self.parent)
 
 
@@ -60,6 +66,7 @@ def makeService(options: Options) -> IService:
     clock: Any = reactor
     clock.seconds = time.monotonic
     service = MultiService()
-    daemon = Daemon(reactor, options.config, options.procedures, lambda: config.load(options.file))
+    keeper = KeeperProcess(reactor, str(options.file), options.procedures)
+    daemon = Daemon(reactor, options.config, keeper, partial(config.load, options.file))
     daemon.setServiceParent(service)
     return service

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
-import os
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -12,8 +10,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from harp.deadline import Deadline
+from harpd.keeper_process import KeeperProcess
 from harpd.offers import Catalogue, ProceduresError
-from harpd.zygote import Settings
 from harpd.zygote_process import PlannedCall, ZygoteProcess
 
 FIRST_DELAY, LAST_DELAY = 1.0, 60.0
@@ -24,13 +22,18 @@ LOAD_LIMIT = 60.0
 
 
 class Spawner:
-    """Keeps one zygote for new calls, and others until their last call has ended."""
+    """Keeps one zygote for new calls, and others until their last call has ended.
+
+    :param keeper: starts them.
+    :param kill_grace: seconds between TERM and KILL.
+    """
 
     _log = Logger("harpd.spawner")
 
-    def __init__(self, reactor: Any, settings: Settings) -> None:
+    def __init__(self, reactor: Any, keeper: KeeperProcess, kill_grace: float) -> None:
         self._reactor = reactor
-        self._settings = settings
+        self._keeper = keeper
+        self._kill_grace = kill_grace
         self._numbers = itertools.count(1)
         self._zygote: ZygoteProcess | None = None
         self._all: set[ZygoteProcess] = set()
@@ -39,14 +42,13 @@ class Spawner:
         self._restart = Deadline(reactor)
         self._delay = FIRST_DELAY
         self._stopped: Deferred[None] | None = None
-        self._user = os.geteuid()
 
     def start(self) -> None:
-        """Start the zygote, while the daemon may still hand out other users' identities."""
+        """Have the zygote started."""
         try:
-            zygote = self._zygote = self._new_zygote(self._settings)
+            zygote = self._zygote = self._new_zygote(self._kill_grace)
         except OSError as error:
-            self._fail(_not_started(self._settings, error))
+            self._fail(self._not_started(error))
             self._start_again()
             return
         zygote.loaded.addCallbacks(
@@ -75,20 +77,21 @@ class Spawner:
         assert self._zygote is not None
         return self._zygote.plan(next(self._numbers))
 
-    def prepare(self, settings: Settings) -> Deferred[ZygoteProcess]:
+    def prepare(self, kill_grace: float) -> Deferred[ZygoteProcess]:
         """Start another zygote beside the one that there is, to be handed to `adopt`.
 
+        :param kill_grace: its seconds between TERM and KILL.
         :raises ProceduresError: (errback) if the procedures can't be loaded.
         """
         try:
-            zygote = self._new_zygote(settings)
+            zygote = self._new_zygote(kill_grace)
         except OSError as error:
-            return fail(_not_started(settings, error))
+            return fail(self._not_started(error))
         return zygote.loaded.addCallback(lambda _: zygote)
 
-    def adopt(self, zygote: ZygoteProcess, settings: Settings) -> None:
+    def adopt(self, zygote: ZygoteProcess, kill_grace: float) -> None:
         """Use a prepared zygote for new calls; the old one ends when its last call has ended."""
-        self._settings = settings
+        self._kill_grace = kill_grace
         self._delay = FIRST_DELAY
         self._restart.end()
         old, self._zygote = self._zygote, zygote
@@ -109,14 +112,11 @@ class Spawner:
             zygote.close()
         return self._stopped
 
-    def _new_zygote(self, settings: Settings) -> ZygoteProcess:
-        if os.geteuid() != self._user:
-            # Procedures must not run as another user than before, nor fail to become theirs.
-            raise PermissionError(errno.EPERM, "harpd has given up the user it was started as")
-        zygote = ZygoteProcess(self._reactor, settings, self._lost, self._ended)
+    def _new_zygote(self, kill_grace: float) -> ZygoteProcess:
+        zygote = ZygoteProcess(self._reactor, self._keeper, kill_grace, self._lost, self._ended)
         self._all.add(zygote)
         too_long = ProceduresError(
-            [f"{settings.procedures}: was not loaded within {LOAD_LIMIT:g} s"]
+            [f"{self._keeper.procedures}: was not loaded within {LOAD_LIMIT:g} s"]
         )
         limit = self._reactor.callLater(LOAD_LIMIT, zygote.give_up_loading, too_long)
 
@@ -173,8 +173,6 @@ class Spawner:
         if self._stopped is not None and not self._all:
             self._stopped.callback(None)
 
-
-def _not_started(settings: Settings, error: OSError) -> ProceduresError:
-    return ProceduresError(
-        [f"{settings.procedures}: no process can be started that loads it: {error.strerror}"]
-    )
+    def _not_started(self, error: OSError) -> ProceduresError:
+        what = "no process can be started that loads it"
+        return ProceduresError([f"{self._keeper.procedures}: {what}: {error.strerror}"])

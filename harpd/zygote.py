@@ -14,6 +14,10 @@ From the zygote, first its catalogue, then what becomes of the calls:
     {"failed": ID, "message": TEXT}      it could not be forked
     {"exited": ID, "status": N}          a wait status, os.waitstatus_to_exitcode explains it
 
+Nothing that comes in is trusted, for the process at the other end is open to the network
+(`harpd.orders`). What is refused is written to standard error; a start that is refused has failed,
+unless its number is that of another call.
+
 When the socket is closed the daemon is gone: all running calls are ended and then the zygote. The
 same happens when its guard is gone (`harpd.guard`), which does that when the zygote is.
 
@@ -35,7 +39,6 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -49,22 +52,20 @@ from harpd.catalogue import CatalogueError, Entry, load
 from harpd.child import Orphan, run
 from harpd.description import offer
 from harpd.options import Defaults
+from harpd.orders import Orders, RefusedError, Signal, Start, check_ends, close_all, decode
 from harpd.surroundings import clean_environment, settle
-
-_decode = json.JSONDecoder().raw_decode
 
 LINK_NOW = "LD_BIND_NOW"
 """Has the dynamic linker find all functions at the start, and not some of them in every fork
 (ld.so(8)). It is not in the environment of the calls: it is not meant for what they start."""
 
-MAX_MESSAGE = 65536
-"""The longest message of the control socket in bytes."""
+MAX_CALLS = 4096
+"""How many calls there may be at once, those included that were told to end and may have left what
+does not. It is no limit for use, but for who has taken over the process that gives the orders."""
 
 _MAX_TEXT = 4000  # characters of one mistake
+_MAX_REFUSAL = 500  # characters of one in the log
 _CHUNK = 4096
-
-_two_descriptors = struct.Struct("2i")  # as in an SCM_RIGHTS message (unix(7))
-_DESCRIPTORS = socket.CMSG_LEN(_two_descriptors.size)
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,13 @@ class Zygote:
         self._settings = settings
         self._catalogue: Mapping[str, Entry] = {}
         self._running: dict[int, int] = {}  # calls by their processes
+        self._leaders: dict[int, int] = {}  # processes by their calls
         self._told_to_end: dict[int, dict[int, int]] = {}  # what, by calls
         self._woken, self._wake = os.pipe()
         for end in (self._woken, self._wake):
             os.set_blocking(end, False)
         self._own = (control.fileno(), self._woken, self._wake)
-        self._received = bytearray(MAX_MESSAGE)
+        self._orders = Orders(control, decode, descriptors=2)
         self._max_line = settings.max_line
         self._orphan = Orphan(os.getpid(), register.guard)
 
@@ -176,52 +178,66 @@ class Zygote:
     def _obey(self) -> bool:
         """Take one message; False when the daemon is gone."""
         try:
-            size, ancillary, _, _ = self._control.recvmsg_into(
-                [self._received], _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-            )
-        except ConnectionResetError:  # the daemon died before it took all of our messages
-            return False
-        if not size:
-            return False
-        message, _ = _decode(self._received[:size].decode())
-        if "start" in message:
-            self._start(message["start"], message["procedure"], ancillary[0][2])
-        elif "wake" in message:
-            if (pid := self._leader(message["wake"])) is not None:
+            message = self._orders.next()
+            if message is None:
+                return False
+            order, descriptors = message
+            if type(order) is Start:
+                self._start(order, descriptors)
+            elif descriptors:
+                close_all(descriptors)
+                raise RefusedError(f"{order} came with descriptors")
+            elif type(order) is Signal:
+                self._signal(order.call, order.kill)
+            elif (pid := self._leaders.get(order.call)) is not None:
                 tree.wake(pid)
-        else:
-            self._signal(message["signal"], message["kill"])
+        except RefusedError as refusal:
+            text = f"an order was refused: {refusal}"
+            with suppress(OSError):  # what is sys.stderr, the procedures file may have replaced
+                os.write(2, text[:_MAX_REFUSAL].encode(errors="backslashreplace") + b"\n")
         return True
 
-    def _start(self, call: int, procedure: str, descriptors: bytes) -> None:
-        connection, output = _two_descriptors.unpack(descriptors)
+    def _start(self, order: Start, descriptors: tuple[int, ...]) -> None:
+        call = order.call
         try:
-            pid = os.fork()
-            if pid == 0:
-                self._be_call(procedure, connection, output)
-            self._running[pid] = call
-        except OSError as error:
-            self._send({"failed": call, "message": f"fork: {error.strerror}"})
-        os.close(connection)
-        os.close(output)
+            if call in self._leaders or call in self._told_to_end:
+                raise RefusedError(f"{order} has the number of another call")
+            try:
+                self._fork(order, descriptors)
+            except RefusedError as refusal:
+                self._send({"failed": call, "message": str(refusal)})
+                raise RefusedError(f"{order}: {refusal}") from None
+            except OSError as error:
+                self._send({"failed": call, "message": f"fork: {error.strerror}"})
+        finally:
+            close_all(descriptors)
 
-    def _be_call(self, procedure: str, connection: int, output: int) -> NoReturn:
+    def _fork(self, order: Start, descriptors: tuple[int, ...]) -> None:
+        entry = self._catalogue.get(order.procedure)
+        if entry is None:
+            raise RefusedError("there is no such procedure")
+        if len(self._leaders) + len(self._told_to_end) >= MAX_CALLS:
+            raise RefusedError(f"there are {MAX_CALLS} calls already")
+        connection, output = check_ends(descriptors)
+        pid = os.fork()
+        if pid == 0:
+            self._be_call(entry, connection, output)
+        self._running[pid] = order.call
+        self._leaders[order.call] = pid
+
+    def _be_call(self, entry: Entry, connection: int, output: int) -> NoReturn:
         """Go on as the process of a call, and never return to what the zygote does."""
         try:
             self._register.enter()
             set_wakeup_fd(-1)
             for own in self._own:
                 close(own)
-            entry = self._catalogue[procedure]
             run(entry, connection, output, self._max_line, self._orphan)
         finally:
             os._exit(1)
 
-    def _leader(self, call: int) -> int | None:
-        return next((pid for pid, running in self._running.items() if running == call), None)
-
     def _signal(self, call: int, kill: bool) -> None:
-        pid = self._leader(call)
+        pid = self._leaders.get(call)
         if kill:
             if pid is not None:
                 tree.kill(pid)
@@ -240,6 +256,7 @@ class Zygote:
         call = self._running.pop(pid, None)
         if call is None:
             return  # an orphan of some call that ended
+        del self._leaders[call]
         self._register.strike(pid)
         if os.WIFSIGNALED(status):
             # It did not end by itself, so it did not mean to leave anything behind.

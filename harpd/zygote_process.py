@@ -5,29 +5,23 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from harp import errors
 from harp.wire import results
 from harpd.call import Caller, CallProcess
 from harpd.call_socket import CallSocket
 from harpd.control import ControlChannel
-from harpd.guard import KILL_ZYGOTE
+from harpd.keeper_process import KeeperProcess
 from harpd.offers import Catalogue, Offer, ProceduresError, read_offer
-from harpd.output import OutputPipe, PrintedText
+from harpd.output import OutputPipe
 from harpd.tree import WAKE_AFTER
-from harpd.zygote import Settings
-from harpd.zygote_command import zygote_command, zygote_environment
 
 
 @dataclass
@@ -37,12 +31,14 @@ class _Call:
     gone: Callable[[], None]
 
 
-class ZygoteProcess(ProcessProtocol):
+class ZygoteProcess:
     """One zygote below its guard: its catalogue, and the calls that were forked from it.
 
+    :param kill_grace: seconds between TERM and KILL.
     :param lost: called when no more calls can be started, whyever.
     :param ended: called when the guard and all it watches over are gone.
-    :raises OSError: if no process can be started.
+    :ivar pid: the process id of the guard; None until it has been started.
+    :raises OSError: if the keeper is gone, which starts it.
     """
 
     _log = Logger("harpd.zygote")
@@ -50,14 +46,17 @@ class ZygoteProcess(ProcessProtocol):
     def __init__(
         self,
         reactor: Any,
-        settings: Settings,
+        keeper: KeeperProcess,
+        kill_grace: float,
         lost: Callable[[ZygoteProcess], None],
         ended: Callable[[ZygoteProcess], None],
     ) -> None:
         self.loaded: Deferred[Catalogue] = Deferred()
+        self.pid: int | None = None
         self._reactor = reactor
-        self._file = settings.procedures
-        self._kill_grace = settings.kill_grace
+        self._keeper = keeper
+        self._file = keeper.procedures
+        self._kill_grace = kill_grace
         self._tell_lost = lost
         self._tell_ended = ended
         self.is_lost = False
@@ -67,26 +66,9 @@ class ZygoteProcess(ProcessProtocol):
         self._planned: set[int] = set()
         self._calls: dict[int, _Call] = {}
         self._kills: dict[int, IDelayedCall] = {}
-        self._printed = PrintedText(self._log_printed)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = zygote_command(settings)
-        with ExitStack() as undo:
-            undo.enter_context(ours)
-            with theirs, open(os.devnull, "rb") as devnull:
-                self._process = reactor.spawnProcess(
-                    self,
-                    command[0],
-                    command,
-                    env=zygote_environment(),
-                    childFDs={
-                        0: devnull.fileno(),
-                        1: "r",
-                        2: "r",
-                        settings.control: theirs.fileno(),
-                    },
-                )
-            undo.pop_all()
-        self._channel = ControlChannel(reactor, ours, self._received, self._channel_lost)
+        self._channel: ControlChannel | None = None
+        self._printed: OutputPipe | None = None
+        self._number = keeper.start_zygote(self)
 
     def plan(self, number: int) -> PlannedCall:
         """Return a call that is to be forked from this zygote, which stays as long as for that."""
@@ -131,13 +113,13 @@ class ZygoteProcess(ProcessProtocol):
         self._planned.discard(number)
         self._calls[number] = _Call(process, OutputPipe(self._reactor, read, log), gone)
         CallSocket(self._reactor, ours, process)
-        self._channel.send({"start": number, "procedure": procedure}, [theirs.detach(), write])
+        self._send({"start": number, "procedure": procedure}, theirs.detach(), write)
         return process
 
     def kill_call(self, number: int) -> None:
         """End the process tree of a call: TERM, and KILL after the grace."""
         if number in self._calls and number not in self._kills:
-            self._channel.send({"signal": number, "kill": False})
+            self._send({"signal": number, "kill": False})
             wake = min(WAKE_AFTER, self._kill_grace)
             self._kills[number] = self._reactor.callLater(wake, self._wake, number)
 
@@ -156,26 +138,47 @@ class ZygoteProcess(ProcessProtocol):
         """Let the zygote end all its calls and itself; it is killed if it does not."""
         if not self.is_lost:
             self.is_lost = True
-            self._kills[0] = self._reactor.callLater(2 * self._kill_grace, self._kill_zygote)
+            self._limit_end()
+            if self._channel is not None:
+                self._channel.close()
+
+    def started(self, pid: int, control: socket.socket, log: int) -> None:
+        """Take both ends from the keeper, see `harpd.keeper_process.Kept`."""
+        self.pid = pid
+        self._printed = OutputPipe(self._reactor, log, self._log_printed)
+        self._channel = ControlChannel(self._reactor, control, self._received, self._channel_lost)
+        if self.is_lost:
             self._channel.close()
 
-    def outReceived(self, data: bytes) -> None:
-        """Log what the procedures file printed while it was loaded."""
-        self._printed.feed(data)
+    def refused(self, why: str) -> None:
+        """Give up what was never started."""
+        self._finish(f"no process can be started that loads it: {why}")
 
-    errReceived = outReceived
+    def ended(self, status: int) -> None:
+        """Learn how the guard has ended, as wait(2) gives it."""
+        code = os.waitstatus_to_exitcode(status)
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit status {code}"
+        self._finish(f"the process that loads it {how}")
 
-    def processEnded(self, reason: Failure) -> None:
+    def keeper_lost(self) -> None:
+        """Wait for the end as long as it may take, if it is due: nobody will tell it."""
+        if self._channel is None:
+            self.refused("the keeper died")
+        elif self.is_lost:
+            self._limit_end()
+
+    def _finish(self, how: str) -> None:
         """Close what is left of its calls: nobody will tell their end any more."""
-        self._printed.finish()
-        self._channel.finish()
+        if self._printed is not None:
+            self._printed.finish()
+        if self._channel is not None:
+            self._channel.finish()
         for timer in self._kills.values():
             timer.cancel()
         self._kills.clear()
+        self.is_lost = True
         if not self.loaded.called:
-            how = f"{self._file}: the process that loads it ended: {reason.getErrorMessage()}"
-            why = self._mistakes or [how]
-            self.loaded.errback(ProceduresError(why))
+            self.loaded.errback(ProceduresError(self._mistakes or [f"{self._file}: {how}"]))
             self._tell_lost(self)
         for number in list(self._calls):
             self._end_call(number).gone(_ZYGOTE_DIED)
@@ -185,25 +188,37 @@ class ZygoteProcess(ProcessProtocol):
         if self.is_lost:
             return  # we have closed it
         self.is_lost = True
+        if self._keeper.is_lost:
+            self._limit_end()
         for call in self._calls.values():
             call.process.gone(_ZYGOTE_DIED)  # as far as its caller sees: the guard ends it yet
         if self.loaded.called:
             self._tell_lost(self)
 
+    def _send(self, message: dict[str, Any], *descriptors: int) -> None:
+        assert self._channel is not None
+        self._channel.send(message, descriptors)
+
+    def _limit_end(self) -> None:
+        if _OF_ZYGOTE not in self._kills:
+            self._kills[_OF_ZYGOTE] = self._reactor.callLater(2 * self._kill_grace, self._kill)
+
+    def _kill(self) -> None:
+        del self._kills[_OF_ZYGOTE]
+        if self._keeper.is_lost:
+            self._finish("the process that loads it ended")
+        else:
+            self._keeper.kill_zygote(self._number)
+
     def _wake(self, number: int) -> None:
-        self._channel.send({"wake": number})
+        self._send({"wake": number})
         rest = max(0.0, self._kill_grace - WAKE_AFTER)
         self._kills[number] = self._reactor.callLater(rest, self._kill_now, number)
 
     def _kill_now(self, number: int) -> None:
         del self._kills[number]
-        self._channel.send({"signal": number, "kill": True})
+        self._send({"signal": number, "kill": True})
         self._end_if_idle()
-
-    def _kill_zygote(self) -> None:
-        del self._kills[0]
-        with suppress(ProcessExitedAlready):
-            self._process.signalProcess(KILL_ZYGOTE)
 
     def _end_if_idle(self) -> None:
         # A call that was told to end may have left what is still to be killed.
@@ -269,5 +284,8 @@ class PlannedCall:
         """Let the zygote know that the call will not be started."""
         self._zygote.give_up(self.number)
 
+
+_OF_ZYGOTE = 0
+"""Stands for the zygote where the others are numbers of calls."""
 
 _ZYGOTE_DIED = results.error(errors.KILLED, "the zygote that ran the call died")

@@ -13,7 +13,7 @@ def load(section: Section) -> PasswordTable:
     file = section.folder / name
     hashes: dict[str, schemes.StoredHash] = {}
     try:
-        lines = file.read_text("utf-8").splitlines() if name else []
+        lines = section.contents(file).decode().splitlines() if name else []
     except (OSError, UnicodeDecodeError) as error:
         section.mistake("file", f"{file} can't be read: {getattr(error, 'strerror', error)}")
         return PasswordTable(hashes)

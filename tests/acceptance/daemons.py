@@ -79,6 +79,15 @@ def children(pid: int) -> set[int]:
     return found
 
 
+def harpd_processes(deployment: Deployment) -> dict[str, int | None]:
+    """Return the processes below harpd, of a zygote the newest; None for what is not there yet."""
+    assert deployment.harpd.process is not None
+    keeper = max(children(deployment.harpd.process.pid), default=None)
+    guard = None if keeper is None else max(children(keeper), default=None)
+    zygote = None if guard is None else max(children(guard), default=None)
+    return {"keeper": keeper, "guard": guard, "zygote": zygote}
+
+
 def descriptors(pid: int) -> int:
     """Return how many descriptors a process has open."""
     return len(os.listdir(f"/proc/{pid}/fd"))

@@ -21,7 +21,7 @@ import harp
 from demo.deployment import HOST, Daemon, Deployment
 from tests.acceptance import verdict
 from tests.acceptance.cutting_network import CuttingNetwork
-from tests.acceptance.daemons import PATIENCE, children, deploy, eventually, is_alive
+from tests.acceptance.daemons import PATIENCE, deploy, eventually, harpd_processes, is_alive
 from tests.acceptance.load import Load
 
 PROCEDURES = Path(__file__).with_name("marking_procedures.py")
@@ -34,9 +34,12 @@ VICTIMS = (
     ["harpd"],
     ["zygote"],
     ["guard"],
+    ["keeper"],
     ["harpcaller", "harpd"],
     ["harpcaller", "zygote"],
     ["harpd", "guard"],
+    ["harpd", "keeper"],
+    ["keeper", "zygote"],
     ["harpd", "zygote"],
     ["guard", "zygote"],
 )
@@ -113,7 +116,7 @@ def run(deployment: Deployment, seconds: float, kills: int, seed: int) -> Report
 def _kill(deployment: Deployment, victims: list[str], choice: random.Random) -> verdict.Outage:
     """Kill them one right after the other and start what was killed again."""
     daemons: dict[str, Daemon] = {"harpd": deployment.harpd, "harpcaller": deployment.harpcaller}
-    inner = _inner(deployment)
+    inner = harpd_processes(deployment)
     began = time.monotonic_ns()
     for victim in choice.sample(victims, len(victims)):
         if victim == "harpd":
@@ -122,9 +125,12 @@ def _kill(deployment: Deployment, victims: list[str], choice: random.Random) -> 
             daemons[victim].kill()
         elif (pid := inner[victim]) is not None:
             _kill_process(pid)
+    if "keeper" in victims and "harpd" not in victims:
+        _end_harpd(deployment.harpd, choice)  # which has to be started again, as it says
+        victims = [*victims, "harpd"]
     if any(inner.get(victim) is not None for victim in victims):
         # What a guard has adopted meanwhile would be taken for the next zygote.
-        pair = [pid for pid in inner.values() if pid is not None]
+        pair = [pid for name, pid in inner.items() if pid is not None and name != "keeper"]
         eventually(lambda: not any(map(is_alive, pair)), "guard and zygote have both ended")
     for victim in choice.sample(victims, len(victims)):
         if victim in daemons:
@@ -143,14 +149,6 @@ def _end_harpd(harpd: Daemon, choice: random.Random) -> None:
         harpd.process.send_signal(signal.SIGSTOP)
         time.sleep(choice.uniform(*STILL))  # nothing tells what lies in its sockets
     harpd.kill()
-
-
-def _inner(deployment: Deployment) -> dict[str, int | None]:
-    """Return the processes that harpd has below it; None for one that is just being started."""
-    assert deployment.harpd.process is not None
-    guard = max(children(deployment.harpd.process.pid), default=None)
-    zygote = None if guard is None else max(children(guard), default=None)
-    return {"guard": guard, "zygote": zygote}
 
 
 def _kill_process(pid: int) -> None:

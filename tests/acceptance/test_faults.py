@@ -17,9 +17,9 @@ from demo.deployment import Deployment
 from harp.errors import ERROR_TYPES
 from tests.acceptance.daemons import (
     HOST,
-    children,
     deploy,
     eventually,
+    harpd_processes,
     is_alive,
     shared,
 )
@@ -301,9 +301,8 @@ class DeathTests(SynchronousTestCase):
         job = self.host.stay()
         packets = iter(job.follow(since=0))
         processes = next(packets)
-        assert self.deployment.harpd.process is not None
-        (guard,) = children(self.deployment.harpd.process.pid)
-        zygotes = {guard, *children(guard)}
+        inner = [pid for pid in harpd_processes(self.deployment).values() if pid is not None]
+        self.assertEqual(len(inner), 3)
         self.deployment.harpd.kill()
         self.assertEqual(list(packets), [])
         outcome = job.result(wait=True)
@@ -312,21 +311,37 @@ class DeathTests(SynchronousTestCase):
         self.assertTrue(ERROR_TYPES[outcome.type].may_have_run)
         self.assertEqual(job.stream().all(), [processes])
         eventually(lambda: not any(map(is_alive, processes)), "the call's processes end")
-        eventually(lambda: not any(map(is_alive, zygotes)), "the zygote ends")
+        eventually(lambda: not any(map(is_alive, inner)), "keeper and zygote end")
 
     def test_zygote_dies(self) -> None:
         """Its calls are reported as killed, and another takes its place."""
         job = self.host.stay()
         processes = first_packet(job)
-        assert self.deployment.harpd.process is not None
-        (guard,) = children(self.deployment.harpd.process.pid)
-        (zygote,) = children(guard)
+        zygote = harpd_processes(self.deployment)["zygote"]
+        assert zygote is not None
         os.kill(zygote, signal.SIGKILL)
         outcome = job.result(wait=True)
         assert isinstance(outcome, harp.RemoteError)
         self.assertEqual(outcome.type, "killed")
         eventually(lambda: not any(map(is_alive, processes)), "the call's processes end")
         self.assertEqual(self.host.add(1).get(), 2)
+
+    def test_keeper_dies(self) -> None:
+        """Calls go on and new ones are taken; that nothing can be read again is logged."""
+        job = self.host.stay()
+        processes = first_packet(job)
+        keeper = harpd_processes(self.deployment)["keeper"]
+        assert keeper is not None
+        assert self.deployment.harpd.process is not None
+        os.kill(keeper, signal.SIGKILL)
+        log = self.deployment.harpd.log
+        eventually(lambda: b"the keeper died" in log.read_bytes(), "it is logged")
+        self.deployment.harpd.process.send_signal(signal.SIGHUP)
+        eventually(lambda: b"all stays as it was" in log.read_bytes(), "a reload is refused")
+        self.assertEqual(self.host.add(1).get(), 2)
+        self.assertTrue(all(map(is_alive, processes)))
+        self.deployment.harpd.kill()
+        eventually(lambda: not any(map(is_alive, processes)), "the call's processes end")
 
     def test_dispatcher_dies(self) -> None:
         """No job is lost: ended ones keep results, running ones say so, waiting ones run."""

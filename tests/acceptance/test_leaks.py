@@ -16,6 +16,7 @@ from tests.acceptance.daemons import (
     deploy,
     descriptors,
     eventually,
+    harpd_processes,
     resident_kib,
 )
 
@@ -52,14 +53,9 @@ class LeakTests(SynchronousTestCase):
         harpd, harpcaller = self.deployment.harpd.process, self.deployment.harpcaller.process
         assert harpd is not None
         assert harpcaller is not None
-        (guard,) = children(harpd.pid)
-        (zygote,) = children(guard)
-        self.processes = {
-            "harpd": harpd.pid,
-            "harpcaller": harpcaller.pid,
-            "guard": guard,
-            "zygote": zygote,
-        }
+        inner = {name: pid for name, pid in harpd_processes(self.deployment).items() if pid}
+        self.assertEqual(set(inner), {"keeper", "guard", "zygote"})
+        self.processes = {"harpd": harpd.pid, "harpcaller": harpcaller.pid, **inner}
 
     def holdings(self) -> dict[str, Holdings]:
         return {

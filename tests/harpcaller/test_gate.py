@@ -278,7 +278,7 @@ class SizeTests(GateTestCase):
             self.assertIn(str(LOGIN_LINE), self.assert_refused(client, "invalid_request"))
             for _ in range(100):
                 client.say(b"x" * 65536)
-            self.assertLess(len(client.protocol._reader.started), 2**20)
+            self.assertLess(client.protocol._reader.size, 2**20)
             self.clock.advance(LINGER)
             self.assertTrue(client.is_cut)
 

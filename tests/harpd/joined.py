@@ -15,9 +15,10 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from harp.settings import ConfigError
+from harp.settings import ConfigError, Contents
 from harpd import config
 from harpd.daemon import Daemon
+from harpd.keeper_process import KeeperProcess
 from tests.harpd.certificates import issued, write_configuration
 from tests.harpd.waiting import descriptors, eventually, processes, reactor
 from tests.harpd.zygotes import KILL_GRACE, write_procedures
@@ -66,13 +67,15 @@ class JoinedTestCase(TestCase):
         :param changes: to the configuration.
         """
         self.folder = folder = Path(self.mktemp()).absolute()
-        loaded = config.load(write_configuration(folder, network="  address: 127.0.0.1\n"))
+        network = f"  address: 127.0.0.1\nkill_grace: {KILL_GRACE}\n"
+        loaded = config.load(write_configuration(folder, network=network))
         self.file = file = write_procedures(folder / "procedures.py", procedures)
         graces = {"shutdown_grace": 0.01, "kill_grace": KILL_GRACE}
         self.config = self.original = replace(loaded, port=0, **(graces | changes))
         self.mistake: ConfigError | None = None
         self.root = issued().root
-        service = self.daemon = Daemon(reactor, self.config, file, self.read)
+        keeper = KeeperProcess(reactor, str(folder / "harpd.yaml"), file)
+        service = self.daemon = Daemon(reactor, self.config, keeper, self.read)
         self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
         service.privilegedStartService()
         if started:
@@ -82,7 +85,7 @@ class JoinedTestCase(TestCase):
         self.port = port_of(service)
         return service
 
-    def read(self) -> config.Config:
+    def read(self, contents: Contents) -> config.Config:
         """Be what reads the configuration again."""
         if self.mistake is not None:
             raise self.mistake

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,9 +20,9 @@ from twisted.trial.unittest import TestCase
 from harp.wire.harpd import Reply
 from harp.wire.packets import Packets
 from harp.wire.results import EndResult
+from harpd.keeper_process import KeeperProcess
 from harpd.offers import ProceduresError
 from harpd.spawner import Spawner
-from harpd.zygote_command import zygote_settings
 from tests.harpd.waiting import descriptors, eventually, processes, reactor, turns
 from tests.harpd.zygotes import KILL_GRACE, write_procedures, zygote_below
 
@@ -101,20 +103,35 @@ class SpawnerTestCase(TestCase):
         kill_grace: float = KILL_GRACE,
     ) -> Spawner:
         """Start a spawner; wait for its catalogue, or for its mistakes."""
-        file = write_procedures(self.mktemp(), procedures)
-        settings = zygote_settings(file, path or [], kill_grace)
-        spawner = Spawner(clocked or reactor, settings)
+        spawner = self.made(procedures, path, clocked, kill_grace)
         spawner.start()
-        self.addCleanup(self.check_nothing_left, spawner)
         try:
             await spawner.catalogue()
         except ProceduresError as error:
             self.mistakes = error.mistakes
         return spawner
 
+    def made(
+        self,
+        procedures: str,
+        path: list[str] | None = None,
+        clocked: ClockedReactor | None = None,
+        kill_grace: float = KILL_GRACE,
+    ) -> Spawner:
+        """Return a spawner whose keeper has been started, and nothing else."""
+        self.file = write_procedures(self.mktemp(), procedures)
+        config = Path(self.file).with_suffix(".yaml")
+        config.write_text(json.dumps({"python": {"path": path or []}, "kill_grace": kill_grace}))
+        keeper = KeeperProcess(clocked or reactor, str(config), self.file)
+        keeper.start()
+        spawner = Spawner(clocked or reactor, keeper, kill_grace)
+        self.addCleanup(self.check_nothing_left, spawner)
+        return spawner
+
     async def check_nothing_left(self, spawner: Spawner) -> None:
         """Stop the spawner: no process and no descriptor may be left."""
         await maybeDeferred(spawner.stop)
+        await maybeDeferred(spawner._keeper.stop)
         self.assertEqual(processes() - self.others, set())
         await eventually(lambda: not descriptors() - self.before, "the last descriptor's end")
 
@@ -126,8 +143,14 @@ class SpawnerTestCase(TestCase):
 def guard_pid(spawner: Spawner) -> int:
     """Return the process id of the zygote's guard."""
     assert spawner._zygote is not None
-    pid: int = spawner._zygote._process.pid
-    return pid
+    assert spawner._zygote.pid is not None
+    return spawner._zygote.pid
+
+
+async def loading_guard(spawner: Spawner) -> int:
+    """Wait until a zygote has been started, and return the process id of its guard."""
+    await eventually(lambda: spawner._zygote and spawner._zygote.pid, "the start of a zygote")
+    return guard_pid(spawner)
 
 
 def zygote_pid(spawner: Spawner) -> int:

@@ -1,4 +1,4 @@
-"""Tests of harpd.call_limits: what harpd says of a call that exceeds one, and that all of it ends."""
+"""Tests of harpd.call_limits: what harpd says of a call over one, and that all of it ends."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from harp.settings import ConfigError
 from harpd.check import check_procedures
 from harpd.config import Config, load
+from harpd.identity import find_identity
 from harpd.limits import Limits
 from tests.harpd.certificates import USERS, issued, write_configuration
 from tests.harpd.test_passwords import SHA256_ROUNDS, SHA512
@@ -54,7 +55,7 @@ class LoadTests(ConfigTestCase):
         found = (config.address, config.port, config.path)
         self.assertEqual(found, ("127.0.0.1", 4307, ["/a", "/b"]))
 
-    def test_limits(self) -> None:
+    def test_limits_of_calls(self) -> None:
         """Limits are numbers; a umask is read as it is written, whatever YAML makes of it."""
         for mask in ("022", "0o022", '"022"'):
             more = f"defaults: {{cpu: 5, max_output: 9, umask: {mask}, environment: {{A: ''}}}}\n"
@@ -94,6 +95,14 @@ class LoadTests(ConfigTestCase):
         config = load(file)
         self.assertTrue(config.authenticator.verify("panel", "secret"))
         self.assertEqual(config.path, [str(self.folder / "modules")])
+
+    def test_user(self) -> None:
+        """The user is found by name or number, with all groups."""
+        nobody = find_identity("nobody", None)
+        assert nobody is not None
+        for value in ("nobody", nobody.uid):
+            config = load(write_configuration(self.folder, network=f"user: {value}\n"))
+            self.assertEqual(config.user, nobody)
 
     def test_one_path(self) -> None:
         """One folder need not be a list."""
@@ -186,7 +195,7 @@ class MistakeTests(ConfigTestCase):
             text = write_configuration(self.folder, network=f"{empty}:\n").read_text()
             self.assertIn("must be a section", self.mistakes(text)[0])
 
-    def test_limits(self) -> None:
+    def test_limits_of_calls(self) -> None:
         """What calls can't have, or can't run with, is told with the key and its line."""
         more = (
             "defaults:\n  cpu: 0\n  address_space: 512M\n  open_files: 1.5\n  umask: 22\n"
@@ -206,6 +215,24 @@ class MistakeTests(ConfigTestCase):
                 "defaults.max_packet",
             ],
         )
+
+    def test_user(self) -> None:
+        """Whom the process becomes must be one user that there is, and not root."""
+        for value, what in (
+            ("no-such-user", "there is no user 'no-such-user'"),
+            ("4000000000", "uid 4000000000 has no entry in the user database"),
+            ("-1", "there is no user -1"),
+            ("root", "is root, which is what the process is to give up"),
+            ("0", "is root, which is what the process is to give up"),
+            ("[nobody]", "must be the name or number of one user"),
+            ("", "must be the name or number of a user, not nothing"),
+            ("true", "must be the name or number of a user, not true"),
+        ):
+            network = f"user: {value}\n"
+            (mistake,) = self.mistakes(
+                write_configuration(self.folder, network=network).read_text()
+            )
+            self.assertIn(f"user, line 4: {what}", mistake)
 
     def test_missing(self) -> None:
         """What has to be there is named."""
@@ -306,6 +333,7 @@ class SampleTests(ConfigTestCase):
             self.assertRegex(everything, f"(?m)^  {key}:")
         for key in ["address", "port", "certfile", "keyfile", "module", "file", "users", "path"]:
             self.assertRegex(everything, f"(?m)^  {key}:")
+        everything = everything.replace("user: harpd", "user: nobody")
         self.file.write_text(everything.replace("/etc/harpd", str(self.folder)), "utf-8")
         text = re.sub("(?m)^  users:(\n    .*)*", "", self.file.read_text("utf-8"))
         self.file.write_text(re.sub("(?m)^    (panel|backup):.*$", "", text))
@@ -323,7 +351,9 @@ class SampleTests(ConfigTestCase):
             "directory": "/",
             "environment": {"TZ": "Europe/Warsaw"},
         }
-        self.assertEqual(load(self.file).defaults, expected)
+        config = load(self.file)
+        self.assertEqual(config.defaults, expected)
+        self.assertEqual(config.user, find_identity("nobody", None))
 
     def test_users(self) -> None:
         """The users that stand there behind # are of the right form."""

@@ -15,7 +15,7 @@ from twisted.internet.defer import ensureDeferred, maybeDeferred
 from twisted.internet.error import ConnectionDone
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
-from harp.settings import ConfigError
+from harp.settings import ConfigError, Contents
 from harpd import config
 from harpd.auth.passwords import PasswordTable
 from harpd.daemon import Daemon
@@ -396,7 +396,7 @@ class ReloadTests(JoinedTestCase):
         daemon = await self.first()
         readable = threading.Event()
 
-        def read() -> config.Config:
+        def read(contents: Contents) -> config.Config:
             readable.wait(PATIENCE)
             return self.config
 

@@ -15,8 +15,8 @@ from harpd.arguments import Parameters
 from harpd.catalogue import Entry
 from harpd.description import MAX_DOC, MAX_SCHEMA, describe
 from harpd.options import MAX_LOCK_NAME
+from harpd.orders import MAX_MESSAGE
 from harpd.proc import Procedure, StreamingProcedure, procedure, streaming_procedure
-from harpd.zygote import MAX_MESSAGE
 
 
 def entry(marked: Procedure, timeout: float | None = None) -> Entry:

@@ -64,6 +64,18 @@ class OptionsTests(SynchronousTestCase):
         self.assertIn("network.port, line 4: ", found)
         self.assertIn("procedures.py, line 3: procedure f: ", found)
 
+    def test_user_of_an_ordinary_one(self) -> None:
+        """Who is not root can't become another user, and learns it before anything starts."""
+        write_configuration(self.folder, network="user: nobody\n")
+        user = self.options().config.user if os.geteuid() == 0 else None
+        self.patch(os, "geteuid", lambda: 1000)
+        found = str(self.assertRaises(UsageError, self.options))
+        self.assertEqual(found, f"{self.config}: user: only root can become another user")
+        self.assertEqual(self.check(), (0, "OK\n"))
+        if user is not None:
+            self.patch(os, "geteuid", lambda: user.uid)
+            self.options()
+
     def test_check_good(self) -> None:
         """--test says OK and ends with status 0."""
         self.assertEqual(self.check(), (0, "OK\n"))

@@ -6,23 +6,21 @@ import errno
 import os
 import signal
 from pathlib import Path
-from typing import Any, NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred
 
 from harpd.offers import Offer, ProceduresError
 from harpd.spawner import FIRST_DELAY, LOAD_LIMIT, Spawner
-from harpd.zygote_command import zygote_settings
 from tests.harpd.spawners import (
     ClockedReactor,
     Running,
     SpawnerTestCase,
-    guard_pid,
+    loading_guard,
     printed,
     zygote_pid,
 )
-from tests.harpd.waiting import alive, descriptors, eventually, reactor, turns, wait_gone
-from tests.harpd.zygotes import KILL_GRACE, PRELUDE, write_procedures
+from tests.harpd.waiting import alive, eventually, turns, wait_gone
+from tests.harpd.zygotes import KILL_GRACE, PRELUDE
 
 ONE = "@procedure\ndef f(*args): return list(args)\n"
 
@@ -39,9 +37,15 @@ STUBBORN = """
 """A procedure that ends by KILL only, with a process in another session that ends by TERM."""
 
 
-def no_process(*args: Any, **kwargs: Any) -> NoReturn:
-    """Be a reactor of a machine without memory."""
-    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+class WithoutMemory:
+    """The keeper of a machine that can't start a process."""
+
+    def __init__(self, procedures: str) -> None:
+        self.procedures = procedures
+
+    def start_zygote(self, zygote: object) -> int:
+        """Fail."""
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
 
 class CatalogueTests(SpawnerTestCase):
@@ -63,9 +67,8 @@ class CatalogueTests(SpawnerTestCase):
         """What is not loaded in time counts as mistaken, and is tried again."""
         clocked = ClockedReactor()
         begun = Path(self.mktemp()).absolute()
-        file = write_procedures(self.mktemp(), ENDLESS.format(begun=begun))
-        spawner = Spawner(clocked, zygote_settings(file, [], KILL_GRACE))
-        self.addCleanup(self.check_nothing_left, spawner)
+        spawner = self.made(ENDLESS.format(begun=begun), clocked=clocked)
+        file = self.file
         spawner.start()
         catalogue = spawner.catalogue()
         await eventually(begun.exists, "the beginning")
@@ -82,35 +85,35 @@ class CatalogueTests(SpawnerTestCase):
     async def test_no_process(self) -> None:
         """If no zygote can be started callers learn that, and it is tried again."""
         clocked = ClockedReactor()
-        file = write_procedures(self.mktemp(), ONE)
-        spawner = Spawner(clocked, zygote_settings(file, [], KILL_GRACE))
-        self.addCleanup(self.check_nothing_left, spawner)
-        memory = self.patch(clocked, "spawnProcess", no_process)
+        spawner = self.made(ONE, clocked=clocked)
+        keeper = self.patch(spawner, "_keeper", WithoutMemory(self.file))
         spawner.start()
-        for attempt in (spawner.catalogue(), spawner.prepare(spawner._settings)):
+        for attempt in (spawner.catalogue(), spawner.prepare(KILL_GRACE)):
             mistake = str(self.failureResultOf(attempt, ProceduresError).value)
             self.assertIn("no process can be started that loads it: Cannot allocate", mistake)
-        memory.restore()
+        keeper.restore()
         clocked.clock.advance(FIRST_DELAY)
         await eventually(lambda: isinstance(spawner._catalogue, dict), "the next attempt's success")
         self.assertEqual(await Running(spawner, "f", "[1]").end(), ("result", [1]))
 
-    async def test_other_user(self) -> None:
-        """A daemon that has given up its user starts no zygote, which would be the other user's."""
-        spawner = await self.spawner(ONE)
-        self.patch(os, "geteuid", lambda: 65534)
-        prepared = spawner.prepare(spawner._settings)
-        mistake = str(self.failureResultOf(prepared, ProceduresError).value)
-        self.assertIn("harpd has given up the user it was started as", mistake)
-        self.assertEqual(await Running(spawner, "f", "[1]").end(), ("result", [1]))
+    async def test_mistake_of_the_configuration(self) -> None:
+        """The configuration is read anew for each zygote, and its mistakes are told like others."""
+        spawner = self.made(ONE)
+        Path(spawner._keeper._config).write_text("kill_grace: x\ndefaults: {timeout: y}\n")
+        spawner.start()
+        with self.assertRaises(ProceduresError) as caught:
+            await spawner.catalogue()
+        first, second = caught.exception.mistakes
+        self.assertIn("defaults.timeout, line 2: ", first)
+        self.assertIn("kill_grace, line 1: ", second)
 
     async def test_prepared_for_ever(self) -> None:
         """What is to take the place of others has as much time; then they stay."""
         clocked = ClockedReactor()
         spawner = await self.spawner(ONE, clocked=clocked)
         begun = Path(self.mktemp()).absolute()
-        file = write_procedures(self.mktemp(), ENDLESS.format(begun=begun))
-        prepared = spawner.prepare(zygote_settings(file, [], KILL_GRACE))
+        Path(self.file).write_text(PRELUDE + ENDLESS.format(begun=begun))
+        prepared = spawner.prepare(KILL_GRACE)
         await eventually(begun.exists, "the beginning")
         clocked.clock.advance(LOAD_LIMIT)
         self.failureResultOf(prepared, ProceduresError)
@@ -119,10 +122,7 @@ class CatalogueTests(SpawnerTestCase):
 
     async def test_waiting(self) -> None:
         """Whoever asks before it is loaded waits for it, unless he gives up."""
-        spawner = Spawner(
-            reactor, zygote_settings(write_procedures(self.mktemp(), ONE), [], KILL_GRACE)
-        )
-        self.addCleanup(self.check_nothing_left, spawner)
+        spawner = self.made(ONE)
         spawner.start()
         first, second = spawner.catalogue(), spawner.catalogue()
         self.assertFalse(first.called)
@@ -149,7 +149,7 @@ class CatalogueTests(SpawnerTestCase):
             clocked.clock.advance(delay - 0.01)
             self.assertIsNone(spawner._zygote)
             if delay == 60:
-                Path(spawner._settings.procedures).write_text(PRELUDE + ONE)
+                Path(self.file).write_text(PRELUDE + ONE)
             clocked.clock.advance(0.01)
             self.assertIsNotNone(spawner._zygote)
             if delay == 60:
@@ -318,14 +318,17 @@ class StopTests(SpawnerTestCase):
 
     async def test_while_loading(self) -> None:
         """A zygote that is still loading ends too."""
-        spawner = Spawner(
-            reactor, zygote_settings(write_procedures(self.mktemp(), ONE), [], KILL_GRACE)
-        )
+        spawner = self.made(ONE)
         spawner.start()
-        pid = guard_pid(spawner)
+        pid = await loading_guard(spawner)
         await self.stop(spawner)
         self.assertFalse(alive(pid))
-        self.assertEqual(descriptors() - self.before, set())
+
+    async def test_while_being_started(self) -> None:
+        """Nor does one stay that has been asked for and is not there yet."""
+        spawner = self.made(ONE)
+        spawner.start()
+        await self.stop(spawner)
 
     async def test_zygote_that_hangs(self) -> None:
         """A zygote that does not end by itself is killed, and its calls die with it."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+from functools import partial
 from pathlib import Path
 
 from harpd import tree
-from harpd.zygote import MAX_MESSAGE
+from harpd.orders import MAX_MESSAGE
+from tests.harpd.test_orders import BAD
 from tests.harpd.waiting import PATIENCE, alive, wait_gone, wait_until
-from tests.harpd.zygotes import BareCall, BareZygote, ZygoteTestCase, write_procedures
+from tests.harpd.zygotes import BareCall, BareZygote, ZygoteTestCase, write_procedures, zygote_below
 
 STUBBORN = """
     @streaming_procedure
@@ -386,3 +389,125 @@ class EndTests(ZygoteTestCase):
         replied, _ = call.to_end()
         pids = [pid for line in replied.splitlines() for pid in json.loads(line)["stream"]]
         self.assert_all_gone(zygote, pids)
+
+
+class ForgedTests(ZygoteTestCase):
+    """Who has taken over the network-facing process gets no more than calls of what is offered."""
+
+    def setUp(self) -> None:
+        self.bare = self.zygote("""
+            _hidden = lambda: os.getuid()
+            hidden = procedure(lambda: None)
+            del globals()["hidden"]
+
+            def unmarked(): pass
+
+            @procedure
+            def f(): return os.getpid()
+        """)
+        self.pid = zygote_below(self.bare.process.pid)
+        self.opened = self.held()
+        self.running = self.bare.start("f")
+        self.assertIsInstance(self.running.line()["result"], int)
+        self.running.exit_code()
+
+    def held(self) -> list[str]:
+        """Return what the zygote has open."""
+        return sorted(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def send(self, data: bytes, *descriptors: int) -> None:
+        """Send what is no order."""
+        socket.send_fds(self.bare.control, [data], descriptors)
+
+    def check_unharmed(self, *words: str) -> None:
+        """Check that the zygote is what it was, and has logged these words."""
+        call = self.bare.start("f")
+        self.assertIsInstance(call.line()["result"], int)
+        self.assertEqual(call.exit_code(), 0)
+        wait_until(lambda: self.held() == self.opened, "that nothing is left open")
+        self.assertEqual(zygote_below(self.bare.process.pid), self.pid)
+        for word in words:
+            self.assertIn(word, self.bare.printed())
+
+    def test_not_offered(self) -> None:
+        """Only what the procedures file marks can be started, whatever else is in its module."""
+        for name in ("unmarked", "_hidden", "hidden", "os", "os.system", "procedure", "", "f "):
+            call = self.bare.start(name)
+            expected = {"failed": call.number, "message": "there is no such procedure"}
+            self.assertEqual(self.bare.receive(), expected)
+            self.assertEqual(call.to_end(), (b"", b""))
+        self.check_unharmed("an order was refused: ", "there is no such procedure")
+
+    def test_garbage(self) -> None:
+        """What is no order does nothing, nor does anything that it brings."""
+        for message in BAD:
+            self.send(json.dumps(message).encode(), 0, 1, 2)
+        for data in (b"\xff", b"[" * 60_000, b"", b'{"start":1,"procedure":"f"}x'):
+            self.send(data)
+            self.send(data, *[0] * 100)
+        self.check_unharmed("an order was refused: it is not JSON")
+
+    def test_wrong_descriptors(self) -> None:
+        """A call begins with one stream socket and one pipe, and with nothing else."""
+        stream, other = socket.socketpair()
+        read, write = os.pipe()
+        for close in (stream.close, other.close, partial(os.close, read), partial(os.close, write)):
+            self.addCleanup(close)
+        good = (stream.fileno(), write)
+        no_stream = (self.bare.control.fileno(), write)
+        wrong: list[tuple[int, ...]] = [(), good[:1], good[::-1], (*good, write), good * 50]
+        for number, ends in enumerate([*wrong, no_stream, (good[0], read), (good[0], 0)], 1000):
+            self.send(b'{"start":%d,"procedure":"f"}' % number, *ends)
+            answer = self.bare.receive()
+            self.assertEqual(answer["failed"], number)
+            self.assertRegex(answer["message"], "descriptor|pipe can't be written")
+        self.check_unharmed()
+
+    def test_signal_with_descriptors(self) -> None:
+        """Nothing else than a call begins with descriptors."""
+        self.send(b'{"signal":99,"kill":true}', 0, 1)
+        self.check_unharmed("Signal(call=99, kill=True) came with descriptors")
+
+    def test_number_twice(self) -> None:
+        """A number that a call has can't be given to another, which would hide the first."""
+        zygote = self.zygote(STUBBORN)
+        call = zygote.start("f")
+        pids = call.line()["stream"]
+        zygote._calls.clear()  # so that it gives the number once more
+        second = zygote.start("f")
+        self.assertEqual(second.number, call.number)
+        self.assertEqual(second.to_end(), (b"", b""))
+        words = "has the number of another call"
+        wait_until(lambda: words in zygote.printed(), "that it is logged")
+        zygote.signal(call, kill=True)
+        self.assertEqual(call.exit_code(), -signal.SIGKILL)
+        wait_gone(*pids)
+        call.close()
+
+    def test_too_many(self) -> None:
+        """There is an end to how many there may be at once."""
+        zygote = self.zygote("""
+            import harpd.zygote, __main__
+            __main__.MAX_CALLS = 3
+
+            @procedure
+            def f(): signal.pause()
+        """)
+        for _ in range(3):
+            zygote.start("f")
+        zygote.start("f")
+        answer = zygote.receive()
+        self.assertEqual(answer, {"failed": 4, "message": "there are 3 calls already"})
+
+    def test_numbers_of_processes(self) -> None:
+        """A signal goes to a call, never to a process of that number."""
+        victim = os.fork()
+        if victim == 0:
+            signal.pause()
+        self.addCleanup(os.waitpid, victim, 0)
+        self.addCleanup(os.kill, victim, signal.SIGKILL)
+        for kill in (False, True):
+            self.send(json.dumps({"signal": victim, "kill": kill}).encode())
+        self.send(json.dumps({"wake": victim}).encode())
+        self.check_unharmed()
+        self.assertTrue(alive(victim))

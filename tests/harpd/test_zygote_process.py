@@ -11,19 +11,17 @@ from typing import Any
 from twisted.logger import capturedLogs
 
 from harpd.offers import ProceduresError
-from harpd.spawner import Spawner
 from harpd.zygote import LINK_NOW
-from harpd.zygote_command import zygote_settings
 from tests.harpd.spawners import (
     Running,
     SpawnerTestCase,
     few_descriptors,
     guard_pid,
+    loading_guard,
     printed,
     zygote_pid,
 )
-from tests.harpd.waiting import PATIENCE, descriptors, eventually, reactor, turns, wait_gone
-from tests.harpd.zygotes import KILL_GRACE, write_procedures
+from tests.harpd.waiting import PATIENCE, descriptors, eventually, turns, wait_gone
 
 ONE = "@procedure\ndef f(*args): return list(args)\n"
 
@@ -35,18 +33,15 @@ class EndTests(SpawnerTestCase):
         """A file that ends its process while it is loaded is a mistake too."""
         await self.spawner("os._exit(7)")
         self.assertEqual(len(self.mistakes), 1)
-        self.assertIn("temp: the process that loads it ended: ", self.mistakes[0])
+        self.assertIn("temp: the process that loads it ended with exit status 7", self.mistakes[0])
 
     async def test_all_mistakes_of_an_ended_zygote(self) -> None:
         """Mistakes that were sent before the end are taken, though the end is seen with them."""
         text = "".join(f"@procedure(timeout=0)\ndef f{n}(): pass\n" for n in range(150))
-        spawner = Spawner(
-            reactor, zygote_settings(write_procedures(self.mktemp(), text), [], KILL_GRACE)
-        )
-        self.addCleanup(self.check_nothing_left, spawner)
+        spawner = self.made(text)
         spawner.start()
         catalogue = spawner.catalogue()
-        wait_gone(guard_pid(spawner))  # blocks the reactor, which then finds all at once
+        wait_gone(await loading_guard(spawner))  # blocks the reactor, which then finds all at once
         with self.assertRaises(ProceduresError) as caught:
             await catalogue
         self.assertEqual(len(caught.exception.mistakes), 150)

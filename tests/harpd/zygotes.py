@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from harp.wire.lines import MAX_REPLY
 from harpd import tree
-from harpd.zygote import MAX_MESSAGE
+from harpd.orders import MAX_MESSAGE
 from harpd.zygote_command import zygote_command, zygote_settings
 from tests.harpd.waiting import PATIENCE, wait_until
 
