@@ -66,11 +66,16 @@ class Daemon:
                 self._command, cwd=self._folder, stdout=log, stderr=log, start_new_session=True
             )
         deadline = time.monotonic() + START_LIMIT
-        while f"{self.name} is ready".encode() not in self.log.read_bytes()[seen:]:
+        while f"{self.name} is ready".encode() not in (said := self._said_since(seen)):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise StartError(self.log.read_text(errors="replace")[seen:])
+                raise StartError(said.decode(errors="replace"))
             time.sleep(_POLL)
+
+    def _said_since(self, seen: int) -> bytes:
+        with open(self.log, "rb") as log:
+            log.seek(seen)
+            return log.read()
 
     def stop(self) -> int | None:
         """End it as an operator would, and return its exit status; None if it did not run."""

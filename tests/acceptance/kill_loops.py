@@ -96,7 +96,7 @@ def run(deployment: Deployment, seconds: float, kills: int, seed: int) -> Report
                 time.sleep(choice.uniform(*BETWEEN))  # a moment by chance; nothing is waited for
                 if not due:
                     due = choice.sample(VICTIMS, len(VICTIMS))
-                outages.append(_kill(deployment, due.pop(), choice))
+                outages.append(kill(deployment, due.pop(), choice))
         finally:
             load.stop()
         ends = verdict.ends(load.submissions, END_LIMIT)
@@ -110,10 +110,10 @@ def run(deployment: Deployment, seconds: float, kills: int, seed: int) -> Report
     return Report(len(outages), len(ends), verdict.count(ends), dict(network.cuts), faults)
 
 
-def _kill(deployment: Deployment, victims: list[str], choice: random.Random) -> verdict.Outage:
+def kill(deployment: Deployment, victims: list[str], choice: random.Random) -> verdict.Outage:
     """Kill them one right after the other and start what was killed again."""
     daemons: dict[str, Daemon] = {"harpd": deployment.harpd, "harpcaller": deployment.harpcaller}
-    inner = _inner(deployment)
+    inner = helpers(deployment)
     began = time.monotonic_ns()
     for victim in choice.sample(victims, len(victims)):
         if victim == "harpd":
@@ -145,7 +145,7 @@ def _end_harpd(harpd: Daemon, choice: random.Random) -> None:
     harpd.kill()
 
 
-def _inner(deployment: Deployment) -> dict[str, int | None]:
+def helpers(deployment: Deployment) -> dict[str, int | None]:
     """Return the processes that harpd has below it; None for one that is just being started."""
     assert deployment.harpd.process is not None
     guard = max(children(deployment.harpd.process.pid), default=None)
