@@ -60,6 +60,24 @@ AUTH_ERROR = ErrorType(
     False,
     "Check user and password: those of the hosts registry, or those given to HarpServer.",
 )
+NOT_PERMITTED = ErrorType(
+    "not_permitted",
+    (Origin.HARPD,),
+    False,
+    "Add the procedure to what `permissions` in that harpd's configuration give the user.",
+)
+NOT_AUTHENTICATED = ErrorType(
+    "not_authenticated",
+    (Origin.DISPATCHER,),
+    False,
+    "Give HarpCaller a token or certificate that `users` in the dispatcher's configuration name.",
+)
+NOT_ALLOWED = ErrorType(
+    "not_allowed",
+    (Origin.DISPATCHER,),
+    False,
+    "Ask who runs the dispatcher: none of its `rules` allows this to the user.",
+)
 NO_SUCH_PROCEDURE = ErrorType(
     "no_such_procedure", (Origin.HARPD,), False, "Check the name, and that host's procedures file."
 )
@@ -89,6 +107,12 @@ KILLED = ErrorType(
     (Origin.PROCEDURE, Origin.HARPD),
     True,
     "The process of the call ended without an end result: data has its signal or exit status.",
+)
+LIMIT_EXCEEDED = ErrorType(
+    "limit_exceeded",
+    (Origin.HARPD, Origin.PROCEDURE),
+    True,
+    "The message names the limit: raise it for the procedure, or do less.",
 )
 LOCKED = ErrorType(
     "locked",

@@ -1,6 +1,8 @@
-"""Where twistd logs to, and how a line of the log is made: as Twisted makes it, at less cost.
+"""Where twistd logs to, and what a line of the log is: one JSON object, fit for a terminal too.
 
-For the daemons only; the client library does not import this, or Twisted.
+``{"time", "level", "logger", "message"}``, with ``audit`` in a line that tells who did what
+(`harp.logs.audit`) and ``traceback`` in one of a failure. For the daemons only; the client library
+does not import this, or Twisted.
 """
 
 from __future__ import annotations
@@ -12,11 +14,22 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import IO, Any
 
-from twisted.logger import FileLogObserver, LogEvent, formatEventAsClassicLogText
+import msgspec
+from twisted.logger import FileLogObserver, LogEvent, formatEvent
+from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 
-_ELABORATE = {"log_failure", "log_system", "log_flattened"}
+_ESCAPED = {
+    code: f"\\u{code:04x}"
+    for codes in (range(0x7F, 0xA0), range(0x2028, 0x202F), range(0x2066, 0x206A))
+    for code in codes
+}
+"""Control characters that JSON leaves alone, those that turn the direction of text among them
+(Unicode's general categories Cc, Zl and Zp; bidirectional controls, Unicode annex 9)."""
 
+_NOT_TEXT = {code: f"\\ud{code - 0xD000:03x}" for code in range(0xD800, 0xE000)}
+
+_encode = msgspec.json.Encoder().encode
 
 _twistd: Mapping[str, Any] = {}
 
@@ -38,24 +51,59 @@ def observer() -> FileLogObserver:
 
 
 def line_of(event: LogEvent) -> str | None:
-    """Return the line of an event: as `twisted.logger.textFileLogObserver`, which takes 30 µs more.
+    """Return the line of an event, None if it says nothing.
 
-    A call is told in several lines, so that they would be a tenth of what it costs.
+    A call is told in several lines, so a line is made with few steps.
     """
-    if not _ELABORATE.isdisjoint(event):
-        return formatEventAsClassicLogText(event)
     try:
-        text = event["log_format"].format_map(event).replace("\n", "\n\t")
-        system = f"{event['log_namespace']}#{event['log_level'].name}"
-        stamp = _stamp(int(event["log_time"]))
-    except Exception:  # one of Twisted's own that lacks something or has more, or a faulty one
-        return formatEventAsClassicLogText(event)
-    return f"{stamp} [{system}] {text}\n" if text else None
+        text = event["log_format"].format_map(event)
+    except Exception:  # Twisted's older way, or a faulty one
+        text = formatEvent(event)
+    failure = event.get("log_failure")
+    if not text and failure is None:
+        return None
+    level = event.get("log_level")
+    seconds = event.get("log_time")
+    line = {
+        "time": _stamp(time.time() if seconds is None else seconds),
+        "level": "info" if level is None else level.name,
+        "logger": event.get("log_namespace") or str(event.get("log_system", "-")),
+        "message": text,
+    }
+    if "audit" in event:
+        line["audit"] = event["audit"]
+    if failure is not None:
+        line["traceback"] = _traceback(failure)
+    return _json(line) + "\n"
+
+
+def _json(line: dict[str, Any]) -> str:
+    try:
+        written = _encode(line).decode()
+    except UnicodeEncodeError:  # halves of characters, as in names of files
+        told = {
+            key: value.translate(_NOT_TEXT) if isinstance(value, str) else str(value)
+            for key, value in line.items()
+        }
+        written = _encode(told).decode()
+    return written if written.isprintable() else written.translate(_ESCAPED)
+
+
+def _traceback(failure: object) -> str:
+    try:
+        return failure.getTraceback() if isinstance(failure, Failure) else str(failure)
+    except Exception as error:  # what it tells of can't be printed
+        return f"{type(error).__name__} in the telling"
+
+
+def _stamp(seconds: float) -> str:
+    whole = int(seconds)
+    return f"{_second(whole)}.{int((seconds - whole) * 1000):03d}Z"
 
 
 @lru_cache(1)
-def _stamp(second: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(second))
+def _second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 def _log_file(twistd: Mapping[str, Any]) -> IO[Any]:

@@ -39,19 +39,24 @@ class CallRequest(
 ):
     """A call of one procedure.
 
+    :param auth: stands at the beginning of the line, so that it can be checked before all of a long
+        line has come.
     :param arguments: JSON: a list of positional or an object of keyword arguments.
     :param keepalive: an extension: whether the connection may stay open for another request.
     :param context: an extension: JSON of an object, what the caller knows of the call.
     :param report_lock: an extension: whether to be told that the call waits for a lock.
+    :param report_secret: an extension: whether to be told how the arguments may be shown, if the
+        procedure says of some that they are secret.
     """
 
     harp: Literal[1]
+    auth: Auth
     procedure: str
     arguments: msgspec.Raw
-    auth: Auth
     keepalive: bool = False
     context: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     report_lock: bool = False
+    report_secret: bool = False
 
 
 class DescribeRequest(
@@ -64,8 +69,8 @@ class DescribeRequest(
     """
 
     harp: Literal[1]
-    describe: bool
     auth: Auth
+    describe: bool
     keepalive: bool = False
 
 
@@ -73,9 +78,14 @@ Request = CallRequest | DescribeRequest
 
 
 class Ack(msgspec.Struct, frozen=True):
-    """The call is authenticated and its procedure found."""
+    """The call is authenticated and its procedure found.
+
+    :param shown_arguments: an extension: JSON of the arguments as they may be shown, None if they
+        have no secrets.
+    """
 
     stream_result: bool
+    shown_arguments: bytes | None = None
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -131,8 +141,10 @@ def encode_reply(reply: Reply) -> bytes:
     match reply:
         case Packets():
             return encode_packets(reply)
-        case Ack(stream_result):
-            return b'{"harp":1,"stream_result":%b}\n' % (b"true" if stream_result else b"false")
+        case Ack(stream_result, shown):
+            more = b"" if shown is None else b',"shown_arguments":%b' % shown
+            streams = b"true" if stream_result else b"false"
+            return b'{"harp":1,"stream_result":%b%b}\n' % (streams, more)
         case Waiting(None):
             return b'{"harp":1,"waiting":null}\n'
         case Waiting(lock):
@@ -155,7 +167,11 @@ def decode_reply_line(line: bytes) -> Reply:
     if fields.stream is not msgspec.UNSET:
         found.append(Packets(1, bytes(fields.stream)))
     if fields.stream_result is not msgspec.UNSET:
-        found.append(Ack(fields.stream_result))
+        shown = None
+        if fields.shown_arguments is not msgspec.UNSET:
+            require_container(fields.shown_arguments, "shown_arguments")
+            shown = bytes(fields.shown_arguments)
+        found.append(Ack(fields.stream_result, shown))
     if fields.waiting is not msgspec.UNSET:
         found.append(Waiting(None if fields.waiting is None else fields.waiting.lock))
     if fields.procedures is not msgspec.UNSET:
@@ -174,6 +190,7 @@ class _Lock(msgspec.Struct):
 
 class _ReplyFields(EndFields):
     stream_result: bool | msgspec.UnsetType = msgspec.UNSET
+    shown_arguments: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     stream: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     waiting: _Lock | msgspec.UnsetType | None = msgspec.UNSET
     procedures: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET

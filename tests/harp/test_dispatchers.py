@@ -366,6 +366,8 @@ class Operators(ContractTestCase):
             "time": {"submit": 1.5, "start": None, "end": None},
             "end": None,
             "caller": "127.0.0.1",
+            "submitter": "panel",
+            "on_behalf_of": "alice",
         }
         queue = {"name": {"a": 1}, "concurrency": 1, "running": 1, "waiting": 2}
         host = {"name": "h", "address": "a", "port": 1, "tags": ["x"], "server_name": None}
@@ -410,6 +412,8 @@ class Operators(ContractTestCase):
             "timeout": 10.0,
             "max_exec_time": 60.0,
             "caller": None,
+            "submitter": "panel",
+            "on_behalf_of": None,
             "packets": 0,
             "queue": {"name": {"a": 1}, "concurrency": 1, "position": 4},
         }

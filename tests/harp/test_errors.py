@@ -24,6 +24,8 @@ from harp.errors import (
 
 # The types of protocol.md, by where they may arise.
 FROM_HARPD = {
+    "not_permitted",
+    "limit_exceeded",
     "parse_error",
     "invalid_protocol",
     "invalid_request",
@@ -39,6 +41,8 @@ FROM_HARPD = {
     "locked",
 }
 FROM_DISPATCHER = {
+    "not_authenticated",
+    "not_allowed",
     "parse_error",
     "invalid_protocol",
     "invalid_request",
@@ -59,6 +63,7 @@ IN_DOUBT = {
     "invalid_request",
     "invalid_message",
     "killed",
+    "limit_exceeded",
     "timeout",
     "shutdown",
     "closed",

@@ -46,6 +46,10 @@ FAULT_WITH_DATA = b'{"type":"T","message":"M","data":{"class":"T","module":"m"}}
 REPLIES: list[tuple[bytes, harpd.Reply]] = [
     (b'{"harp":1,"stream_result":true}', harpd.Ack(True)),
     (b'{"harp":1,"stream_result":false}', harpd.Ack(False)),
+    (
+        b'{"harp":1,"stream_result":true,"shown_arguments":["(secret)"]}',
+        harpd.Ack(True, b'["(secret)"]'),
+    ),
     (b'{"stream":{"a":[1, 2.0]}}', Packets(1, b'{"a":[1, 2.0]}')),
     (b'{"stream":null}', Packets(1, b"null")),
     (b'{"result":{"used":1}}', EndResult(EndKind.RESULT, b'{"used":1}')),
@@ -88,18 +92,24 @@ class RequestTests(SynchronousTestCase):
         """A request is one line with the keys of version 1 and no other."""
         self.assertEqual(
             harpd.encode_request(call(b'["/srv", 2]')),
-            b'{"harp":1,"procedure":"du","arguments":["/srv", 2],'
-            b'"auth":{"user":"u","password":"p"}}\n',
+            b'{"harp":1,"auth":{"user":"u","password":"p"},'
+            b'"procedure":"du","arguments":["/srv", 2]}\n',
         )
 
     def test_extensions(self) -> None:
         """What an extension adds is written and read, and only where it is asked for."""
-        asking = call(b"[]", keepalive=True, report_lock=True, context=msgspec.Raw(b'{"a":1}'))
+        asking = call(
+            b"[]",
+            keepalive=True,
+            report_lock=True,
+            report_secret=True,
+            context=msgspec.Raw(b'{"a":1}'),
+        )
         line = harpd.encode_request(asking)
         self.assertEqual(
             line,
-            b'{"harp":1,"procedure":"du","arguments":[],"auth":{"user":"u","password":"p"},'
-            b'"keepalive":true,"context":{"a":1},"report_lock":true}\n',
+            b'{"harp":1,"auth":{"user":"u","password":"p"},"procedure":"du","arguments":[],'
+            b'"keepalive":true,"context":{"a":1},"report_lock":true,"report_secret":true}\n',
         )
         self.assertEqual(harpd.decode_request_line(line), asking)
 
@@ -107,7 +117,7 @@ class RequestTests(SynchronousTestCase):
         """The question what a daemon offers is a request of its own."""
         asked = harpd.DescribeRequest(harp=1, auth=harpd.Auth("u", "p"), describe=True)
         line = harpd.encode_request(asked)
-        self.assertEqual(line, b'{"harp":1,"describe":true,"auth":{"user":"u","password":"p"}}\n')
+        self.assertEqual(line, b'{"harp":1,"auth":{"user":"u","password":"p"},"describe":true}\n')
         self.assertEqual(harpd.decode_request_line(line), asked)
 
     def test_faults_of_extensions(self) -> None:
@@ -117,6 +127,7 @@ class RequestTests(SynchronousTestCase):
             (changed(context=None), "$.context"),
             (changed(keepalive=1), "$.keepalive"),
             (changed(report_lock="x"), "$.report_lock"),
+            (changed(report_secret="x"), "$.report_secret"),
             (changed(describe=True), "procedure"),
             (changed(describe=False, procedure=..., arguments=...), "true"),
             (changed(describe=True, procedure=..., arguments=..., auth=...), "auth"),

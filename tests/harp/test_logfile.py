@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from io import StringIO
@@ -14,44 +15,95 @@ from twisted.logger import (
     LogEvent,
     Logger,
     LogLevel,
-    formatEventAsClassicLogText,
     textFileLogObserver,
 )
-from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from harp import logfile
-
-_FORMATS = st.sampled_from(
-    ["plain", "", "{a} and {b}", "{a!r:>20}", "{a.real} {b}", "{call()}", "{nothing}", "{", "x\ny"]
-)
+from harp.logs import audit
 
 
 class LineTests(SynchronousTestCase):
-    """A line of the log is the one that Twisted would make."""
+    """A line of the log is one JSON object."""
 
-    @given(_FORMATS, st.integers(), st.text(), st.sampled_from(list(LogLevel.iterconstants())))
-    def test_of_a_logger(self, template: str, a: int, b: str, level: object) -> None:
-        """Whatever is logged, and however faulty its format is."""
+    def line(self, event: LogEvent) -> dict[str, object]:
+        """Return what the line of an event says, and check what holds for every line."""
+        line = logfile.line_of(event)
+        assert line is not None
+        self.assertTrue(line.endswith("\n"))
+        self.assertNotRegex(line[:-1], "[\\x00-\\x1f\\x7f-\\x9f\u2028\u2029\u202a-\u202e]")
+        told = json.loads(line)
+        assert isinstance(told, dict)
+        return told
+
+    def event(self, template: str, **fields: object) -> LogEvent:
+        """Return the event that a logger makes."""
         events: list[LogEvent] = []
         logger = Logger("harp.test", observer=events.append)  # type: ignore[arg-type]
-        logger.emit(level, template, a=a, b=b, call=lambda: "called")  # type: ignore[arg-type]
-        self.assertEqual(logfile.line_of(events[0]), formatEventAsClassicLogText(events[0]))
+        logger.warn(template, **fields)
+        return events[0]
+
+    @given(st.text())
+    def test_any_text(self, text: str) -> None:
+        """Whatever somebody chose to have logged comes back as it was, and harms no terminal."""
+        told = self.line(self.event("said: {text}", text=text))
+        self.assertEqual(told["message"], f"said: {text}")
+        self.assertEqual((told["level"], told["logger"]), ("warn", "harp.test"))
+        self.assertEqual(set(told), {"time", "level", "logger", "message"})
+
+    def test_halves_of_characters(self) -> None:
+        """What is no text, as in some names of files, is told as Python would write it."""
+        told = self.line(self.event("{name}", name="a\udcff\n"))
+        self.assertEqual(told["message"], "a\\udcff\n")
+
+    def test_time(self) -> None:
+        """The time is that of the event, in UTC, to the millisecond."""
+        event = self.event("x") | {"log_time": 1_000_000_000.1239}
+        self.assertEqual(self.line(event)["time"], "2001-09-09T01:46:40.123Z")
+
+    def test_failure(self) -> None:
+        """A failure brings where it was raised."""
+        events: list[LogEvent] = []
+        try:
+            raise ValueError("no \x1b[2J")
+        except ValueError:
+            Logger("harp", observer=events.append).failure("it {what}", what="broke")  # type: ignore[arg-type]
+        told = self.line(events[0])
+        self.assertEqual((told["message"], told["level"]), ("it broke", "critical"))
+        self.assertRegex(str(told["traceback"]), r"(?s)test_logfile.*ValueError: no \x1b\[2J")
 
     def test_of_others(self) -> None:
-        """Events of Twisted's older way, of failures, and of nobody."""
-        events: list[LogEvent] = [
-            {"log_system": "-", "log_format": "{x}", "x": 1, "log_time": 1.0},
-            {"log_format": "no time", "log_namespace": "a", "log_level": LogLevel.info},
-            {"log_format": b"bytes", "log_time": 1.0, "log_namespace": "a", "log_level": None},
-            {"log_time": 1.0},
-            {},
-        ]
-        logger = Logger("harp.test", observer=events.append)  # type: ignore[arg-type]
-        logger.failure("it {what}", Failure(ValueError("no")), what="failed")
-        for event in events:
-            self.assertEqual(logfile.line_of(event), formatEventAsClassicLogText(event))
+        """Events of Twisted's older way, faulty ones, and those of nobody."""
+        for event, message in (
+            ({"log_system": "-", "log_format": "{x}", "x": 1, "log_time": 1.0}, "1"),
+            (
+                {"log_format": "no time", "log_namespace": "a", "log_level": LogLevel.info},
+                "no time",
+            ),
+            ({"log_format": b"bytes", "log_time": 1.0, "log_level": None}, "bytes"),
+        ):
+            self.assertEqual(self.line(event)["message"], message)
+        self.assertIn("nothing", str(self.line(self.event("{nothing}"))["message"]))
+        self.assertIn("{", str(self.line(self.event("{"))["message"]))
+        for event in ({"log_time": 1.0}, {}):
+            self.assertIsNone(logfile.line_of(event))
+
+    def test_audit(self) -> None:
+        """Who did what stands in fields of its own; what nobody knows is left out."""
+        events: list[LogEvent] = []
+        log = Logger("harp.audit", observer=events.append)  # type: ignore[arg-type]
+        audit(
+            log, "refused", "call", user="panel", peer="::1", job_id=None, reason="a\n" + "b" * 999
+        )
+        told = self.line(events[0])
+        self.assertEqual(told["message"], "call refused")
+        fields = told["audit"]
+        assert isinstance(fields, dict)
+        self.assertRegex(fields.pop("reason"), r"^a\\nb{198}… \(1001 characters\)$")
+        self.assertEqual(
+            fields, {"action": "call", "decision": "refused", "user": "panel", "peer": "::1"}
+        )
 
 
 class UseTests(TestCase):
@@ -70,7 +122,7 @@ class UseTests(TestCase):
         self.patch(sys, "stdout", output)
         for options in ({}, {"logfile": "-"}):
             Logger("harp", observer=self._made(nodaemon=True, **options)).info("said")
-        self.assertEqual(output.getvalue().count("[harp#info] said\n"), 2)
+        self.assertEqual(output.getvalue().count('"message":"said"}\n'), 2)
         with self.assertRaises(SystemExit):
             self._made(logfile="-")
 
@@ -92,8 +144,8 @@ class UseTests(TestCase):
             "log.info('behind')\n"
         )
         subprocess.run([sys.executable, "-c", program, name], check=True)
-        self.assertIn("[harp#info] before\n", Path(name + ".1").read_text())
-        self.assertIn("[harp#info] behind\n", Path(name).read_text())
+        self.assertIn('"message":"before"}\n', Path(name + ".1").read_text())
+        self.assertIn('"message":"behind"}\n', Path(name).read_text())
 
     def test_left_alone(self) -> None:
         """What an operator asks twistd for otherwise is kept to; no twistd, no log."""

@@ -112,6 +112,18 @@ class RequestTests(SynchronousTestCase):
                     dedup=dispatcher.Dedup(Raw(b'{"a": 1}'), 0.5),
                 ),
             ),
+            (
+                b'{"harpcaller":1,"auth":{"token":"t","on_behalf_of":"alice"},"host":"h",'
+                b'"procedure":"p","arguments":["x"],"shown_arguments":["(secret)"]}',
+                dispatcher.Call(
+                    1,
+                    auth=dispatcher.Auth("t", "alice"),
+                    host="h",
+                    procedure="p",
+                    arguments=Raw(b'["x"]'),
+                    shown_arguments=Raw(b'["(secret)"]'),
+                ),
+            ),
         ]:
             self.assertEqual(dispatcher.decode_request_line(line), request)
             written = dispatcher.encode_request(request)[:-1]
@@ -138,6 +150,9 @@ class RequestTests(SynchronousTestCase):
             ('"cancel": "i", "keepalive": 1', "$.keepalive"),
             (json.dumps(CALL | {"idempotency_key": ""})[1:-1], "$.idempotency_key"),
             (json.dumps(CALL | {"idempotency_key": "k" * 201})[1:-1], "$.idempotency_key"),
+            (json.dumps(CALL | {"shown_arguments": 1})[1:-1], "$.shown_arguments"),
+            (json.dumps(CALL | {"auth": {"password": ""}})[1:-1], "$.auth"),
+            (json.dumps(CALL | {"auth": {"on_behalf_of": ""}})[1:-1], "$.auth.on_behalf_of"),
             (json.dumps(CALL | {"dedup": {"key": [], "within": 1}})[1:-1], "$.dedup.key"),
             (json.dumps(CALL | {"dedup": {"key": {}, "within": 0}})[1:-1], "$.dedup.within"),
         ]:
@@ -175,6 +190,8 @@ class ReplyTests(SynchronousTestCase):
                 "time": {"submit": 1.5, "start": None, "end": None},
                 "end": None,
                 "caller": "::1",
+                "submitter": None,
+                "on_behalf_of": None,
             },
         )
 

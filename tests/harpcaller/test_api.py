@@ -243,6 +243,8 @@ class DetailTests(ApiTestCase):
                 "caller": "10.9.8.7",
                 "packets": 7,
                 "queue": None,
+                "submitter": None,
+                "on_behalf_of": None,
             },
         )
 

@@ -103,7 +103,7 @@ class ServerInfoTests(OperationTestCase):
         answer = await self.ask(server_info=True)
         self.assertEqual(answer["harpcaller"], 1)
         self.assertEqual(answer["version"], "1.2.3")
-        options = {"keepalive", "idempotency_key", "dedup", "detail"}
+        options = {"keepalive", "auth", "idempotency_key", "dedup", "detail", "shown_arguments"}
         asked = set(answer["extensions"]) - options
         self.assertEqual(
             asked,
@@ -157,6 +157,8 @@ class JobListTests(OperationTestCase):
                 "time": {"submit": 1000.25, "start": 1000.25, "end": None},
                 "end": None,
                 "caller": "10.9.8.7",
+                "submitter": None,
+                "on_behalf_of": None,
             },
         )
         self.assertEqual(listed["waiting"]["waits_for"], "queue")

@@ -125,8 +125,8 @@ class CallTests(ConversationTestCase):
         harpd = self.connect()
         self.assertEqual(
             harpd.received,
-            b'{"harp":1,"procedure":"df","arguments":["/srv"],'
-            b'"auth":{"user":"dispatcher","password":"secret"},'
+            b'{"harp":1,"auth":{"user":"dispatcher","password":"secret"},'
+            b'"procedure":"df","arguments":["/srv"],'
             b'"keepalive":true,"context":{"job_id":"the-job"},"report_lock":true}\n',
         )
         harpd.reply(Ack(False))

@@ -389,11 +389,15 @@ class ServerTrustTests(TestCase):
     async def test_nothing_is_kept(self) -> None:
         """A connection that is gone, trusted or refused, leaves nothing in the shared context."""
         rules = ServerTrust([authority(self.ca)])
+
+        def kept() -> set[int]:
+            gc.collect()
+            return {id(each) for each in gc.get_objects() if type(each) is verdict.Verdict}
+
+        of_others = kept()  # a test before this one may have a connection that is closing
         for identity in (leaf(self.ca, ADDRESS), leaf(self.ca, "other.example.org")):
             await self.attempt(rules, identity)
-            gc.collect()
-            kept = [each for each in gc.get_objects() if type(each) is verdict.Verdict]
-            self.assertEqual(kept, [])
+            self.assertLessEqual(kept(), of_others)
 
 
 class IsServerNameTests(SynchronousTestCase):

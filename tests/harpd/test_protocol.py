@@ -130,7 +130,7 @@ class RefusalTests(ConnectionTestCase):
             (b"[" * 100_000, "parse_error", "nested too deep"),
             (b"[]", "invalid_protocol", "is not an object with"),
             (b'{"harp": 2}', "invalid_protocol", "is not an object with"),
-            (b'{"harp": 1}', "invalid_request", "missing required field `procedure`"),
+            (b'{"harp": 1}', "invalid_request", "missing required field `auth`"),
             (request()[:-2] + b', "timeout": 5}', "invalid_request", "unknown field `timeout`"),
             (request(arguments="x").strip(), "invalid_request", "at `$.arguments`"),
             (request()[:-2] + b', "harp": 1}', "invalid_request", "Key `harp` stands twice"),

@@ -4,7 +4,7 @@ A client sends a request; the kind of it tells which replies may follow. ``harp.
 order; here are the messages alone. An extension appears only where the request asked for it.
 """
 
-from harp.wire.dispatcher.base import Request
+from harp.wire.dispatcher.base import Auth, Request
 from harp.wire.dispatcher.operation import (
     CancelledJobs,
     CancelQueue,
@@ -68,6 +68,7 @@ __all__ = [
     "DEFAULT_PORT",
     "EXTENSIONS",
     "NULL",
+    "Auth",
     "Call",
     "CallFields",
     "Cancel",

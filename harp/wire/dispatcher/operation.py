@@ -42,6 +42,7 @@ class JobFilter(Page, frozen=True, kw_only=True):
     :param queue: JSON of an object.
     :param submitted_since: unix seconds, included.
     :param submitted_before: unix seconds, not included.
+    :param submitter: the user who submitted the job, or on whose behalf that was done.
     """
 
     state: State | list[State] | None = None
@@ -51,6 +52,7 @@ class JobFilter(Page, frozen=True, kw_only=True):
     end: End | list[End] | None = None
     submitted_since: float | None = None
     submitted_before: float | None = None
+    submitter: str | None = None
 
 
 class QueuePage(Page, frozen=True, kw_only=True):
@@ -168,6 +170,8 @@ class JobSummary(msgspec.Struct, frozen=True):
     :param waits_for: what it waits for: its turn in the queue, its host, or the dispatcher.
     :param end: how it ended.
     :param caller: the address from which it was submitted.
+    :param submitter: the user who submitted it, None for nobody in particular.
+    :param on_behalf_of: for whom the submitter did so.
     """
 
     job_id: str
@@ -179,6 +183,8 @@ class JobSummary(msgspec.Struct, frozen=True):
     time: JobTimes
     end: End | None
     caller: str | None
+    submitter: str | None = None
+    on_behalf_of: str | None = None
 
 
 class QueueSummary(msgspec.Struct, frozen=True):

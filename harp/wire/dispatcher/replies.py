@@ -80,6 +80,8 @@ class StatusDetail(msgspec.Struct, frozen=True):
     :param max_exec_time: the longest run, in seconds.
     :param caller: the address from which it was submitted.
     :param packets: how many have been recorded.
+    :param submitter: the user who submitted it, None for nobody in particular.
+    :param on_behalf_of: for whom the submitter did so.
     """
 
     state: State
@@ -91,6 +93,8 @@ class StatusDetail(msgspec.Struct, frozen=True):
     caller: str | None
     packets: int
     queue: QueuePlace | None
+    submitter: str | None = None
+    on_behalf_of: str | None = None
 
 
 class Status(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -27,7 +27,15 @@ NULL = msgspec.Raw(b"null")
 Concurrency = Annotated[int, msgspec.Meta(ge=1)]
 IdempotencyKey = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
-EXTENSIONS = ("keepalive", "idempotency_key", "dedup", "detail", *operation.REQUESTS)
+EXTENSIONS = (
+    "keepalive",
+    "auth",
+    "idempotency_key",
+    "dedup",
+    "detail",
+    "shown_arguments",
+    *operation.REQUESTS,
+)
 """What ``server_info`` names, and version 1 has not."""
 
 
@@ -61,6 +69,8 @@ class Call(Request, frozen=True, kw_only=True):
     :param max_exec_time: the longest run, in seconds.
     :param info: JSON, kept for the client and not looked into.
     :param idempotency_key: an extension: a second call with this key gets the first one's job.
+    :param shown_arguments: an extension: JSON of the arguments as they may be shown, where some of
+        them are secret.
     """
 
     host: str
@@ -72,6 +82,7 @@ class Call(Request, frozen=True, kw_only=True):
     info: msgspec.Raw = NULL
     idempotency_key: IdempotencyKey | None = None
     dedup: Dedup | None = None
+    shown_arguments: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class Cancel(Request, frozen=True, kw_only=True):
@@ -149,8 +160,10 @@ def decode_request_line(line: bytes) -> Request:
 def _check(request: Request) -> None:
     """Refuse what the types of the fields can't tell."""
     match request:
-        case Call(arguments=arguments, queue=queue, dedup=dedup):
+        case Call(arguments=arguments, queue=queue, dedup=dedup, shown_arguments=shown):
             require_container(arguments, "arguments")
+            if shown is not msgspec.UNSET:
+                require_container(shown, "shown_arguments")
             if queue is not None:
                 require_object(queue.name, "queue.name")
             if dedup is not None:
