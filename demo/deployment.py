@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -37,6 +38,8 @@ class Daemon:
     :param folder: where it runs and has its log.
     :param name: ``harpd`` or ``harpcaller``.
     :param options: of its own command line.
+    :ivar prefix: the command that is to start it, if any; it must become it (exec).
+    :ivar environment: variables that it gets beside those that are there.
     """
 
     def __init__(self, folder: Path, name: str, options: list[str]) -> None:
@@ -45,6 +48,8 @@ class Daemon:
         self._folder = folder
         twistd = str(Path(sys.executable).with_name("twistd"))
         self._command = [twistd, "--nodaemon", "--pidfile=", name, *options]
+        self.prefix: list[str] = []
+        self.environment: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
 
     def profile(self, file: Path) -> None:
@@ -63,7 +68,12 @@ class Daemon:
         with open(self.log, "ab") as log:
             # A session of its own: Ctrl-C is for who started it.
             self.process = subprocess.Popen(
-                self._command, cwd=self._folder, stdout=log, stderr=log, start_new_session=True
+                [*self.prefix, *self._command],
+                cwd=self._folder,
+                env={**os.environ, **self.environment},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         deadline = time.monotonic() + START_LIMIT
         while f"{self.name} is ready".encode() not in (said := self._said_since(seen)):

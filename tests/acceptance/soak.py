@@ -174,7 +174,7 @@ class Logs:
     """The daemons' logs: what may be a mistake of theirs is counted, and they are kept short.
 
     :ivar tracebacks: how many each has written.
-    :ivar first: pieces of the log with the first ones.
+    :ivar first: the lines of the first ones.
     """
 
     def __init__(self, deployment: Deployment) -> None:
@@ -189,11 +189,11 @@ class Logs:
                 log.seek(seen)
                 new = log.read()
             self._read[daemon] += len(new)
-            if found := new.count(b"Traceback"):
-                self.tracebacks[daemon.name] += found
-                if len(self.first) < SHOWN:
-                    at = new.index(b"Traceback")
-                    self.first.append(new[max(0, at - 500) : at + 2500].decode(errors="replace"))
+            for line in new.splitlines():
+                if b"Traceback" in line and b" printed: " not in line:  # that is of the calls
+                    self.tracebacks[daemon.name] += 1
+                    if len(self.first) < SHOWN:
+                        self.first.append(line.decode(errors="replace"))
             if self._read[daemon] > LOG:
                 os.truncate(daemon.log, 0)  # what is written between is not missed much
                 self._read[daemon] = 0
@@ -255,7 +255,7 @@ class Soak:
             print(f"{name}: at rest before the part without kills {start.get(name, 'not there')}")
             print(f"{name}: at rest at the end {end[name]}")
         for text in self._logs.first:
-            print(f"-- from a log:\n{text}\n--")
+            print(f"from a log: {text}")
         wrong = [
             *self._load.faults,
             *verdict.of_processes(self._marks, PATIENCE),
