@@ -194,10 +194,13 @@ class Deployment:
         keys = {key: value for key, value in keys.items() if value is not None}
         _write_yaml(self.folder / "harpcaller.yaml", keys)
 
-    def make_certificates(self) -> None:
-        """Make a new authority and a certificate that it has signed for harpd."""
+    def make_certificates(self, *addresses: str) -> None:
+        """Make a new authority and a certificate that it has signed for harpd.
+
+        :param addresses: more of those that it has.
+        """
         authority = trustme.CA()
-        certificate = authority.issue_cert(HOST, "127.0.0.1")
+        certificate = authority.issue_cert(HOST, "127.0.0.1", *addresses)
         authority.cert_pem.write_to_path(str(self.ca_file))
         chain = b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
         (self.folder / "harpd.pem").write_bytes(chain)

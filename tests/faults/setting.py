@@ -53,11 +53,14 @@ class FaultTestCase(SynchronousTestCase):
         """
         self.deployment = deployment = deploy(**limits)
         self.addCleanup(deployment.stop)
-        other = _other()
-        with open(deployment.ca_file, "ab") as authorities:
-            authorities.write(other.ca_file.read_bytes())
+        self.trust_other()
         self.set_host()
         return deployment
+
+    def trust_other(self) -> None:
+        """Let the dispatcher trust the other harpd too."""
+        with open(self.deployment.ca_file, "ab") as authorities:
+            authorities.write(_other().ca_file.read_bytes())
 
     def set_host(self, **changes: Any) -> None:
         """Set how the dispatcher finds the host that the fault befalls, at its next look."""
