@@ -51,6 +51,7 @@ class FaultTestCase(SynchronousTestCase):
 
         :param limits: more keys for the dispatcher's configuration.
         """
+        limits = {"default_timeout": 2 * PATIENCE, **limits}  # else a fault found takes 10 minutes
         self.deployment = deployment = deploy(**limits)
         self.addCleanup(deployment.stop)
         self.trust_other()

@@ -120,6 +120,7 @@ class ResourceTests(FaultTestCase):
         def provoke() -> None:
             job = self.host.large(15 * 1024)
             with contextlib.suppress(harp.CommunicationError):
+                # Not after a time limit: that harpd was not listened to any more is told.
                 self.assertIn(self.error_of(job).type, {"closed", "os_error"})
 
         self.no_memory(self.pid("harpcaller"), provoke)
