@@ -8,6 +8,7 @@ process at rest can be compared. What is done is chosen by the seed, what that m
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import random
 import signal
@@ -28,6 +29,7 @@ from tests.acceptance.daemons import PATIENCE, connect_harpd, deploy
 from tests.acceptance.load import Calls
 from tests.acceptance.steady_load import SteadyLoad
 from tests.acceptance.test_followers import Follower
+from tests.faults import preload
 
 RATE = 250.0
 """Calls a second: half of what ``bench calls`` reaches on two cores."""
@@ -54,6 +56,9 @@ CUTS = 0.001
 MAX_AGE = 0.25
 """Hours after which the dispatcher forgets a job, so that its database has an end."""
 
+JUMP = 300
+"""Seconds by which a clock jumps at most; less than jobs are kept."""
+
 LOG = 64 << 20
 """Bytes of log after which it is begun anew."""
 
@@ -72,7 +77,9 @@ class Faults:
     :ivar done: how often each kind did.
     """
 
-    def __init__(self, deployment: Deployment, marks: Path, seed: int) -> None:
+    def __init__(
+        self, deployment: Deployment, marks: Path, seed: int, orders: preload.Orders | None
+    ) -> None:
         self.done: Counter[str] = Counter()
         self._deployment = deployment
         self._marks = marks
@@ -88,6 +95,9 @@ class Faults:
             self._garbage,
             self._slow_followers,
         ]
+        self._orders = orders
+        if orders is not None:
+            self._mild += [self._disk, self._clock]
 
     def one(self, kills: bool) -> None:
         """Do one after a while, and end what is over by then.
@@ -169,6 +179,27 @@ class Faults:
             follower.read(bool)
         return "slow followers"
 
+    def _disk(self) -> str:
+        """Let the dispatcher's disk fail for a while."""
+        assert self._orders is not None
+        if self._choice.random() < 0.5:
+            self._orders.give(sync_error=errno.EIO)
+            what = "failing disk"
+        else:
+            self._orders.give(write_error=errno.ENOSPC)
+            what = "full disk"
+        time.sleep(self._choice.uniform(*STANDSTILL))  # the fault itself
+        self._orders.give()
+        return what
+
+    def _clock(self) -> str:
+        """Set the dispatcher's clock, and set it right after a while."""
+        assert self._orders is not None
+        self._orders.give(clock=self._choice.randrange(-JUMP, JUMP))
+        time.sleep(self._choice.uniform(*STANDSTILL))  # the fault itself
+        self._orders.give()
+        return "jumping clock"
+
 
 class Logs:
     """The daemons' logs: what may be a mistake of theirs is counted, and they are kept short.
@@ -202,17 +233,25 @@ class Logs:
 class Soak:
     """One run.
 
+    :param orders: for its dispatcher, None if they can't be given here.
     :param rate: calls a second.
     :param rest: seconds before memory and descriptors are looked at.
     """
 
-    def __init__(self, deployment: Deployment, seed: int, rate: float, rest: float) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        orders: preload.Orders | None,
+        seed: int,
+        rate: float,
+        rest: float,
+    ) -> None:
         self._deployment = deployment
         self._rest = rest
         self._extra = _folder(deployment)
         self._marks = _folder(deployment)
         self._load = SteadyLoad(deployment.port, self._marks, rate, seed)
-        self._faults = Faults(deployment, self._extra, seed)
+        self._faults = Faults(deployment, self._extra, seed, orders)
         self._logs = Logs(deployment)
         self._used: list[dict[str, usage.Usage]] = []
 
@@ -278,13 +317,16 @@ def run(minutes: float, seed: int, rate: float, rest: float) -> bool:
     :param minutes: for how long calls are made; two rests come on top.
     """
     harpd = {"kill_grace": kill_loops.KILL_GRACE}
-    with (
-        deploy(kill_loops.PROCEDURES, harpd, max_age=MAX_AGE) as deployment,
-        CuttingNetwork(deployment.harpd_port, seed, CUTS) as network,
-    ):
+    deployment = deploy(kill_loops.PROCEDURES, harpd, max_age=MAX_AGE)
+    orders = None
+    if reason := preload.missing():
+        print(f"no faults of disk and clock: {reason}")
+    else:
+        orders = preload.Orders(deployment.harpcaller)
+    with deployment, CuttingNetwork(deployment.harpd_port, seed, CUTS) as network:
         deployment.set_hosts({HOST: deployment.host_entry(port=network.port)})
         harp.HarpCaller("127.0.0.1", deployment.port).refresh_hosts()
-        soak = Soak(deployment, seed, rate, rest)
+        soak = Soak(deployment, orders, seed, rate, rest)
         soak.part((1 - CALM) * 60 * minutes, kills=True)
         soak.part(CALM * 60 * minutes, kills=False)
         print(f"connections cut: {dict(network.cuts)}")

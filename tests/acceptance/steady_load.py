@@ -37,6 +37,9 @@ WHOLE = 0.1
 PATIENCE = 120.0
 """Seconds within which the dispatcher can be reached again and a job ends, whatever was done."""
 
+UNRECORDED = frozenset({"os_error"})
+"""How a stream may end whose packets could not be written down."""
+
 KEPT = 50
 """How many faults are kept in words; all are counted."""
 
@@ -163,7 +166,7 @@ class SteadyLoad:
             self.acknowledged += 1
         if choice.random() < CANCEL:
             submission.cancelled = True
-            with suppress(harp.CommunicationError):
+            with suppress(harp.HarpException):  # what can't be written down is refused
                 submission.job.cancel()
         if choice.random() < LEAVE and len(self._left) < LEFT:
             self._left.append(submission)
@@ -179,14 +182,15 @@ class SteadyLoad:
                 outcome = submission.job.result(wait=True)
                 end = verdict.End(submission, outcome, verdict.read_mark(submission.mark))
                 whole = choice.random() < WHOLE
-                faults = verdict.of_jobs([end]) if whole else verdict.of_outcome(end)
+                also = UNRECORDED if submission.kind == "stream" else frozenset()
+                look = verdict.of_jobs([end], also) if whole else verdict.of_outcome(end, also)
                 break
             except harp.CommunicationError as error:
                 if time.monotonic() > until:
                     self._fault("lost", f"{submission.job.id()} can't be asked for: {error!r}")
                     return
                 self._stopped.wait(_AGAIN)
-        for fault in faults:
+        for fault in look:
             gone = end.type in {"invalid_jobid", "result"} and end.ran is None
             self._fault("lost" if gone else "other", fault)
         with self._lock:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,11 +106,14 @@ def read_mark(mark: Path) -> Run | None:
     return Run(began, pid, started, int(lines[1]) if len(lines) > 1 else None)
 
 
-def of_jobs(ends: Iterable[End]) -> list[str]:
-    """Every acknowledged job is known, has ended, and ended as it may; what was told holds."""
+def of_jobs(ends: Iterable[End], also: Set[str] = frozenset()) -> list[str]:
+    """Every acknowledged job is known, has ended, and ended as it may; what was told holds.
+
+    :param also: more error types with which they may end.
+    """
     faults = []
     for end in ends:
-        faults += of_outcome(end)
+        faults += of_outcome(end, also)
         if end.outcome is not harp.CALL_NOT_FINISHED and end.submission.job.end_time() is None:
             faults.append(f"has no time of its end: {end}")
         if end.ran is not None and end.submission.job.start_time() is None:
@@ -120,11 +123,11 @@ def of_jobs(ends: Iterable[End]) -> list[str]:
     return faults
 
 
-def of_outcome(end: End) -> list[str]:
+def of_outcome(end: End, also: Set[str] = frozenset()) -> list[str]:
     """As far as the dispatcher need not be asked again: it ended as it may."""
     submission, outcome = end.submission, end.outcome
     faults = []
-    allowed = CUT_OFF | ({"timeout"} if submission.kind == "stubborn" else set())
+    allowed = CUT_OFF | also | ({"timeout"} if submission.kind == "stubborn" else set())
     if outcome is harp.CALL_NOT_FINISHED:
         faults.append(f"did not end: {end}")
     elif outcome is harp.CALL_CANCELLED:

@@ -33,7 +33,13 @@ __attribute__((constructor)) static void begin(void)
     close(file);
 }
 
-#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+#define REAL(name)                                                                       \
+    ({                                                                                   \
+        static __typeof__(&name) found;                                                  \
+        if (!found)                                                                      \
+            found = (__typeof__(&name))dlsym(RTLD_NEXT, #name);                          \
+        found;                                                                           \
+    })
 
 #define REFUSE(which, number)                                                            \
     if (orders && orders->which) {                                                       \
