@@ -62,6 +62,9 @@ JUMP = 300
 LOG = 64 << 20
 """Bytes of log after which it is begun anew."""
 
+FAIR = (b" printed: ", b"StoreError")
+"""What stands in lines of the log whose tracebacks are no mistakes."""
+
 SHOWN = 5
 """How many tracebacks are shown."""
 
@@ -221,7 +224,8 @@ class Logs:
                 new = log.read()
             self._read[daemon] += len(new)
             for line in new.splitlines():
-                if b"Traceback" in line and b" printed: " not in line:  # that is of the calls
+                # What calls print is theirs, and a disk may fail.
+                if b"Traceback" in line and not any(fair in line for fair in FAIR):
                     self.tracebacks[daemon.name] += 1
                     if len(self.first) < SHOWN:
                         self.first.append(line.decode(errors="replace"))

@@ -6,7 +6,7 @@ import harp
 from demo.deployment import HOST
 from tests.acceptance.daemons import descriptors, resident_kib
 from tests.faults.impostor import QUIET, WAYS, Impostor
-from tests.faults.setting import LONG, FaultTestCase, eventually
+from tests.faults.setting import LONG, PATIENCE, FaultTestCase, eventually
 
 SEEDS = range(20 if LONG else 1)
 GROWTH_KIB = 96 * 1024
@@ -41,7 +41,7 @@ class ImpostorTests(FaultTestCase):
 
     def ask(self, way: str) -> None:
         """Call in its presence."""
-        asked = self.rpc.host(HOST, timeout=0.5, max_exec_time=5.0)
+        asked = self.rpc.host(HOST, timeout=0.5 if way in QUIET else PATIENCE)
         jobs = [asked.add(number) for number in range(3)]
         self.others_go_on()
         for job in jobs:

@@ -26,8 +26,8 @@ class NetworkTests(FaultTestCase):
         number = os.getpid() % 4096
         subnet = f"10.{200 + number // 1024}.{number // 4 % 256}"
         self.address, peer = f"{subnet}.2", f"{subnet}.1"
-        self.link = f"hc{number}o"
-        found = namespaces.network(f"hc{number}i", self.link, self.address, peer)
+        self.link = f"hc{number}i"
+        found = namespaces.network(self.link, f"hc{number}o", self.address, peer)
         if isinstance(found, str):
             self.skipTest(found)
         self.addCleanup(found.end)
@@ -51,8 +51,12 @@ class NetworkTests(FaultTestCase):
         self.set_host(address=self.address)
 
     def set_link(self, state: str) -> None:
-        """Cut the link, or restore it: packets are lost without a word."""
-        subprocess.run(["ip", "link", "set", self.link, state], check=True, timeout=20)
+        """Cut the link, or restore it: packets are lost without a word.
+
+        At the other end: without its own, this one would take another way.
+        """
+        command = [*self.namespace.prefix, "ip", "link", "set", self.link, state]
+        subprocess.run(command, check=True, timeout=20)
 
     def held_here(self) -> harp.RemoteCall:
         """Return a job that has begun on the host that is cut off."""
@@ -65,6 +69,8 @@ class NetworkTests(FaultTestCase):
         """Calls wait or end by their timeout; those that could wait go on where they were."""
         held = self.held_here()
         flooding = self.rpc.host(HOST, timeout=600).count_twice(1000, str(self._release))
+        with flooding.follow(since=0) as packets:
+            next(packets)
         self.set_link("down")
         self.addCleanup(self.set_link, "up")
         began = time.monotonic()
