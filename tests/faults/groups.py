@@ -17,7 +17,8 @@ def no_more_processes(pid: int) -> Callable[[], None] | str:
     :return: what ends that and may be called twice, or why it can't be had here.
     """
     if os.geteuid() != 0:
-        before = resource.prlimit(pid, resource.RLIMIT_NPROC, (1, resource.RLIM_INFINITY))
+        before = resource.prlimit(pid, resource.RLIMIT_NPROC)
+        resource.prlimit(pid, resource.RLIMIT_NPROC, (1, before[1]))
 
         def end() -> None:
             with suppress(ProcessLookupError):
