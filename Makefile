@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: test demo lint types trial clean
+.PHONY: test demo lint types trial test-faults clean
 
 test: lint types trial
 
@@ -20,6 +20,10 @@ types: $(STAMP)
 
 trial: $(STAMP)
 	$(VENV)/bin/python -W error::ResourceWarning -m twisted.trial tests
+
+# Faults that last as long as in earnest, for some minutes; what only root can do is skipped for others.
+test-faults: $(STAMP)
+	HARPCALLER_FAULTS_LONG=1 $(VENV)/bin/python -W error::ResourceWarning -m twisted.trial tests.faults
 
 # setup.cfg names what is needed; the packages themselves are used from the checkout.
 $(STAMP): setup.cfg pyproject.toml

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -37,6 +38,8 @@ class Daemon:
     :param folder: where it runs and has its log.
     :param name: ``harpd`` or ``harpcaller``.
     :param options: of its own command line.
+    :ivar prefix: the command that is to start it, if any; it must become it (exec).
+    :ivar environment: variables that it gets beside those that are there.
     """
 
     def __init__(self, folder: Path, name: str, options: list[str]) -> None:
@@ -45,6 +48,8 @@ class Daemon:
         self._folder = folder
         twistd = str(Path(sys.executable).with_name("twistd"))
         self._command = [twistd, "--nodaemon", "--pidfile=", name, *options]
+        self.prefix: list[str] = []
+        self.environment: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
 
     def profile(self, file: Path) -> None:
@@ -63,14 +68,24 @@ class Daemon:
         with open(self.log, "ab") as log:
             # A session of its own: Ctrl-C is for who started it.
             self.process = subprocess.Popen(
-                self._command, cwd=self._folder, stdout=log, stderr=log, start_new_session=True
+                [*self.prefix, *self._command],
+                cwd=self._folder,
+                env={**os.environ, **self.environment},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         deadline = time.monotonic() + START_LIMIT
-        while f"{self.name} is ready".encode() not in self.log.read_bytes()[seen:]:
+        while f"{self.name} is ready".encode() not in (said := self._said_since(seen)):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise StartError(self.log.read_text(errors="replace")[seen:])
+                raise StartError(said.decode(errors="replace"))
             time.sleep(_POLL)
+
+    def _said_since(self, seen: int) -> bytes:
+        with open(self.log, "rb") as log:
+            log.seek(seen)
+            return log.read()
 
     def stop(self) -> int | None:
         """End it as an operator would, and return its exit status; None if it did not run."""
@@ -179,10 +194,13 @@ class Deployment:
         keys = {key: value for key, value in keys.items() if value is not None}
         _write_yaml(self.folder / "harpcaller.yaml", keys)
 
-    def make_certificates(self) -> None:
-        """Make a new authority and a certificate that it has signed for harpd."""
+    def make_certificates(self, *addresses: str) -> None:
+        """Make a new authority and a certificate that it has signed for harpd.
+
+        :param addresses: more of those that it has.
+        """
         authority = trustme.CA()
-        certificate = authority.issue_cert(HOST, "127.0.0.1")
+        certificate = authority.issue_cert(HOST, "127.0.0.1", *addresses)
         authority.cert_pem.write_to_path(str(self.ca_file))
         chain = b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
         (self.folder / "harpd.pem").write_bytes(chain)

@@ -130,6 +130,15 @@ class HarpdConnection(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Pass on replies."""
+        try:
+            self._take(data)
+        except MemoryError:
+            # Twisted's TLS gives what is left once more when the connection breaks by this, which
+            # fails again, and so never tells of the end.
+            self.connectionLost()
+            raise
+
+    def _take(self, data: bytes) -> None:
         session, asker = self._session, self._asker
         if session is None or asker is None:
             self.close()  # nobody asked; what comes behind the end must not gather in memory

@@ -20,7 +20,7 @@ MOMENTS = ("part of a request", "whole request", "answered", "between")
 says to it, or those and a while in which nothing was said."""
 
 CHANCE = 0.1
-"""How likely one of them is for each request."""
+"""How likely one of them is for each request, unless something else is said."""
 
 _WHILE = 0.02  # seconds in which nothing is said
 _FIRST_REUSE = 3  # the turn of the dispatcher that begins a second request
@@ -31,12 +31,14 @@ class CuttingNetwork:
 
     :param target: the port.
     :param seed: chooses the moments.
+    :param chance: how likely one of them is for each request.
     :ivar cuts: how often a connection was cut at which moment.
     """
 
-    def __init__(self, target: int, seed: int) -> None:
+    def __init__(self, target: int, seed: int, chance: float = CHANCE) -> None:
         self.cuts: Counter[str] = Counter()
         self._target = target
+        self._chance = chance
         self._choice = random.Random(seed)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -98,7 +100,7 @@ class CuttingNetwork:
                 return
             if forth and not link.is_asking:
                 link.turn += 1
-                if link.turn >= _FIRST_REUSE and self._choice.random() < CHANCE:
+                if link.turn >= _FIRST_REUSE and self._choice.random() < self._chance:
                     link.moment = self._choice.choice(MOMENTS)
             link.is_asking = forth
             if forth and link.moment == "part of a request":

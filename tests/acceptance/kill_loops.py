@@ -99,7 +99,7 @@ def run(deployment: Deployment, seconds: float, kills: int, seed: int) -> Report
                 time.sleep(choice.uniform(*BETWEEN))  # a moment by chance; nothing is waited for
                 if not due:
                     due = choice.sample(VICTIMS, len(VICTIMS))
-                outages.append(_kill(deployment, due.pop(), choice))
+                outages.append(kill(deployment, due.pop(), choice))
         finally:
             load.stop()
         ends = verdict.ends(load.submissions, END_LIMIT)
@@ -113,7 +113,7 @@ def run(deployment: Deployment, seconds: float, kills: int, seed: int) -> Report
     return Report(len(outages), len(ends), verdict.count(ends), dict(network.cuts), faults)
 
 
-def _kill(deployment: Deployment, victims: list[str], choice: random.Random) -> verdict.Outage:
+def kill(deployment: Deployment, victims: list[str], choice: random.Random) -> verdict.Outage:
     """Kill them one right after the other and start what was killed again."""
     daemons: dict[str, Daemon] = {"harpd": deployment.harpd, "harpcaller": deployment.harpcaller}
     inner = harpd_processes(deployment)

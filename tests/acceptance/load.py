@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class Submission:
         machine's monotonic clock.
     :param told: end results that the client was told of while the daemons were being killed.
     :param packets: what it was told of the stream meanwhile.
+    :param cancelled: whether it was asked to cancel the job.
     """
 
     job: harp.RemoteCall
@@ -45,6 +47,54 @@ class Submission:
     acknowledged: int
     told: list[Any] = field(default_factory=list)
     packets: list[tuple[int, Any]] = field(default_factory=list)
+    cancelled: bool = False
+
+
+class Calls:
+    """Submits calls of procedures that leave marks.
+
+    :param kinds: which, and how often each in comparison.
+    :param lengths: how many packets a stream has.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        kinds: Mapping[str, float] = KINDS,
+        lengths: Sequence[int] = (0, 1, 10, 300),
+    ) -> None:
+        self._rpc = harp.HarpCaller("127.0.0.1", port)
+        self._kinds = kinds
+        self._lengths = lengths
+
+    def submit(self, choice: random.Random, mark: Path) -> Submission:
+        """Submit one.
+
+        :param mark: the file in which its run is to be marked.
+        :raises HarpException: if it is not acknowledged.
+        """
+        (kind,) = choice.choices(list(self._kinds), list(self._kinds.values()))
+        queue = None
+        host = self._rpc.host(HOST)
+        expected: Any = None
+        sent = time.monotonic_ns()
+        if kind == "plain":
+            expected = choice.randrange(1000)
+            job = host.plain(str(mark), expected)
+        elif kind == "stream":
+            expected = choice.choice(self._lengths)
+            job = host.stream(str(mark), expected)
+        elif kind == "queued":
+            queue = choice.randrange(len(QUEUES))
+            name, concurrency = QUEUES[queue]
+            expected = choice.choice([0.0, 0.01, 0.05])
+            place = self._rpc.host(
+                HOST, queue={"load": name, "of": concurrency}, concurrency=concurrency
+            )
+            job = place.slow(str(mark), expected)
+        else:
+            job = self._rpc.host(HOST, max_exec_time=STUBBORN_LIMIT).stubborn(str(mark))
+        return Submission(job, kind, mark, queue, expected, sent, time.monotonic_ns())
 
 
 class Load:
@@ -57,7 +107,7 @@ class Load:
     def __init__(self, port: int, marks: Path, seed: str, clients: int = 4) -> None:
         self.submissions: list[Submission] = []
         self.broken: list[BaseException] = []
-        self._rpc = harp.HarpCaller("127.0.0.1", port)
+        self._calls = Calls(port)
         self._marks = marks
         self._stopped = threading.Event()
         self._threads = [
@@ -83,38 +133,13 @@ class Load:
             while not self._stopped.is_set():
                 number += 1
                 try:
-                    submission = self._submit(choice, self._marks / f"{name}-{number}")
+                    submission = self._calls.submit(choice, self._marks / f"{name}-{number}")
+                    self.submissions.append(submission)
                     self._look(choice, submission)
                 except harp.CommunicationError:
                     self._stopped.wait(_AGAIN)
         except BaseException as error:  # it is the test that must fail, not only the thread
             self.broken.append(error)
-
-    def _submit(self, choice: random.Random, mark: Path) -> Submission:
-        (kind,) = choice.choices(list(KINDS), list(KINDS.values()))
-        queue = None
-        host = self._rpc.host(HOST)
-        expected: Any = None
-        sent = time.monotonic_ns()
-        if kind == "plain":
-            expected = choice.randrange(1000)
-            job = host.plain(str(mark), expected)
-        elif kind == "stream":
-            expected = choice.choice([0, 1, 10, 300])
-            job = host.stream(str(mark), expected)
-        elif kind == "queued":
-            queue = choice.randrange(len(QUEUES))
-            name, concurrency = QUEUES[queue]
-            expected = choice.choice([0.0, 0.01, 0.05])
-            place = self._rpc.host(
-                HOST, queue={"load": name, "of": concurrency}, concurrency=concurrency
-            )
-            job = place.slow(str(mark), expected)
-        else:
-            job = self._rpc.host(HOST, max_exec_time=STUBBORN_LIMIT).stubborn(str(mark))
-        submission = Submission(job, kind, mark, queue, expected, sent, time.monotonic_ns())
-        self.submissions.append(submission)
-        return submission
 
     def _look(self, choice: random.Random, submission: Submission) -> None:
         """Now and then wait for what becomes of the job, which also keeps queues short."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,8 @@ class End:
         """The error type, or the kind of any other outcome."""
         if isinstance(self.outcome, harp.RemoteError):
             return self.outcome.type
+        if self.outcome is harp.CALL_CANCELLED:
+            return "cancelled"
         return "ended otherwise" if isinstance(self.outcome, Exception) else "result"
 
     def __str__(self) -> str:
@@ -104,29 +106,42 @@ def read_mark(mark: Path) -> Run | None:
     return Run(began, pid, started, int(lines[1]) if len(lines) > 1 else None)
 
 
-def of_jobs(ends: Iterable[End]) -> list[str]:
-    """Every acknowledged job is known, has ended, and ended as it may; what was told holds."""
+def of_jobs(ends: Iterable[End], also: Set[str] = frozenset()) -> list[str]:
+    """Every acknowledged job is known, has ended, and ended as it may; what was told holds.
+
+    :param also: more error types with which they may end.
+    """
     faults = []
     for end in ends:
-        submission, outcome = end.submission, end.outcome
-        allowed = CUT_OFF | ({"timeout"} if submission.kind == "stubborn" else set())
-        if outcome is harp.CALL_NOT_FINISHED:
-            faults.append(f"did not end: {end}")
-        elif end.type == "result":
-            if outcome != submission.expected or end.ran is None or end.ran.ended is None:
-                faults.append(f"wrong result, or one without a run: {end}")
-        elif end.type not in allowed:
-            faults.append(f"ended as it should not: {end}")
-        elif not ERROR_TYPES[end.type].may_have_run and end.ran is not None:
-            faults.append(f"ran although its end says that it did not: {end}")
-        if any(_plain(told) != _plain(outcome) for told in submission.told):
-            faults.append(f"a client was told something else, {submission.told}: {end}")
-        if outcome is not harp.CALL_NOT_FINISHED and submission.job.end_time() is None:
+        faults += of_outcome(end, also)
+        if end.outcome is not harp.CALL_NOT_FINISHED and end.submission.job.end_time() is None:
             faults.append(f"has no time of its end: {end}")
-        if end.ran is not None and submission.job.start_time() is None:
+        if end.ran is not None and end.submission.job.start_time() is None:
             faults.append(f"ran without having been started: {end}")
-        if submission.kind == "stream":
+        if end.submission.kind == "stream":
             faults += _of_stream(end)
+    return faults
+
+
+def of_outcome(end: End, also: Set[str] = frozenset()) -> list[str]:
+    """As far as the dispatcher need not be asked again: it ended as it may."""
+    submission, outcome = end.submission, end.outcome
+    faults = []
+    allowed = CUT_OFF | also | ({"timeout"} if submission.kind == "stubborn" else set())
+    if outcome is harp.CALL_NOT_FINISHED:
+        faults.append(f"did not end: {end}")
+    elif outcome is harp.CALL_CANCELLED:
+        if not submission.cancelled:
+            faults.append(f"nobody cancelled it: {end}")
+    elif end.type == "result":
+        if outcome != submission.expected or end.ran is None or end.ran.ended is None:
+            faults.append(f"wrong result, or one without a run: {end}")
+    elif end.type not in allowed:
+        faults.append(f"ended as it should not: {end}")
+    elif not ERROR_TYPES[end.type].may_have_run and end.ran is not None:
+        faults.append(f"ran although its end says that it did not: {end}")
+    if any(_plain(told) != _plain(outcome) for told in submission.told):
+        faults.append(f"a client was told something else, {submission.told}: {end}")
     return faults
 
 

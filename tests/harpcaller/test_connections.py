@@ -13,6 +13,7 @@ import trustme
 
 from harp import errors
 from harp.errors import Origin
+from harp.session import OutgoingCall
 from harp.wire import results
 from harp.wire.harpd import Ack, Auth, CallRequest, Procedures, Reply
 from harp.wire.packets import Packets
@@ -488,6 +489,18 @@ class SecondTryTests(ConnectionsTestCase):
         harpd.cut()
         self.assert_closed(asker)
         self.assert_nothing_left()
+
+    def test_no_memory(self) -> None:
+        """A reply that there is no memory for ends the request, which is not sent again."""
+        asker = self.ask()
+        harpd = self.accept()
+        harpd.reply(Ack(False))
+        with (
+            patch.object(OutgoingCall, "receive", side_effect=MemoryError),
+            self.assertRaises(MemoryError),
+        ):
+            harpd.reply(RESULT)
+        self.assert_closed(asker)
 
     def test_cancelled_meanwhile(self) -> None:
         """A request that is not wanted any more is not sent again."""
