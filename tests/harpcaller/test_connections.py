@@ -41,7 +41,12 @@ VERSION_1 = {
     "arguments": [],
     "auth": {"user": HOST.user, "password": HOST.password},
 }
-EXTENDED = VERSION_1 | {"keepalive": True, "context": {"job_id": "7"}, "report_lock": True}
+EXTENDED = VERSION_1 | {
+    "keepalive": True,
+    "context": {"job_id": "7"},
+    "report_lock": True,
+    "report_secret": True,
+}
 
 
 def request(**changes: Any) -> CallRequest:
@@ -54,6 +59,7 @@ def request(**changes: Any) -> CallRequest:
         "keepalive": True,
         "context": msgspec.Raw(b'{"job_id":"7"}'),
         "report_lock": True,
+        "report_secret": True,
     }
     return CallRequest(**(fields | changes))
 
@@ -597,7 +603,9 @@ class OldHarpdTests(ConnectionsTestCase):
 
     def test_without_extensions(self) -> None:
         """A request that used none is not sent again."""
-        asker = self.ask(keepalive=False, context=msgspec.UNSET, report_lock=False)
+        asker = self.ask(
+            keepalive=False, context=msgspec.UNSET, report_lock=False, report_secret=False
+        )
         harpd = self.accept()
         self.assertEqual(harpd.requests, [VERSION_1])
         harpd.reply(INVALID)
