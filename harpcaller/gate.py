@@ -139,9 +139,13 @@ class Visitor:
 
     @property
     def _needed(self) -> str:
-        if self.proof.certificate is None:
+        certificate = self.proof.certificate
+        if certificate is None:
             return "a token or a client certificate is needed here"
-        return "the client certificate is not that of a user here, and there is no token"
+        what = f"there is no token, and the certificate sha256:{certificate.fingerprint}"
+        if certificate.authorities is None:
+            return f"{what} is not that of a user, nor verified by client_ca_file"
+        return f"{what} is not that of a user, nor are its names"
 
     def _login_error(self, why: str, action: str) -> LoginError:
         self._refused(action, why)

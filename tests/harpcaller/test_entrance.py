@@ -118,6 +118,18 @@ class CertificateTests(EntranceTestCase):
         self.assertFalse(await self.is_in(self.authority.issue_cert(PANEL)))
         self.assertFalse(await self.is_in(trustme.CA().issue_cert(PANEL)))
 
+    async def test_why(self) -> None:
+        """Who is refused is told why, and for which certificate."""
+        await self.ready()
+        for issued, why in (
+            (trustme.CA().issue_cert(PANEL), "nor verified by client_ca_file"),
+            (self.clients.issue_cert("other.example.net"), "nor are its names"),
+        ):
+            der = ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())
+            (answer,) = await self.talk(self.context(issued), INFO)
+            self.assertIn(why, answer["error"]["message"])
+            self.assertIn(hashlib.sha256(der).hexdigest(), answer["error"]["message"])
+
     async def test_dates(self) -> None:
         """A certificate that has expired proves no name."""
         await self.ready()
