@@ -13,7 +13,7 @@ from service_identity.exceptions import CertificateError
 from service_identity.hazmat import DNS_ID, DNSPattern, IPAddress_ID, IPAddressPattern
 from service_identity.pyopenssl import extract_patterns
 
-from harpcaller.fingerprints import fingerprint_of
+from harp.fingerprints import fingerprint_of
 from harpcaller.logs import logger
 
 MAX_MESSAGE = 1000

@@ -13,12 +13,12 @@ from typing import Annotated
 import msgspec
 
 from harp.errors import RemoteProtocolError
+from harp.fingerprints import read_fingerprint
 from harp.logs import shown
 from harp.settings import MAX_PORT
 from harp.wire.harpd import DEFAULT_PORT
 from harp.wire.text import refuse_repeated_keys
 from harpcaller import trust
-from harpcaller.fingerprints import read_fingerprint
 
 BAD_SERVER_NAME = "must be a DNS name or an IP address"
 
@@ -35,7 +35,7 @@ class Host:
     :param server_name: the only name that its certificate may be made out to; if it is None, that
         is ``name`` or ``address``.
     :param fingerprints: if there are any, its certificate must have one of these, as
-        `harpcaller.fingerprints` writes them, and nothing else is looked at.
+        `harp.fingerprints` writes them, and nothing else is looked at.
     """
 
     name: str

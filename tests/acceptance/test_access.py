@@ -7,7 +7,6 @@ import os
 import socket
 import tempfile
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,6 @@ from tests.acceptance.daemons import HOST, deploy
 
 TOKEN, OTHER_TOKEN = "harp_panel", "harp_guest"
 HIDDEN = "hunter2-and-nothing-else"
-
-if find_spec("harpcaller.users") is None:
-    skip = "this dispatcher knows no users"
 
 Way = tuple[tuple[Any, ...], dict[str, Any]]
 """The arguments of `harp.HarpCaller`."""
