@@ -9,6 +9,7 @@ import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 _V6_PREFIX = 64
@@ -21,6 +22,7 @@ def is_loopback(host: str) -> bool:
     return found is not None and found.is_loopback
 
 
+@lru_cache(1024)
 def origin(host: str) -> str:
     """Return what addresses have in common that one peer may have at will."""
     found = _parsed(host)

@@ -21,10 +21,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from harp import errors
+from harp.addresses import origin
 from harp.deadline import Deadline
 from harp.flow import SLICE, register_producer, write_last
 from harp.wire.lines import LineReader, LineTooLongError
-from harpd.auth.turns import network_of
 from harpd.conversation import Conversation, Parts
 from harpd.front import login_in_front, looks_like_request
 from harpd.limits import SHORT_REQUEST, Limits
@@ -303,7 +303,7 @@ class HarpdFactory(Factory):
         address = _address_of(addr)
         protocol = HarpdProtocol(self._parts, address, self)
         self._open.add(protocol)
-        self._places.enter(protocol, network_of(address))
+        self._places.enter(protocol, origin(address))
         return protocol
 
     @property
@@ -314,7 +314,7 @@ class HarpdFactory(Factory):
     def has_place(self, addr: IAddress | None) -> bool:
         """Tell whether there may be one more connection; another one may have to go for it."""
         address = _address_of(addr)
-        is_free, goes = self._places.find(network_of(address))
+        is_free, goes = self._places.find(origin(address))
         if goes is not None:
             self._places.leave(goes)
             goes.cut()

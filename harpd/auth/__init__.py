@@ -17,8 +17,9 @@ from twisted.internet.defer import Deferred, DeferredSemaphore, fail, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
+from harp.addresses import origin
 from harpd.auth.passwords import can_be_hashed
-from harpd.auth.turns import TooManyLoginsError, Turns, network_of
+from harpd.auth.turns import TooManyLoginsError, Turns
 
 REMEMBERED_FOR = 60.0
 """Seconds for which a password that was right is not hashed again."""
@@ -78,7 +79,7 @@ class Login:
         age = self._age(key)
         if age < REMEMBERED_FOR:
             return succeed(True)
-        network = network_of(address)
+        network = origin(address)
         if age < KNOWN_FOR:
             return self._hash(user, password, key, network, has_turn=False)
         turn = self._turns.take(network)

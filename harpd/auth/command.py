@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import stat
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
+from harp import files
 from harpd.auth.passwords import MAX_PASSWORD, can_be_hashed
 from harpd.auth.schemes import ARGON2ID, SCHEMES, Scheme
+
+_NEW_MODE = 0o600
 
 _CHOICES = {scheme.name: scheme for scheme in SCHEMES}
 
@@ -93,9 +90,10 @@ def _change(file: Path, user: str, hashed: str | None) -> None:
     """Write an entry into the file, or take it out; all else in it stays as it is."""
     file = file.resolve()  # a link stays one
     try:
-        with _locked(file.parent):
+        with files.alone(file):
             old = file.read_bytes() if file.exists() or hashed is None else b""
-            _replace(file, _edited(old, user.encode(), None if hashed is None else hashed.encode()))
+            new = _edited(old, user.encode(), None if hashed is None else hashed.encode())
+            files.replace(file, new, _NEW_MODE)
     except OSError as error:
         raise click.ClickException(f"{error.filename or file}: {error.strerror}") from error
 
@@ -117,34 +115,3 @@ def _edited(old: bytes, user: bytes, hashed: bytes | None) -> bytes:
     else:
         lines.append(user + b":" + hashed)
     return b"".join(line + b"\n" for line in lines)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep others who run this command from losing the change."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _replace(file: Path, text: bytes) -> None:
-    """Put another text in the place of the file's: whoever reads it gets the one or the other."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)  # mode 0600
-    try:
-        with open(descriptor, "wb") as new:
-            if file.exists():
-                status = file.stat()
-                if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
-                    os.fchown(descriptor, status.st_uid, status.st_gid)
-                os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
-            new.write(text)
-            new.flush()
-            os.fsync(descriptor)
-        os.replace(name, file)
-    except BaseException:
-        os.unlink(name)
-        raise

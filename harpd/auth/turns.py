@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import deque
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -29,20 +27,6 @@ _MAX_ADDRESSES = 10_000
 
 class TooManyLoginsError(Exception):
     """A login is not checked, for too many wait to be."""
-
-
-@lru_cache(1024)
-def network_of(address: str) -> str:
-    """Return what counts as one address: of IPv6 all that one customer has, a /64 (RFC 6177)."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv4Address):
-        return str(found)
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((found, 64), strict=False))
 
 
 @dataclass

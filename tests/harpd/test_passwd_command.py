@@ -12,7 +12,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from harpd.auth import command, schemes
+from harp import files
+from harpd.auth import schemes
 from tests.harpd.test_passwords import SHA256_ROUNDS, SHA512_ROUNDS
 from tests.harpd.waiting import PATIENCE
 
@@ -156,7 +157,7 @@ class PasswdCommandTests(SynchronousTestCase):
             raise OSError(28, "No space left on device")
 
         self.patch(os, "fsync", fail)
-        self.assertRaises(OSError, command._replace, self.file, b"x")
+        self.assertRaises(OSError, files.replace, self.file, b"x", 0o600)
         self.assertEqual(self.file.read_bytes(), before)
         self.assertEqual(os.listdir(self.folder), ["passwd"])
 

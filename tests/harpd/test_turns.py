@@ -14,7 +14,6 @@ from harpd.auth.turns import (
     MAX_WAITING,
     TooManyLoginsError,
     Turns,
-    network_of,
 )
 
 
@@ -140,15 +139,3 @@ class TurnsTests(SynchronousTestCase):
         for address in "abcad":
             self.fails(1, address)
         self.assertEqual(list(self.turns._addresses), ["c", "a", "d"])
-
-
-class NetworkTests(SynchronousTestCase):
-    """What counts as one address."""
-
-    def test_networks(self) -> None:
-        """Of IPv6 all that one customer has; IPv4 is the same in its form of IPv6."""
-        self.assertEqual(network_of("192.0.2.1"), network_of("::ffff:192.0.2.1"))
-        self.assertNotEqual(network_of("192.0.2.1"), network_of("192.0.2.2"))
-        self.assertEqual(network_of("2001:db8::1"), network_of("2001:db8:0:0:ffff::%eth0"))
-        self.assertNotEqual(network_of("2001:db8::1"), network_of("2001:db8:0:1::1"))
-        self.assertEqual(network_of("None"), "None")
