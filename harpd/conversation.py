@@ -167,16 +167,17 @@ class Conversation:
     ) -> None:
         user = request.auth.user
         action, asked = _asked(request)
+        who = {"user": user, **asked}
         if not await self._may_enter(request.auth, action, asked):
             return
         self._deadline.clear()
         try:
             refuse_repeated_keys(line)  # which costs too much for somebody unknown
         except RemoteProtocolError as error:
+            self._audit_refusal(action, error.type.name, who)
             self._refuse_request(error)
             return
         self._keepalive = request.keepalive
-        who = {"user": user, **asked}
         granted = self._parts.policy.permissions.of(user)
         if not granted.covers(request):
             self._audit_refusal(action, errors.NOT_PERMITTED.name, who)

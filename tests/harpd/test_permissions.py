@@ -168,6 +168,11 @@ class AuditTests(ConnectionTestCase):
         """A procedure that there is not is refused."""
         self.assertEqual(self.audit_of(request("x"))["reason"], "no_such_procedure")
 
+    def test_repeated_keys(self) -> None:
+        """So is a call that somebody known makes wrongly."""
+        told = self.audit_of(request(arguments=[]).replace(b"[]", b'[{"a":1,"a":2}]'))
+        self.assertEqual((told["user"], told["reason"]), ("panel", "invalid_request"))
+
     def test_cancel(self) -> None:
         """A client that leaves has cancelled its call, running or waiting; after its end not."""
         ended, call = self.call("plain")
