@@ -18,7 +18,7 @@ from bench.clients import CLIENTS, Outcome, repeat
 from bench.figures import WrongResultError
 from bench.limits import CORES, Table
 from harpd.orders import MAX_MESSAGE
-from harpd.zygote_command import zygote_command, zygote_settings
+from harpd.zygote_command import write_settings, zygote_command, zygote_settings
 
 _PROCEDURES = str(Path(__file__).with_name("procedures.py"))
 _EXITING = str(Path(__file__).with_name("exiting_procedures.py"))
@@ -38,7 +38,9 @@ def zygote_calls_per_second(calls: int = 1000) -> float:
     )
     with ExitStack() as opened:
         with theirs:
-            process = subprocess.Popen(zygote_command(settings), pass_fds=[theirs.fileno()])
+            written = write_settings(settings)
+            process = subprocess.Popen(zygote_command(written), pass_fds=[theirs.fileno(), written])
+            os.close(written)
         opened.callback(process.wait)
         opened.enter_context(ours)
         descriptors = _ends_of_a_call(opened)

@@ -3,38 +3,69 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 from harpd.guard import KILL_ZYGOTE
 from harpd.orders import MAX_MESSAGE
-from harpd.zygote_command import zygote_command, zygote_environment, zygote_settings
+from harpd.zygote_command import (
+    write_settings,
+    zygote_command,
+    zygote_environment,
+    zygote_settings,
+)
 
 TIME_LIMIT = 60.0
 """Seconds in which the file must have been loaded."""
 
+_CHUNK = 65536
+
 
 def check_procedures(
-    file: str, path: list[str], defaults: Mapping[str, Any] | None = None
+    file: str, path: list[str], defaults: Mapping[str, Any] | None = None, shows: bool = True
 ) -> list[str]:
     """Load the procedures file in another process and return its mistakes, one sentence each.
 
-    Blocks until it is loaded. What the file prints goes to standard error.
+    Blocks until it is loaded.
+
+    :param shows: whether what the file prints goes to standard error if there is no mistake too:
+        what is to be the log of a daemon gets it from the daemon's own zygote.
     """
+    with ExitStack() as opened:
+        printed = os.memfd_create("harpd-check")
+        opened.callback(os.close, printed)
+        mistakes = _load(file, path, defaults, printed)
+        if shows or mistakes:
+            os.lseek(printed, 0, os.SEEK_SET)
+            while data := os.read(printed, _CHUNK):
+                os.write(2, data)
+    return mistakes
+
+
+def _load(
+    file: str, path: list[str], defaults: Mapping[str, Any] | None, printed: int
+) -> list[str]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     settings = replace(zygote_settings(file, path, defaults=defaults), control=theirs.fileno())
     with ours:
         with theirs:
-            zygote = subprocess.Popen(  # noqa: S603 - this interpreter, no shell
-                zygote_command(settings),
-                stdin=subprocess.DEVNULL,
-                stdout=2,
-                env=zygote_environment(),
-                pass_fds=[theirs.fileno()],
-            )
+            written = write_settings(settings)
+            try:
+                zygote = subprocess.Popen(  # noqa: S603 - this interpreter, no shell
+                    zygote_command(written),
+                    stdin=subprocess.DEVNULL,
+                    stdout=printed,
+                    stderr=printed,
+                    env=zygote_environment(),
+                    pass_fds=[theirs.fileno(), written],
+                )
+            finally:
+                os.close(written)
         try:
             return _mistakes(ours, file)
         finally:

@@ -100,6 +100,7 @@ class Conversation:
         self._session = IncomingCall()
         self._keepalive = False
         self._planned: PlannedCall | None = None
+        self._who: Mapping[str, str | None] = {}
         self._process: CallProcess | None = None
         self._lock: str | None = None
         self._go: Callable[[], None] | None = None
@@ -147,6 +148,11 @@ class Conversation:
             is_right = await self._checking
         except TooManyLoginsError as error:
             is_right, reason = False, str(error)
+        except CancelledError:
+            raise
+        except Exception:
+            self._audit_refusal(action, "the login can't be checked", {"user": auth.user, **asked})
+            raise
         self._checking = None
         if not is_right:
             self._audit_refusal(action, reason, {"user": auth.user, **asked})
@@ -161,16 +167,17 @@ class Conversation:
     ) -> None:
         user = request.auth.user
         action, asked = _asked(request)
+        who = {"user": user, **asked}
         if not await self._may_enter(request.auth, action, asked):
             return
         self._deadline.clear()
         try:
             refuse_repeated_keys(line)  # which costs too much for somebody unknown
         except RemoteProtocolError as error:
+            self._audit_refusal(action, error.type.name, who)
             self._refuse_request(error)
             return
         self._keepalive = request.keepalive
-        who = {"user": user, **asked}
         granted = self._parts.policy.permissions.of(user)
         if not granted.covers(request):
             self._audit_refusal(action, errors.NOT_PERMITTED.name, who)
@@ -206,6 +213,7 @@ class Conversation:
     ) -> None:
         self._planned = self._parts.spawner.plan()
         number = self._planned.number
+        self._who = who
         self._parts.running.add(number)
         audit(_log, "allowed", "call", peer=self._client, call=number, **who)
         open_arguments = None
@@ -305,10 +313,11 @@ class Conversation:
         """End it because the client has left."""
         if not self._has_ended:
             self._session.state = CallState.ENDED
-            if self._process is not None:
-                assert self._planned is not None
-                _log.info("call {number}: its client has left", number=self._planned.number)
-                self._planned.kill()
+            if self._planned is not None:
+                number = self._planned.number
+                audit(_log, "allowed", "cancel", peer=self._client, call=number, **self._who)
+                if self._process is not None:
+                    self._planned.kill()
         self._let_go()
 
     def refuse(
@@ -350,7 +359,8 @@ class Conversation:
     def _failed(self, failure: Failure) -> None:
         if failure.check(CancelledError):
             pass  # by `_let_go`: nobody waits for the login any more
-        elif failure.check(OSError):
+        elif failure.check(OSError) and self._planned is not None:
+            # That no process can be started. What checks logins names files to nobody.
             self.refuse(errors.SYSTEM_ERROR, failure.getErrorMessage())
         else:
             _log.failure("a request of {client}", failure, client=self._client)

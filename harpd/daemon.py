@@ -14,12 +14,14 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from harp.logs import audit
 from harp.settings import ConfigError, Contents
 from harpd import privileges
 from harpd.auth import Login
 from harpd.config import Config
 from harpd.conversation import Parts, Policy
 from harpd.keeper_process import KeeperError, KeeperProcess
+from harpd.limits import Limits, raise_descriptors
 from harpd.named_files import Files
 from harpd.offers import ProceduresError
 from harpd.privileges import PrivilegeError
@@ -56,7 +58,7 @@ class Daemon(Service):
         self._tls = ServerTls(config.tls, reactor.seconds)
         self._login = Login(reactor, config.authenticator)
         self._spawner = Spawner(reactor, keeper, config.kill_grace)
-        self._policy = Policy(config.permissions, config.limits)
+        self._policy = Policy(config.permissions)
         self._factory = HarpdFactory(Parts(reactor, self._login, self._spawner, self._policy))
         self._port: IListeningPort | None = None
         self._reloading: Deferred[None] | None = None
@@ -66,6 +68,8 @@ class Daemon(Service):
         """Start keeper and zygote and bind the port while the daemon is privileged."""
         signal.signal(signal.SIGHUP, self._hung_up)  # which else would end the daemon
         self._keeper.start()
+        self._descriptors = raise_descriptors()  # which the calls, by the keeper, do not have
+        self._use_limits(self._config.limits)
         self._spawner.start()
         self._port = self._listen(self._config)
 
@@ -139,7 +143,7 @@ class Daemon(Service):
             self.reload()
 
     async def _reload(self) -> None:
-        self._log.info("reading configuration and procedures again")
+        audit(self._log, "allowed", "reload", peer="SIGHUP")
         try:
             files = Files(await self._keeper.files())
             config = await deferToThreadPool(
@@ -172,11 +176,23 @@ class Daemon(Service):
         self._config = config
         self._tls.use(config.tls)
         self._login.use(config.authenticator)
-        self._policy.permissions, self._policy.limits = config.permissions, config.limits
+        self._policy.permissions = config.permissions
+        self._use_limits(config.limits)
         self._spawner.adopt(zygote, config.kill_grace)
         self._log.info("harpd runs with what was read")
         if old is not None:
             await maybeDeferred(old.stopListening)
+
+    def _use_limits(self, wanted: Limits) -> None:
+        limits = self._policy.limits = wanted.within(self._descriptors)
+        if limits != wanted:
+            self._log.warn(
+                "harpd may have {descriptors} descriptors (RLIMIT_NOFILE), so max_connections is "
+                "{all} and connections_before_login is {strangers}",
+                descriptors=self._descriptors,
+                all=limits.max_connections,
+                strangers=limits.connections_before_login,
+            )
 
     def _refuse(self, mistakes: list[str]) -> None:
         for mistake in mistakes:

@@ -14,7 +14,12 @@ from pathlib import Path
 from harp.settings import ConfigError
 from harpd.calls_config import load_settings
 from harpd.named_files import gather
-from harpd.zygote_command import CONTROL_DESCRIPTOR, zygote_command, zygote_environment
+from harpd.zygote_command import (
+    CONTROL_DESCRIPTOR,
+    write_settings,
+    zygote_command,
+    zygote_environment,
+)
 
 _MAX_TEXT = 4000  # characters of one mistake, as the zygote tells it
 
@@ -29,7 +34,7 @@ def become_zygote(config: Path, procedures: str) -> None:
                 control.send(json.dumps({"mistake": mistake[:_MAX_TEXT]}).encode())
             control.send(b'{"ready":false}')
         return
-    command = zygote_command(settings)
+    command = zygote_command(write_settings(settings))
     os.execve(command[0], command, zygote_environment())  # noqa: S606 - no shell
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import resource
+from dataclasses import dataclass, replace
 
 from harp.settings import Section
 from harp.wire.lines import MAX_REQUEST
@@ -27,14 +28,35 @@ class Limits:
     :param idle_time: seconds that a kept connection may have no request.
     """
 
-    max_connections: int = 2000
-    max_connections_per_address: int = 1000
-    connections_before_login: int = 1000
-    connections_before_login_per_address: int = 500
+    max_connections: int = 4000
+    max_connections_per_address: int = 2000
+    connections_before_login: int = 2000
+    connections_before_login_per_address: int = 1000
     long_requests_before_login: int = 4
     max_request: int = MAX_REQUEST
-    max_calls: int = 500
+    max_calls: int = 1000
     idle_time: float = 120.0
+
+    def within(self, descriptors: int) -> Limits:
+        """Return limits that leave descriptors for calls, of which each takes two more.
+
+        :param descriptors: how many there may be.
+        """
+        return replace(
+            self,
+            max_connections=min(self.max_connections, descriptors // 2),
+            connections_before_login=min(self.connections_before_login, descriptors // 4),
+        )
+
+
+def raise_descriptors() -> int:
+    """Have as many descriptors as the system allows, and return how many that is.
+
+    Most systems begin with 1024, for old programs that use select(2).
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
 def load(root: Section) -> Limits:

@@ -46,7 +46,7 @@ class Options(usage.Options):
         except ConfigError as error:
             mistakes = error.mistakes
         self.procedures = str(Path(self["procedures"]).absolute())
-        mistakes += check_procedures(self.procedures, path, defaults)
+        mistakes += check_procedures(self.procedures, path, defaults, shows=bool(self["test"]))
         if self["test"]:
             print("\n".join(mistakes) or "OK")
             sys.exit(1 if mistakes else 0)

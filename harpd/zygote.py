@@ -70,7 +70,7 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class Settings:
-    """What the zygote is started with, as JSON in its first argument.
+    """What the zygote is started with: JSON on a descriptor, whose number is its argument.
 
     :param control: the file descriptor of the control socket.
     :param procedures: the procedures file.
@@ -273,8 +273,9 @@ class Zygote:
 
 
 def main() -> None:
-    """Run as ``python -P -m harpd.zygote SETTINGS``."""
-    settings = Settings(**json.loads(sys.argv[1]))
+    """Run as ``python -P -m harpd.zygote DESCRIPTOR``."""
+    with open(int(sys.argv[1]), "rb") as file:
+        settings = Settings(**json.load(file))
     clean_environment(settings.defaults)
     control = socket.socket(fileno=settings.control)
     control.set_inheritable(False)

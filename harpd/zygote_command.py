@@ -1,4 +1,4 @@
-"""How a zygote is started: its settings and its command line."""
+"""How a zygote is started: its settings, their way to it, and its command line."""
 
 from __future__ import annotations
 
@@ -34,9 +34,24 @@ def zygote_settings(
     return Settings(CONTROL_DESCRIPTOR, procedures, path, MAX_REPLY, kill_grace, defaults or {})
 
 
-def zygote_command(settings: Settings) -> list[str]:
-    """Return the command that runs a zygote; -P keeps the working directory out of its modules."""
-    return [sys.executable, "-P", "-m", "harpd.zygote", json.dumps(asdict(settings))]
+def write_settings(settings: Settings) -> int:
+    """Return the descriptor of a file in memory that has the settings, inherited by programs.
+
+    They don't stand in the command line, which all users of the machine can read: the environment
+    of calls is in them.
+    """
+    descriptor = os.memfd_create("harpd-settings", 0)
+    os.write(descriptor, json.dumps(asdict(settings)).encode())
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def zygote_command(settings: int) -> list[str]:
+    """Return the command that runs a zygote; -P keeps the working directory out of its modules.
+
+    :param settings: what `write_settings` has returned.
+    """
+    return [sys.executable, "-P", "-m", "harpd.zygote", str(settings)]
 
 
 def zygote_environment() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import signal
@@ -147,6 +148,21 @@ class WallTests(OperationTestCase):
         self.assertEqual(refused.type, "auth_error")
         release.touch()
         self.assertEqual(running.get(), "held")
+
+    def test_log(self) -> None:
+        """Each line is a JSON object: what the procedures file prints too."""
+        self.begin()
+        self.assertEqual(self.host.print_protocol().get(), "genuine")
+        with self.assertRaises(harp.RemoteException):
+            self.host.fail("\x1b[31m").get()
+        self.reload()
+        self.deployment.harpd.stop()
+        lines = [json.loads(line) for line in self.deployment.harpd.log.read_text().splitlines()]
+        told = [line["message"] for line in lines]
+        self.assertIn("the procedures file printed: procedures loaded", told)
+        self.assertTrue(any("printed: Traceback" in message for message in told))
+        audits = [line["audit"] for line in lines if "audit" in line]
+        self.assertEqual([audit["action"] for audit in audits], ["call", "call", "reload"])
 
     def test_zygote_dies(self) -> None:
         """Another takes its place, as root."""

@@ -85,6 +85,20 @@ def changed(**changes: object) -> bytes:
     return json.dumps({key: value for key, value in fields.items() if value is not ...}).encode()
 
 
+class AuthTests(SynchronousTestCase):
+    """Who calls."""
+
+    def test_shown(self) -> None:
+        """The password does not stand in what a log shows of it, nor of the request."""
+        decoded = harpd.decode_request_line(
+            json.dumps(REQUEST).replace('"p"', '"hunter2"').encode()
+        )
+        self.assertEqual(decoded.auth.password, "hunter2")
+        for shown in (repr(decoded.auth), str(decoded.auth), f"{decoded}"):
+            self.assertNotIn("hunter2", shown)
+            self.assertIn("Auth(user='u'", shown)
+
+
 class RequestTests(SynchronousTestCase):
     """The request of a call."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -41,6 +42,28 @@ class CheckProceduresTests(SynchronousTestCase):
         self.assertEqual(
             [mistake.partition(": ")[0] for mistake in found], [", line 3", ", line 5"]
         )
+
+    def test_prints(self) -> None:
+        """What the file prints is shown, but not where it would be in the way and all is well."""
+        good, bad = "@procedure\ndef f(): pass", "nonsense"
+        for text, shows, expected in [
+            (good, True, True),
+            (good, False, False),
+            (bad, True, True),
+            (bad, False, True),
+        ]:
+            file = write_procedures(self.mktemp(), f"print('loa' + 'ded', flush=True)\n{text}")
+            name = self.mktemp()
+            with open(name, "wb") as printed:
+                before = os.dup(2)
+                os.dup2(printed.fileno(), 2)
+                try:
+                    found = check_procedures(file, [], shows=shows)
+                finally:
+                    os.dup2(before, 2)
+                    os.close(before)
+            self.assertEqual(len(found), int(text is bad))
+            self.assertEqual(b"loaded" in Path(name).read_bytes(), expected)
 
     def test_path(self) -> None:
         """Modules are found in the given folders."""

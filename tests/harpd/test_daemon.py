@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import threading
@@ -16,9 +17,10 @@ from twisted.internet.error import ConnectionDone
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from harp.settings import ConfigError, Contents
-from harpd import config
+from harpd import config, daemon
 from harpd.auth.passwords import PasswordTable
 from harpd.daemon import Daemon
+from harpd.limits import Limits
 from harpd.offers import ProceduresError
 from tests.harpd.certificates import issued
 from tests.harpd.connections import ACK, STREAM_ACK, error, request
@@ -80,6 +82,33 @@ class JoinedTests(JoinedTestCase):
         answer = await self.answer(request(context={"job_id": "x", "user": "root"}))
         expected = {"job_id": "x", "user": "panel", "client": "127.0.0.1"}
         self.assertEqual(json.loads(answer.splitlines()[1]), {"result": expected})
+
+    async def test_descriptors(self) -> None:
+        """The daemon has as many as it may; a call begins with what the daemon began with."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lower = min(soft, hard) - 100
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lower, hard))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        await self.start("""
+            @procedure
+            def plain():
+                import resource
+                return resource.getrlimit(resource.RLIMIT_NOFILE)
+        """)
+        self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE), (hard, hard))
+        answer = await self.answer(request())
+        self.assertEqual(answer, ACK + b'{"result":[%d,%d]}\n' % (lower, hard))
+
+    async def test_few_descriptors(self) -> None:
+        """Where it may have few, there are not more connections than it can serve."""
+        self.patch(daemon, "raise_descriptors", lambda: 100)
+        with capturedLogs() as logs:
+            service = await self.start(GOOD)
+        self.assertEqual(service._factory.limits, Limits().within(100))
+        (warning,) = [
+            formatEvent(e) for e in logs if e["log_level"] is LogLevel.warn and "all" in e
+        ]
+        self.assertIn("so max_connections is 50 and connections_before_login is 25", warning)
 
     async def test_refusals(self) -> None:
         """Who may not call, and what can't be called, is refused."""
@@ -255,6 +284,18 @@ class ReloadTests(JoinedTestCase):
         self.assertIsNotNone(self.daemon._reloading)
         await eventually(lambda: self.daemon._reloading is None, "the end of reloading")
 
+    async def test_audit(self) -> None:
+        """A reload is told in one line of the audit, whatever becomes of it."""
+        daemon = await self.first()
+        for mistake in (None, ConfigError(["x"])):
+            self.mistake = mistake
+            with capturedLogs() as logs:
+                await self.reload(daemon)
+            self.assertEqual(
+                [event["audit"] for event in logs if "audit" in event],
+                [{"action": "reload", "decision": "allowed", "peer": "SIGHUP"}],
+            )
+
     async def test_running_calls(self) -> None:
         """Running calls finish on the old code, whose zygote ends with the last of them."""
         daemon = await self.first()
@@ -270,7 +311,7 @@ class ReloadTests(JoinedTestCase):
         await client.ended
         self.assertEqual(client.received, STREAM_ACK + b'{"stream":"ready"}\n{"result":1}\n')
         await eventually(lambda: not alive(old), "the end of the old zygote")
-        self.assertEqual(len(self.spawner._all), 1)
+        await eventually(lambda: len(self.spawner._all) == 1, "the keeper's word of it")
 
     async def test_killed_while_retired(self) -> None:
         """A call of an old zygote can be ended with all that it started."""

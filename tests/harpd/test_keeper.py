@@ -176,6 +176,17 @@ class KeeperTests(SynchronousTestCase):
         described = json.loads(os.read(control, MAX_MESSAGE))["procedure"]
         self.assertEqual(described["timeout"], 7.5)
 
+    def test_settings_are_not_shown(self) -> None:
+        """The environment of calls may have secrets: not in what all users can see of processes."""
+        text = "defaults: {environment: {TOKEN: hunter2}}\n"
+        write_configuration(self.keeper.config.parent, network=text)
+        guard = self.started(1)
+        for pid in (self.keeper.process.pid, guard, zygote_below(guard)):
+            for name in ("cmdline", "environ"):
+                shown = Path(f"/proc/{pid}/{name}").read_bytes()
+                self.assertNotIn(b"hunter2", shown)
+                self.assertIn(b"harpd" if name == "cmdline" else b"PATH", shown)
+
     def test_nothing_else(self) -> None:
         """What is no order does nothing, nor do descriptors that come with one."""
         wrong: list[Any] = [

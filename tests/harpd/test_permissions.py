@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, get_args
 
+from twisted.internet.defer import fail
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -12,7 +13,7 @@ from harp.wire import harpd
 from harpd.limits import Limits
 from harpd.offers import Offer
 from harpd.permissions import Permissions
-from tests.harpd.connections import ACK, ConnectionTestCase, request
+from tests.harpd.connections import ACK, ConnectionTestCase, error, request
 
 AUTH = {"user": "panel", "password": "secret"}
 
@@ -166,6 +167,41 @@ class AuditTests(ConnectionTestCase):
     def test_no_such_procedure(self) -> None:
         """A procedure that there is not is refused."""
         self.assertEqual(self.audit_of(request("x"))["reason"], "no_such_procedure")
+
+    def test_repeated_keys(self) -> None:
+        """So is a call that somebody known makes wrongly."""
+        told = self.audit_of(request(arguments=[]).replace(b"[]", b'[{"a":1,"a":2}]'))
+        self.assertEqual((told["user"], told["reason"]), ("panel", "invalid_request"))
+
+    def test_cancel(self) -> None:
+        """A client that leaves has cancelled its call, running or waiting; after its end not."""
+        ended, call = self.call("plain")
+        call.says(b'{"result":1}\n')
+        running, _ = self.call("locked", context={"job_id": "J"})
+        waiting = self.connect(request("locked"))
+        unknown = self.connect(request(password="hunter2"))
+        silent = self.connect()
+        with capturedLogs() as logs:
+            for connection in (ended, running, waiting, unknown, silent):
+                connection.leaves()
+        expected = {"action": "cancel", "decision": "allowed", "peer": "192.0.2.1", "user": "panel"}
+        expected["procedure"] = "locked"
+        self.assertEqual(
+            audits(logs), [{**expected, "call": 2, "job_id": "J"}, {**expected, "call": 3}]
+        )
+
+    def test_login_fails(self) -> None:
+        """A login that can't be checked is refused; why, only the operator learns."""
+        for failure in (OSError(2, "none", "/etc/secret"), ValueError("/etc/secret")):
+            self.login.held = fail(failure)
+            with capturedLogs() as logs:
+                connection = self.connect(request())
+            self.assert_ended(connection, error("system_error", "harpd failed, see its log"))
+            (told,) = audits(logs)
+            self.assertEqual(
+                (told["decision"], told["reason"]), ("refused", "the login can't be checked")
+            )
+            self.flushLoggedErrors(type(failure))
 
     def test_faulty_requests(self) -> None:
         """What a fault quotes of a request may be a secret: its sender is told, the log is not."""

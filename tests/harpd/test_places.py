@@ -11,6 +11,18 @@ from harpd.limits import Limits
 from harpd.places import GIVES_WAY_AFTER, Places
 
 
+class LimitsTests(SynchronousTestCase):
+    """What there are descriptors for."""
+
+    def test_within(self) -> None:
+        """Connections leave some for the calls, strangers some for who has a login."""
+        usual = Limits()
+        self.assertEqual(usual.within(20_000), usual)
+        few = usual.within(1024)
+        self.assertEqual((few.max_connections, few.connections_before_login), (512, 256))
+        self.assertEqual(few.max_calls, usual.max_calls)
+
+
 class PlacesTests(SynchronousTestCase):
     """Each bound holds, and none of them costs more than its own connections."""
 

@@ -21,6 +21,7 @@ from harpd.privileges import PrivilegeError, become
 NOBODY = find_identity("nobody", None)
 
 PTRACE_SEIZE = 0x4206
+PR_GET_DUMPABLE, PR_SET_DUMPABLE, PR_SET_KEEPCAPS = 3, 4, 8
 
 
 def status_of(pid: int | str) -> dict[str, list[str]]:
@@ -119,6 +120,30 @@ class BecomeTests(SynchronousTestCase):
             return found
 
         self.assertEqual(in_fork(attempt), [])
+
+    def test_already_the_user(self) -> None:
+        """Who has been started as the user keeps the others of that user out as well."""
+        prctl = ctypes.CDLL(None).prctl
+
+        def look() -> int:
+            os.setgroups(self.user.groups)
+            os.setresgid(*(self.user.gid,) * 3)
+            os.setresuid(*(self.user.uid,) * 3)
+            prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # as exec leaves it
+            become(self.user)
+            found: int = prctl(PR_GET_DUMPABLE, 0, 0, 0, 0)
+            return found
+
+        self.assertEqual(in_fork(look), 0)
+
+    def test_capabilities(self) -> None:
+        """It is refused to go on with what somebody has had the kernel keep."""
+
+        def look() -> None:
+            ctypes.CDLL(None).prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
+            become(self.user)
+
+        self.assertIn("capabilities are left", in_fork(look))
 
     def test_what_is_left_is_found(self) -> None:
         """It is refused to go on where the kernel has not done what it said."""

@@ -13,6 +13,7 @@ from twisted.application.service import IService
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
+from harpd import service
 from harpd.service import Options, makeService
 from tests.harpd.certificates import write_configuration
 from tests.harpd.waiting import processes
@@ -76,6 +77,19 @@ class OptionsTests(SynchronousTestCase):
             self.patch(os, "geteuid", lambda: user.uid)
             self.options()
 
+    def test_what_the_file_prints(self) -> None:
+        """It is shown by --test; at a start it would be no line of the log, and comes later."""
+        asked: list[bool] = []
+
+        def check(*_: object, shows: bool) -> list[str]:
+            asked.append(shows)
+            return []
+
+        self.patch(service, "check_procedures", check)
+        self.options()
+        self.check()
+        self.assertEqual(asked, [False, True])
+
     def test_check_good(self) -> None:
         """--test says OK and ends with status 0."""
         self.assertEqual(self.check(), (0, "OK\n"))
@@ -116,7 +130,7 @@ class OptionsTests(SynchronousTestCase):
 
         self.assertIs(harpd_plugin.harpd.options, Options)
         self.assertIs(harpd_plugin.harpd.makeService, makeService)
-        service = makeService(self.options())
-        self.assertTrue(IService.providedBy(service))
+        made = makeService(self.options())
+        self.assertTrue(IService.providedBy(made))
         self.assertIs(clock.seconds, time.monotonic)
         self.assertEqual(processes() - self.others, set())

@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from harp.wire.lines import MAX_REPLY
 from harpd import tree
 from harpd.orders import MAX_MESSAGE
-from harpd.zygote_command import zygote_command, zygote_settings
+from harpd.zygote_command import write_settings, zygote_command, zygote_settings
 from tests.harpd.waiting import PATIENCE, wait_until
 
 PRELUDE = """\
@@ -144,15 +144,17 @@ class BareZygote:
             max_line=max_line,
             defaults=defaults or {},
         )
+        written = write_settings(settings)
         with theirs, open(self._log, "wb") as log:
             self.process = subprocess.Popen(
-                zygote_command(settings),
+                zygote_command(written),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), written],
             )
+        os.close(written)
 
     def receive(self) -> Any:
         """Wait for the next message; None when its end is closed."""
