@@ -84,11 +84,17 @@ class Api:
             if owners is not None:
                 return self._decided(covers(*owners), answer)
             error = _unknown(job_id)
-            if REQUESTS[type(request)].is_audited:
+            if is_audited:
                 audit.refused(identity, request, error.message)
             raise error
 
-        return self._parts.store.owners(job_id).addCallback(found)
+        def failed(failure: Failure) -> Failure:
+            if is_audited:
+                audit.refused(identity, request, "whose job it is could not be looked up")
+            return failure
+
+        is_audited = REQUESTS[type(request)].is_audited
+        return self._parts.store.owners(job_id).addCallbacks(found, failed)
 
     def _decided(self, is_allowed: bool, answer: Answer) -> Deferred[None] | None:
         identity, request = answer.identity, answer.request

@@ -33,6 +33,9 @@ class Auth(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     user: str
     password: str
 
+    def __repr__(self) -> str:
+        return f"Auth(user={self.user!r}, password='(secret)')"
+
 
 class CallRequest(
     msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True, kw_only=True

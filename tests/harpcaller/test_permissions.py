@@ -257,9 +257,13 @@ class JobTests(PermissionsTestCase):
         client = self.ask(b'"cancel":"the-job"', rule)
         self.store.answer("owners", StoreError("disk"))
         self.assert_refused(client, "os_error")
+        (line,) = self.audited()
+        self.assertEqual((line["action"], line["decision"]), ("cancel", "refused"))
+        self.assertEqual(line["job_id"], "the-job")
         client = self.ask(b'"get_result":"the-job"', rule)
         self.store.answer("owners", StoreError("disk"))
         self.assertTrue(client.is_cut)
+        self.assertEqual(self.audited(), [])
         self.assertEqual(len(self.flushLoggedErrors(StoreError)), 2)
 
 
