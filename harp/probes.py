@@ -25,8 +25,8 @@ def probe(connected: socket.socket) -> None:
 
 def probe_below(transport: Any) -> None:
     """Have the peer of one of Twisted's transports looked for, TLS or not."""
-    found = getattr(transport, "socket", None)
-    if isinstance(found, socket.socket):
+    transport.setTcpKeepAlive(True)
+    found = getattr(transport, "socket", None)  # a plug-in's may have none
+    # A unix socket passes for one of TCP in Twisted; its peer is on this machine.
+    if isinstance(found, socket.socket) and found.family in {socket.AF_INET, socket.AF_INET6}:
         probe(found)
-    else:  # one of a plug-in's endpoint
-        transport.setTcpKeepAlive(True)

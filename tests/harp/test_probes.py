@@ -68,6 +68,13 @@ class ProbesTests(SynchronousTestCase):
         probe_below(transport)
         self.assertTrue(transport.keeps_alive)
 
+    def test_unix_socket(self) -> None:
+        """A unix socket, which passes for one of TCP, has no such options."""
+        with socket.socket(socket.AF_UNIX) as below:
+            transport = Tcp(below)
+            probe_below(transport)
+        self.assertTrue(transport.keeps_alive)
+
     def test_client_of_the_dispatcher(self) -> None:
         """The dispatcher has its clients looked for."""
         reactor = MemoryReactorClock()
