@@ -130,13 +130,15 @@ def _call(parts: Parts, answer: Answer, request: wire.Call) -> Deferred[None]:
         answer.finish(wire.JobId(*job))
 
     def failed(failure: Failure) -> Failure:
-        audit.refused(identity, request, "it could not be recorded")
+        audit.refused(identity, request, not_recorded)
         return failure
 
+    not_recorded = "it could not be recorded"
     try:
         submitted = parts.dispatcher.submit(request, identity)
-    except RefusedError as error:
-        audit.refused(identity, request, error.message)
+    except Exception as error:
+        why = error.message if isinstance(error, RefusedError) else not_recorded
+        audit.refused(identity, request, why)
         raise
     return submitted.addCallbacks(recorded, failed)
 
