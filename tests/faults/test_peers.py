@@ -25,6 +25,9 @@ from tests.faults.setting import LONG, FaultTestCase, eventually
 SILENT = 2000
 """Connections that say nothing."""
 
+STRANGER = ("127.0.0.2", 0)
+"""Where they come from: who shares an address with a crowd shares its bounds."""
+
 PACE = 1.0 if LONG else 0.1
 """Seconds between two bytes of a peer that is slow."""
 
@@ -74,7 +77,7 @@ class PeerTests(FaultTestCase):
         self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
         with ExitStack() as crowd:
             connections = [
-                crowd.enter_context(socket.create_connection(("127.0.0.1", port), 20))
+                crowd.enter_context(socket.create_connection(("127.0.0.1", port), 20, STRANGER))
                 for _ in range(SILENT)
             ]
             yield connections
