@@ -23,8 +23,9 @@ from harp.wire import harpd
 from harp.wire.results import EndResult
 from harpcaller.hosts import Host
 
-HANDSHAKE_TIMEOUT = 30.0
-"""Seconds from the connection until TLS must have come about."""
+HANDSHAKE_TIMEOUT = 120.0
+"""Seconds from the connection until TLS must have come about: a machine that stands still for a
+minute, as while it is moved to another host, only makes its jobs late."""
 
 CLOSE_DEADLINE = 10.0
 """Seconds for harpd to end TLS, after which the connection is cut."""
