@@ -58,7 +58,8 @@ class Crowd:
     """Counts the connections that there are.
 
     Those of this machine's own programs count in all, but not by their address, which all of them
-    share. What is refused is logged, at most once a second.
+    share. The last tenth is theirs alone: strangers who fill the rest do not keep them out. What is
+    refused is logged, at most once a second.
 
     :param seconds: a clock that never goes back.
     """
@@ -74,7 +75,8 @@ class Crowd:
 
     def admits(self, host: str) -> bool:
         """Return whether one more may come from there; log it if not."""
-        if self._total >= self.bounds.total:
+        total = self.bounds.total
+        if self._total >= (total - total // 10 if _is_counted(host) else total):
             why = f"there are {self._total}"
         elif self._by_origin.get(origin(host), 0) >= self.bounds.per_address:
             why = f"it has {self.bounds.per_address}"

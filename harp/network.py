@@ -20,10 +20,6 @@ from harp.errors import RemoteProtocolError
 CHUNK = 64 * 1024
 """How much is read at once, in bytes; no more is kept for a reader who takes his time."""
 
-PROBES_AFTER, PROBE_EVERY, PROBES = 60, 15, 4
-"""A wait has no time limit, so the kernel looks whether the peer's machine is still there: after so
-many seconds of silence, then every so many, as often; then the connection is given up (tcp(7))."""
-
 _MAX_PORT = 65535
 _UNIX = "unix:"
 _MAX_PATH = 107  # bytes, as unix(7) has it

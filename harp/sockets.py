@@ -10,23 +10,14 @@ import os
 import select
 import socket
 import ssl
-import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from harp.network import (
-    CHUNK,
-    PROBE_EVERY,
-    PROBES,
-    PROBES_AFTER,
-    Address,
-    NetworkFailure,
-    Silence,
-    Trust,
-)
+from harp.network import CHUNK, Address, NetworkFailure, Silence, Trust
+from harp.probes import probe
 
 LOOKED_AT_FOR = 3600.0
 """Seconds after which a certificate is looked at again, though its session could be resumed."""
@@ -247,11 +238,7 @@ def _connected(address: Address) -> socket.socket:
             return connected
         connected = socket.create_connection((address.host, address.port), address.connect_timeout)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if sys.platform == "linux":
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBES_AFTER)
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_EVERY)
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
+        probe(connected)  # a wait may have no time limit
     except (OSError, UnicodeError) as error:
         if connected is not None:
             connected.close()

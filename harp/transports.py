@@ -38,6 +38,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from harp.network import Address, NetworkFailure, Silence, Trust
+from harp.probes import probe_below
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -121,7 +122,7 @@ class TransportChannel(Protocol):
         """Set the socket up."""
         transport: Any = self.transport
         transport.setTcpNoDelay(True)
-        transport.setTcpKeepAlive(True)
+        probe_below(transport)  # a wait may have no time limit
 
     def handshakeCompleted(self) -> None:
         """Learn that the peer has proved who it is."""

@@ -84,11 +84,17 @@ class Api:
             if owners is not None:
                 return self._decided(covers(*owners), answer)
             error = _unknown(job_id)
-            if REQUESTS[type(request)].is_audited:
+            if is_audited:
                 audit.refused(identity, request, error.message)
             raise error
 
-        return self._parts.store.owners(job_id).addCallback(found)
+        def failed(failure: Failure) -> Failure:
+            if is_audited:
+                audit.refused(identity, request, "whose job it is could not be looked up")
+            return failure
+
+        is_audited = REQUESTS[type(request)].is_audited
+        return self._parts.store.owners(job_id).addCallbacks(found, failed)
 
     def _decided(self, is_allowed: bool, answer: Answer) -> Deferred[None] | None:
         identity, request = answer.identity, answer.request
@@ -124,13 +130,15 @@ def _call(parts: Parts, answer: Answer, request: wire.Call) -> Deferred[None]:
         answer.finish(wire.JobId(*job))
 
     def failed(failure: Failure) -> Failure:
-        audit.refused(identity, request, "it could not be recorded")
+        audit.refused(identity, request, not_recorded)
         return failure
 
+    not_recorded = "it could not be recorded"
     try:
         submitted = parts.dispatcher.submit(request, identity)
-    except RefusedError as error:
-        audit.refused(identity, request, error.message)
+    except Exception as error:
+        why = error.message if isinstance(error, RefusedError) else not_recorded
+        audit.refused(identity, request, why)
         raise
     return submitted.addCallbacks(recorded, failed)
 

@@ -12,6 +12,7 @@ from typing import Protocol as Interface
 
 import msgspec
 from twisted.internet.defer import Deferred
+from twisted.internet.error import TimeoutError
 from twisted.python.failure import Failure
 
 from harp import errors
@@ -21,7 +22,7 @@ from harp.wire.results import EndKind, EndResult
 from harp.wire.text import Fault
 from harpcaller import trust
 from harpcaller.connections import Connections
-from harpcaller.harpd_connection import HarpdConnection
+from harpcaller.harpd_connection import HANDSHAKE_TIMEOUT, HarpdConnection
 from harpcaller.hosts import Host
 
 # The dispatcher's own machine is at its limits (socket(2)); the network has no part in it.
@@ -139,6 +140,8 @@ class Attempt:
             self._fail(errors.CLOSED, "the connection to harpd ended before the end result")
         else:
             text = "harpd closed the connection during the TLS handshake"
+            if reason.check(TimeoutError):
+                text = f"there was no TLS with harpd within {HANDSHAKE_TIMEOUT:g} s"
             self._fail(errors.SSL, trust.describe(reason) or text)
 
     def _pass_on(self, replies: list[harpd.Reply]) -> None:

@@ -24,8 +24,11 @@ def allowed(identity: Identity, request: wire.Request, job_id: str | None = None
     _tell("allowed", identity, request, {} if job_id is None else {"job_id": job_id})
 
 
-def refused(identity: Identity, request: wire.Request, reason: str) -> None:
-    """Tell that a request is not carried out."""
+def refused(identity: Identity, request: wire.Request | None, reason: str) -> None:
+    """Tell that a request is not carried out.
+
+    :param request: None if only its beginning was looked at.
+    """
     _tell("refused", identity, request, {"reason": reason})
 
 
@@ -37,10 +40,10 @@ def hung_up() -> None:
 def _tell(
     decision: Literal["allowed", "refused"],
     identity: Identity,
-    request: wire.Request,
+    request: wire.Request | None,
     more: Mapping[str, str],
 ) -> None:
-    action, target = _what(request)
+    action, target = ("unknown", {}) if request is None else _what(request)
     logs.audit(
         _log,
         decision,

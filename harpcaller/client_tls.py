@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.ssl import CertificateOptions
 from zope.interface import implementer
 
+from harp.fingerprints import fingerprint_of
 from harpcaller.identities import Certificate
 
 CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -85,7 +86,7 @@ class ClientConnection(SSL.Connection):
             return None
         der = crypto.dump_certificate(crypto.FILETYPE_ASN1, found)
         verified = None if self.has_fault or not self._authorities else self._authorities.id
-        return Certificate(hashlib.sha256(der).hexdigest(), names(der), verified)
+        return Certificate(fingerprint_of(der), names(der), verified)
 
 
 def names(der: bytes) -> frozenset[str]:

@@ -25,6 +25,7 @@ from harp.addresses import Crowd
 from harp.deadline import Deadline
 from harp.errors import ErrorType, RemoteProtocolError
 from harp.flow import SLICE, register_producer, write_last
+from harp.probes import probe_below
 from harp.wire import dispatcher as wire
 from harp.wire import results
 from harp.wire.lines import LineReader, LineTooLongError
@@ -139,7 +140,7 @@ class RequestConnection(Protocol):
         """Wait for the request, but not for ever."""
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
-            self.transport.setTcpKeepAlive(True)
+            probe_below(self.transport)
         self._crowd.enter(self._visitor.peer)
         if not ISSLTransport.providedBy(self.transport):
             self._visitor.proof = proof_of(self.transport)

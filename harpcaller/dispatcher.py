@@ -348,8 +348,12 @@ def _whose(job: Job) -> str:
 
 
 def _told(end: EndResult) -> str:
-    """Return what the log says of an end result: nothing of a result, the type of a failure."""
+    """Return what the log says of an end result: nothing that comes from a procedure.
+
+    What an exception says may have arguments in it, and so secrets; it is recorded with the job.
+    """
     if end.kind not in {EndKind.ERROR, EndKind.EXCEPTION}:
         return str(end.kind.value)
     fault: Fault = msgspec.json.decode(end.value, type=Fault)
-    return shown(f"{end.kind.value}: {fault.type}: {fault.message}")
+    told = f"{end.kind.value}: {fault.type}"
+    return shown(told if end.kind is EndKind.EXCEPTION else f"{told}: {fault.message}")

@@ -5,17 +5,15 @@ What those who are in may do is decided in ``harpcaller.permissions``.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 
 from twisted.internet.interfaces import IAddress
-from twisted.logger import Logger
 
 from harp import errors
 from harp.addresses import Crowd, Failures
-from harp.logs import audit
 from harp.wire import dispatcher as wire
+from harpcaller import audit
 from harpcaller.early_auth import early_auth
 from harpcaller.identities import NOTHING, Identity, Proof
 from harpcaller.logs import logger
@@ -66,8 +64,6 @@ class Visitor:
     :ivar nobody: who it is where nobody asks.
     """
 
-    _audit = Logger("harpcaller.audit")
-
     def __init__(self, gate: Gate, peer: str, is_local: bool) -> None:
         self.peer = peer
         self.proof = NOTHING
@@ -94,7 +90,7 @@ class Visitor:
         auth = early_auth(beginning)
         if auth is None or auth.token is None:
             return False
-        self._by_token(auth.token, "unknown")
+        self._by_token(auth.token, None)
         return True
 
     def identity(self, request: wire.Request) -> Identity:
@@ -107,16 +103,17 @@ class Visitor:
         if auth is None or auth.token is None:
             identity = self._by_connection()
             if identity is None:
-                raise self._login_error(self._needed, _action(request))
+                raise self._login_error(self._needed, request)
         else:
-            identity = self._by_token(auth.token, _action(request))
+            identity = self._by_token(auth.token, request)
         if auth is None or auth.on_behalf_of is None:
             return identity
+        identity = replace(identity, on_behalf_of=auth.on_behalf_of)
         if not identity.is_trusted:
             why = "only a trusted user may ask on behalf of others - at `$.auth.on_behalf_of`"
-            self._refused(_action(request), why, identity.name, auth.on_behalf_of)
+            audit.refused(identity, request, why)
             raise RefusedError(errors.NOT_ALLOWED, why)
-        return replace(identity, on_behalf_of=auth.on_behalf_of)
+        return identity
 
     def _by_connection(self) -> Identity | None:
         """Return who it is by the connection alone, None if it needs a token."""
@@ -131,10 +128,10 @@ class Visitor:
             return user.asks(self.peer)
         return self.nobody if self._is_local or terms.insecure else None
 
-    def _by_token(self, token: str, action: str) -> Identity:
+    def _by_token(self, token: str, request: wire.Request | None) -> Identity:
         user = self._gate.terms.users.by_token(token)
         if user is None:
-            raise self._login_error("the token is not that of a user here", action)
+            raise self._login_error("the token is not that of a user here", request)
         return user.asks(self.peer)
 
     @property
@@ -142,34 +139,16 @@ class Visitor:
         certificate = self.proof.certificate
         if certificate is None:
             return "a token or a client certificate is needed here"
-        what = f"there is no token, and the certificate sha256:{certificate.fingerprint}"
+        what = f"there is no token, and the certificate {certificate.fingerprint}"
         if certificate.authorities is None:
             return f"{what} is not that of a user, nor verified by client_ca_file"
         return f"{what} is not that of a user, nor are its names"
 
-    def _login_error(self, why: str, action: str) -> LoginError:
-        self._refused(action, why)
+    def _login_error(self, why: str, request: wire.Request | None) -> LoginError:
+        audit.refused(self.nobody, request, why)
         return LoginError(why, self._gate.failures.note(self.peer))
-
-    def _refused(
-        self, action: str, why: str, user: str | None = None, behalf: str | None = None
-    ) -> None:
-        audit(
-            self._audit,
-            "refused",
-            action,
-            user=user,
-            on_behalf_of=behalf,
-            peer=self.peer,
-            reason=why,
-        )
 
 
 def host_of(address: IAddress | None) -> str:
     """Return the address of a peer as logs and jobs have it."""
     return getattr(address, "host", None) or "unix"  # whose address is a path, if there is one
-
-
-def _action(request: wire.Request) -> str:
-    """Return the key of a request on the wire, which its class is named after."""
-    return re.sub("(?<!^)(?=[A-Z])", "_", type(request).__name__).lower()

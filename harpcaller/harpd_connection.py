@@ -10,17 +10,22 @@ from socket import MSG_DONTWAIT, MSG_PEEK
 from typing import Any
 from typing import Protocol as Interface
 
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, TimeoutError
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from harp.errors import RemoteProtocolError
+from harp.probes import probe_below
 from harp.session import OutgoingCall
 from harp.wire import harpd
 from harp.wire.results import EndResult
 from harpcaller.hosts import Host
+
+HANDSHAKE_TIMEOUT = 120.0
+"""Seconds from the connection until TLS must have come about: a machine that stands still for a
+minute, as while it is moved to another host, only makes its jobs late."""
 
 CLOSE_DEADLINE = 10.0
 """Seconds for harpd to end TLS, after which the connection is cut."""
@@ -38,6 +43,7 @@ class Asker(Interface):
     def lost(self, reason: Failure, secured: bool, unread: bool) -> None:
         """Learn that the connection is gone; nothing more comes.
 
+        :param reason: `TimeoutError`, if there was no TLS in time.
         :param secured: whether TLS had come about.
         :param unread: whether harpd ended TLS in good order before it replied to anything, so
             that it can't have taken up the request.
@@ -72,7 +78,8 @@ class HarpdConnection(Protocol):
         self._heard = False
         self._accepted = False
         self._secured = False
-        self._cut: IDelayedCall | None = None
+        self._is_closing = False
+        self._timer: IDelayedCall | None = None
         self.paused = False
 
     def ask(self, request: harpd.Request, asker: Asker) -> None:
@@ -96,7 +103,7 @@ class HarpdConnection(Protocol):
 
     def pause(self, paused: bool) -> None:
         """Stop reading, or go on; one that is being closed is read from to its end."""
-        if self._cut is not None:
+        if self._is_closing:
             return
         transport: Any = self.transport
         self.paused = paused
@@ -109,10 +116,12 @@ class HarpdConnection(Protocol):
         """End TLS properly, but not at any price; nobody is told anything more."""
         assert self.transport is not None
         self._asker = None
-        if self._cut is None:
+        if not self._is_closing:
             if self.paused:
                 self.pause(False)
-            self._cut = self._reactor.callLater(CLOSE_DEADLINE, self._abort)
+            self._is_closing = True
+            self._stop_timer()
+            self._timer = self._reactor.callLater(CLOSE_DEADLINE, self._abort)
             self._keeper.gone(self)  # until TLS has ended nobody must take it
             self.transport.loseConnection()
 
@@ -120,11 +129,14 @@ class HarpdConnection(Protocol):
         """Wait for TLS."""
         transport: Any = self.transport
         transport.setTcpNoDelay(True)
-        transport.setTcpKeepAlive(True)  # a harpd whose machine died sends nothing (tcp(7))
+        probe_below(transport)  # a harpd whose machine died sends nothing
+        self._timer = self._reactor.callLater(HANDSHAKE_TIMEOUT, self._handshake_too_long)
 
     def handshakeCompleted(self) -> None:
         """Send the request, not earlier: its password must not go to a peer not trusted."""
         self._secured = True
+        if not self._is_closing:
+            self._stop_timer()
         if self._session is not None:
             self._send()
 
@@ -162,8 +174,7 @@ class HarpdConnection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell who waits for replies."""
-        if self._cut is not None and self._cut.active():
-            self._cut.cancel()
+        self._stop_timer()
         self._keeper.gone(self)
         asker, self._asker = self._asker, None
         if asker is not None:
@@ -184,6 +195,16 @@ class HarpdConnection(Protocol):
             self._keeper.free(self)
         else:
             self.close()
+
+    def _handshake_too_long(self) -> None:
+        self._abort()
+        asker, self._asker = self._asker, None
+        if asker is not None:
+            asker.lost(Failure(TimeoutError()), False, False)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
 
     def _abort(self) -> None:
         transport: Any = self.transport

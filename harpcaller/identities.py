@@ -47,7 +47,7 @@ class User:
 class Certificate:
     """The certificate of a client, whose key it has.
 
-    :param fingerprint: its SHA-256 in hexadecimal digits.
+    :param fingerprint: its own, as `harp.fingerprints` writes it.
     :param names: what it is made out to, in lower case.
     :param authorities: the SHA-256 of those by whom it was verified, None if it was not.
     """
@@ -77,7 +77,7 @@ class Users:
 
     :param tokens: by the SHA-256 of a token in hexadecimal digits. A token has so much chance in it
         that nobody finds another with that hash, so how long it takes to look one up tells nothing.
-    :param fingerprints: by the SHA-256 of a certificate in hexadecimal digits.
+    :param fingerprints: by the fingerprint of a certificate, as `harp.fingerprints` writes it.
     :param names: by a name, in lower case, in a certificate that an authority has signed.
     :param uids: by the uid of a process of this machine.
     """

@@ -17,6 +17,9 @@ EVERYBODY = "*"
 OWN = "own"
 ALL = "all"
 
+RESERVED = frozenset({ANONYMOUS, EVERYBODY, OWN, ALL})
+"""What rules say of others than the user of that name."""
+
 _GROUP, _TAG = "group:", "tag:"
 _POSITION = re.compile("0|[1-9][0-9]{0,2}")
 

@@ -7,21 +7,18 @@ import re
 from collections.abc import Iterable
 from typing import TypeVar
 
+from harp.fingerprints import read_fingerprint
 from harp.settings import Section
 from harpcaller.identities import User, Users
-
-RESERVED = frozenset({"anonymous", "all", "own"})
-"""What rules say of others than the user of that name."""
+from harpcaller.rules import RESERVED
 
 _NAME = re.compile(r"[\w.@+-]{1,200}")
 _HASH = re.compile("sha256:([0-9a-fA-F]{64})")
-_FINGERPRINT = re.compile("[0-9a-fA-F]{2}(?::?[0-9a-fA-F]{2}){31}")
 
 _HASH_WANTED = (
     'must be "sha256:" and 64 hexadecimal digits, the hash of a token as `harp token` prints it; '
     "a token itself must not stand here"
 )
-_FINGERPRINT_WANTED = 'is no fingerprint: that is "sha256:" and 64 hexadecimal digits'
 
 _Key = TypeVar("_Key", str, int)
 
@@ -72,11 +69,12 @@ class _Reader:
     def _read_certificate(self, number: int, text: str, keys: Section, user: User) -> None:
         # The text is not repeated where it is wrong: it may be a token.
         if text.lower().startswith("sha256:"):
-            found = _FINGERPRINT.fullmatch(text[7:])
-            if found is None:
-                keys.mistake("certificates", f"number {number} {_FINGERPRINT_WANTED}")
+            try:
+                found = read_fingerprint(text)
+            except ValueError as error:
+                keys.mistake("certificates", f"number {number} {error}")
             else:
-                _claim(keys, "certificates", self._fingerprints, _hex(text[7:]), user)
+                _claim(keys, "certificates", self._fingerprints, found, user)
         elif not self._verifies_names:
             what = "is a name, and client_ca_file, whose authorities would verify it, is missing"
             keys.mistake("certificates", f"number {number} {what}; or give the fingerprint")
@@ -101,10 +99,6 @@ def _claim(keys: Section, key: str, claimed: dict[_Key, User], what: _Key, user:
     if other is not user:
         shown = "one of them" if key == "tokens" else f"{what!r}"
         keys.mistake(key, f"{shown} stands for the user {other.name} already")
-
-
-def _hex(fingerprint: str) -> str:
-    return fingerprint.replace(":", "").lower()
 
 
 def _listed(value: str | int | list[str | int] | None) -> Iterable[str | int]:

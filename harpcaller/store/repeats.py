@@ -60,7 +60,11 @@ _OWNER = Statement(select(keys.c.job_id).where(*_of_key))
 _HAND_OVER = Statement(update(keys).where(*_of_key).values(job_id=bindparam("to")))
 _FIND_DEDUP = Statement(
     select(jobs.c.id)
-    .where(jobs.c.dedup == bindparam("digest"), jobs.c.submitted > bindparam("since"))
+    .where(
+        jobs.c.dedup == bindparam("digest"),
+        jobs.c.submitted > bindparam("since"),
+        jobs.c.submitted < bindparam("until"),
+    )
     .order_by(jobs.c.submitted.desc())
     .limit(1)
 )
@@ -88,8 +92,10 @@ def claim(connection: Connection, new: NewJob, now: float, key_life: float) -> F
         if not _CLAIM.run(connection, **_whose(new), key=key, **given):
             return Found(_OWNER.scalar(connection, **_whose(new), of_key=key), Repeat.IDEMPOTENCY)
     if new.dedup is not None:
-        since = now - new.dedup.within
-        job_id = _FIND_DEDUP.scalar(connection, digest=dedup_column(new), since=since)
+        # When the clock was set back there are jobs of the future, which must not count for long.
+        since, until = now - new.dedup.within, now + new.dedup.within
+        digest = dedup_column(new)
+        job_id = _FIND_DEDUP.scalar(connection, digest=digest, since=since, until=until)
         if job_id is not None:
             # The same call once more must get the same job, whenever it comes.
             if key is not None:

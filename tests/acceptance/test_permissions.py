@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.acceptance.daemons import HOST, ask_dispatcher, deploy, eventually
+from tests.acceptance.daemons import HOST, USER, ask_dispatcher, deploy, eventually
 
 TOKENS = {name: f"the token of {name}" for name in ("anna", "bert", "panel")}
 USERS = {
@@ -127,6 +127,18 @@ class PermissionTests(SynchronousTestCase):
         for who in ("anna", None):
             self.assertIn("job_id", self.call(who, "fail", ["x"]))
             self.assert_refused(self.call(who, "add", [1]))
+
+    def test_refused_by_harpd(self) -> None:
+        """What harpd does not permit to the dispatcher is the job's end: nothing has run."""
+        self.deployment.stop()
+        self.deployment = deploy(harpd={"permissions": {USER: ["add"]}})
+        self.addCleanup(self.deployment.stop)
+        self.deployment.__enter__()
+        job_id = self.call(None, "echo", ["s3cret"])["job_id"]
+        end = self.ask(None, get_result=job_id, detail=True)
+        self.assert_refused({"error": end["error"]}, "not_permitted")
+        self.assertEqual((end["detail"]["origin"], end["detail"]["may_have_run"]), ("harpd", False))
+        self.assertIn("job_id", self.call(None, "add", [1]))
 
     def hang_up(self, until: str) -> None:
         """Send SIGHUP and wait for a line of the log."""

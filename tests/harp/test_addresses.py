@@ -72,6 +72,13 @@ class CrowdTests(SynchronousTestCase):
             self.crowd = Crowd(self.clock.seconds, self, Bounds(3, 1))
             self.assertEqual([self.come(host) for _ in range(4)], [True, True, True, False])
 
+    def test_last_tenth(self) -> None:
+        """Strangers who take all there is do not keep out this machine's own programs."""
+        self.crowd.bounds = Bounds(20, 20)
+        self.assertEqual(sum(self.come(f"10.0.0.{n}") for n in range(30)), 18)
+        for host, is_in in (("unix", True), ("::ffff:127.0.0.1", True), ("127.0.0.1", False)):
+            self.assertEqual(self.come(host), is_in)
+
     def test_other_bounds(self) -> None:
         """Bounds can be changed while there are connections, which stay."""
         self.assertEqual([self.come("10.0.0.1") for _ in range(2)], [True, True])

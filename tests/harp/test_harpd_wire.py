@@ -296,3 +296,14 @@ class ReplyTests(SynchronousTestCase):
         for reply in replies:
             line = harpd.encode_reply(reply)
             self.assertEqual(harpd.decode_reply_line(line[:-1]), reply)
+
+
+class PasswordTests(SynchronousTestCase):
+    """What stands in a request that nobody may see."""
+
+    def test_repr(self) -> None:
+        """What a traceback or a log could show of a request has no password."""
+        auth = harpd.Auth("dispatcher", "hunter2")
+        request = harpd.DescribeRequest(harp=1, auth=auth, describe=True)
+        self.assertIn("dispatcher", repr(request))
+        self.assertNotIn("hunter2", repr(request))

@@ -384,6 +384,21 @@ class OwnerTests(DispatcherTestCase):
         (told,) = [formatEvent(event) for event in events if event.get("id") == job_id]
         self.assertIn("of panel for joe\\n", told)
 
+    async def test_log_of_failures(self) -> None:
+        """The log names the type of an exception, whose text may have secrets in it."""
+        events: list[LogEvent] = []
+        observer = cast(ILogObserver, events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        for kind, told in (("exception", False), ("error", True)):
+            job_id = await self.submitted()
+            value = b'{"type":"LookupError","message":"no user hunter2"}'
+            self.harpd(job_id).reply(Ack(False), EndResult(EndKind(kind), value))
+            await self.ended(job_id)
+            (line,) = [formatEvent(event) for event in events if event.get("id") == job_id]
+            self.assertIn(f"{kind}: LookupError", line)
+            self.assertEqual("hunter2" in line, told)
+
 
 class SecretTests(DispatcherTestCase):
     """Arguments that may not be shown."""

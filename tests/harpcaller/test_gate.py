@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from harp.addresses import FIRST_DELAY
 from harp.wire import dispatcher as wire
-from harpcaller.connection import CLOSE_DEADLINE, LINGER, LOGIN_DEADLINE, LOGIN_LINE, Answer
+from harpcaller.connection import CLOSE_DEADLINE, LINGER, LOGIN_LINE, Answer
 from harpcaller.identities import Identity, User, Users
 from harpcaller.terms import REQUEST_TIMEOUT, ClientLimits, Terms
 from tests.harpcaller.clients import Client, TcpEnd, gate
@@ -116,8 +116,8 @@ class IdentityTests(GateTestCase):
             message = self.assert_refused(client)
             self.assertNotIn(unknown, message + str(logged))
             (line,) = [each["audit"] for each in logged if "audit" in each]
-            expected = {"decision": "refused", "action": "get_result", "peer": "10.0.0.1"}
-            self.assertEqual(line, expected | {"reason": message})
+            expected = {"decision": "refused", "action": "get_result", "job_id": "a"}
+            self.assertEqual(line, expected | {"peer": "10.0.0.1", "reason": message})
 
     def test_on_behalf_of(self) -> None:
         """A trusted user may name the person for whom it asks; nobody else may."""
@@ -212,7 +212,7 @@ class TimeTests(GateTestCase):
     def test_without_login(self) -> None:
         """Who may be anybody has ten seconds for the request; others have as before."""
         for is_local, insecure, limit in (
-            (False, False, LOGIN_DEADLINE),
+            (False, False, 10.0),  # the promise, see LOGIN_DEADLINE
             (True, False, REQUEST_TIMEOUT),
             (False, True, REQUEST_TIMEOUT),
         ):
@@ -291,9 +291,14 @@ class SizeTests(GateTestCase):
     def test_unknown_token(self) -> None:
         """Who shows one that is not is refused for that."""
         for piece in (1000, 65536, 2**20):
-            client = self.send(call("harp_unknown"), piece)
+            with capturedLogs() as logged:
+                client = self.send(call("harp_unknown"), piece)
             self.clock.advance(10)
             self.assert_refused(client)
+            (line,) = [each["audit"] for each in logged if "audit" in each]
+            self.assertEqual(line["decision"], "refused")
+            # What a long line asks is not looked at before it is known who does.
+            self.assertEqual(line["action"], "unknown")
 
     def test_no_need_of_a_token(self) -> None:
         """Who gets in without one may send a long line, as ever."""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, cast
+from unittest.mock import patch
 
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver, LogEvent, Logger, globalLogPublisher
@@ -257,9 +258,13 @@ class JobTests(PermissionsTestCase):
         client = self.ask(b'"cancel":"the-job"', rule)
         self.store.answer("owners", StoreError("disk"))
         self.assert_refused(client, "os_error")
+        (line,) = self.audited()
+        self.assertEqual((line["action"], line["decision"]), ("cancel", "refused"))
+        self.assertEqual(line["job_id"], "the-job")
         client = self.ask(b'"get_result":"the-job"', rule)
         self.store.answer("owners", StoreError("disk"))
         self.assertTrue(client.is_cut)
+        self.assertEqual(self.audited(), [])
         self.assertEqual(len(self.flushLoggedErrors(StoreError)), 2)
 
 
@@ -332,6 +337,13 @@ class AuditTests(PermissionsTestCase):
         self.ask(CALL + b',"queue":{"name":{"n":1e400}}', self.rule)
         (line,) = self.audited()
         self.assertIn("$.queue.name", line["reason"])
+        with patch.object(Dispatcher, "submit", side_effect=RuntimeError("a mistake of ours")):
+            self.ask(CALL, self.rule)
+        (line,) = self.audited()
+        self.assertEqual(
+            (line["decision"], line["reason"]), ("refused", "it could not be recorded")
+        )
+        self.flushLoggedErrors(RuntimeError)
         self.flushLoggedErrors(StoreError)
 
     def test_arguments_stay_out(self) -> None:

@@ -33,7 +33,7 @@ from harp.wire.harpd import Ack, Procedures, Reply, Waiting
 from harp.wire.lines import ENVELOPE_ROOM, MAX_REPLY
 from harp.wire.packets import PACKET_COST, Packets, pack
 from harp.wire.results import EndKind, EndResult
-from harpcaller.harpd_connection import CLOSE_DEADLINE
+from harpcaller.harpd_connection import CLOSE_DEADLINE, HANDSHAKE_TIMEOUT
 from harpcaller.hosts import Host
 from harpcaller.remote import DESCRIBE_LIMIT, MAX_UNRECORDED, Conversation, describe
 from harpcaller.store import StoreError
@@ -85,6 +85,14 @@ class ConversationTestCase(NetworkTestCase):
     def recorded(self) -> None:
         """Let the oldest packets be on disk."""
         self.recordings.pop(0).callback(None)
+
+    def be_patient(self) -> None:
+        """Have a conversation whose job may take long, in the place of the other one."""
+        self.conversation.stop()
+        job = running_job(timeout=600.0, max_exec_time=600.0)
+        self.conversation = Conversation(
+            self.network, job, self.record, self.ended, self.shown.append
+        )
 
     def start(self, host: Host = HOST) -> None:
         """Start the conversation."""
@@ -452,6 +460,24 @@ class TimeTests(ConversationTestCase):
         self.assertTrue(harpd.near.aborted)
         harpd.flush()
         self.assert_ended(Origin.DISPATCHER, "timeout")
+
+    def test_handshake_too_long(self) -> None:
+        """A host that accepts and says nothing does not cost all of a longer timeout."""
+        self.be_patient()
+        harpd = self.connect(handshake=False)
+        self.network.advance(HANDSHAKE_TIMEOUT - 1)
+        self.assertFalse(harpd.near.aborted)
+        self.network.advance(1)
+        self.assertTrue(harpd.near.aborted)
+        harpd.flush()
+        self.assert_ended(Origin.NETWORK, "ssl", "no TLS with harpd within 120 s")
+
+    def test_handshake_in_time(self) -> None:
+        """What was limited is the handshake, not what comes behind it."""
+        self.be_patient()
+        harpd = self.connect()
+        self.network.advance(HANDSHAKE_TIMEOUT * 2)
+        self.assertFalse(harpd.near.aborted)
 
     def test_no_connection(self) -> None:
         """A host that does not answer costs the job's timeout, too."""

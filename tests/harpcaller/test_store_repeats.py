@@ -122,6 +122,15 @@ class DedupTests(StoreTestCase):
         self.assertEqual(found.job_id, latest.id)
         await self.submit(new_job(dedup=DEDUP), 1.0 + SECONDS * 2)
 
+    async def test_clock_set_back(self) -> None:
+        """A job of the future does not suppress calls for longer than about the time asked for."""
+        future = await self.submit(new_job(dedup=DEDUP), 10 * SECONDS)
+        soon = await self.store.submit(new_job(dedup=DEDUP), 9 * SECONDS + 1)
+        self.assertEqual(soon.job_id, future.id)
+        own = await self.submit(new_job(dedup=DEDUP), 5 * SECONDS)
+        again = await self.store.submit(new_job(dedup=DEDUP), 5 * SECONDS + 1)
+        self.assertEqual(again.job_id, own.id)
+
     async def test_ended_job(self) -> None:
         """A job that has ended is as good as one that runs."""
         first = await self.submit(new_job(dedup=DEDUP), 1.0)

@@ -15,7 +15,7 @@ from harpcaller.users import read_users
 
 TOKEN = "harp_" + 43 * "a"
 HASH = hashlib.sha256(TOKEN.encode()).hexdigest()
-PRINT = "ab" * 32
+PRINT = "sha256:" + "ab" * 32
 COLONS = ":".join(["AB"] * 32)
 
 
@@ -82,7 +82,7 @@ class ReadTests(UsersTestCase):
         for key, one, other in (
             ("tokens", f"sha256:{HASH}", f"sha256:{HASH.upper()}"),
             ("certificates", "a.example.net", "A.example.net"),
-            ("certificates", f"sha256:{PRINT}", f"sha256:{COLONS}"),
+            ("certificates", PRINT, f"sha256:{COLONS}"),
             ("uids", str(os.geteuid()), me),
         ):
             found = self.mistake(
@@ -123,7 +123,7 @@ class ReadTests(UsersTestCase):
         """A name in a certificate is worth nothing without authorities; a fingerprint is."""
         found = self.mistake("users: {a: {certificates: [a.example.net]}}", False)
         self.assertIn("client_ca_file", found)
-        self.read(f"users: {{a: {{certificates: ['sha256:{PRINT}']}}}}", False)
+        self.read(f"users: {{a: {{certificates: ['{PRINT}']}}}}", False)
 
 
 class RecognitionTests(UsersTestCase):
@@ -134,7 +134,7 @@ class RecognitionTests(UsersTestCase):
         self.users = self.read(
             "users:\n"
             f"  token: {{tokens: ['sha256:{HASH}']}}\n"
-            f"  cert: {{certificates: [c.example.net, d.example.net, 'sha256:{PRINT}']}}\n"
+            f"  cert: {{certificates: [c.example.net, d.example.net, '{PRINT}']}}\n"
             "  other: {certificates: [o.example.net]}\n"
             "  local: {uids: [4711]}\n"
         )
