@@ -16,11 +16,13 @@ from harp import errors
 from harp.addresses import Crowd, Failures
 from harp.logs import audit
 from harp.wire import dispatcher as wire
-from harpcaller.early_auth import early_auth
+from harp.wire.front import auth_reader
 from harpcaller.identities import NOTHING, Identity, Proof
 from harpcaller.logs import logger
 from harpcaller.refusal import RefusedError
 from harpcaller.terms import ClientLimits, Terms
+
+_auth_in_front = auth_reader("harpcaller", wire.Auth)
 
 
 class Gate:
@@ -91,7 +93,7 @@ class Visitor:
 
         :raises LoginError: if one stands there that is not.
         """
-        auth = early_auth(beginning)
+        auth = _auth_in_front(beginning)
         if auth is None or auth.token is None:
             return False
         self._by_token(auth.token, "unknown")
