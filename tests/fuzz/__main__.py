@@ -1,0 +1,48 @@
+"""``python -m tests.fuzz TARGET``: looks for what breaks a property, with atheris."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ["harp", "harpd", "harpcaller", "json", "yaml"]
+
+
+def main() -> None:
+    """Run libFuzzer; it ends this process, with status 0 if nothing was found."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("target", help="one of those in tests/fuzz/targets.py")
+    parser.add_argument("--seconds", type=int, default=60, help="how long to look (default: 60)")
+    parser.add_argument("--found", type=Path, help="folder for inputs that reach something new")
+    parser.add_argument("--keep", action="store_true", help="merge that folder into the corpus")
+    options = parser.parse_args()
+    atheris: Any = importlib.import_module("atheris")
+    with atheris.instrument_imports(include=_PACKAGES):
+        from tests.fuzz.targets import TARGETS, corpus
+    if options.target not in TARGETS:
+        parser.error(f"there is no target {options.target}: known are {', '.join(TARGETS)}")
+    found = options.found or Path(tempfile.mkdtemp(prefix=f"fuzz-{options.target}-"))
+    for folder in (found, kept := corpus(options.target)):
+        folder.mkdir(parents=True, exist_ok=True)
+    print(f"inputs that reach something new: {found}")
+    crashes = f"-artifact_prefix={found}{os.sep}crash-"
+    how = ["-merge=1", str(kept), str(found)]
+    if not options.keep:
+        how = [f"-max_total_time={options.seconds}", "-timeout=20", "-max_len=4096"]
+        how += ["-rss_limit_mb=1024", crashes, str(found), str(kept)]
+    test = TARGETS[options.target]
+
+    def run(data: bytes) -> None:
+        test(data)
+
+    atheris.Setup([sys.argv[0], *how], run)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
