@@ -16,16 +16,22 @@ _PACKAGES = ["harp", "harpd", "harpcaller", "json", "yaml"]
 def main() -> None:
     """Run libFuzzer; it ends this process, with status 0 if nothing was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("target", help="one of those in tests/fuzz/targets.py")
+    parser.add_argument("target", nargs="?", help="what to try")
+    parser.add_argument("--list", action="store_true", help="only print which targets there are")
     parser.add_argument("--seconds", type=int, default=60, help="how long to look (default: 60)")
     parser.add_argument("--found", type=Path, help="folder for inputs that reach something new")
     parser.add_argument("--keep", action="store_true", help="merge that folder into the corpus")
     options = parser.parse_args()
+    if options.list:
+        from tests.fuzz.targets import TARGETS
+
+        print(*TARGETS, sep="\n")
+        return
     atheris: Any = importlib.import_module("atheris")
     with atheris.instrument_imports(include=_PACKAGES):
         from tests.fuzz.targets import TARGETS, corpus
     if options.target not in TARGETS:
-        parser.error(f"there is no target {options.target}: known are {', '.join(TARGETS)}")
+        parser.error(f"TARGET must be one of {', '.join(TARGETS)}")
     found = options.found or Path(tempfile.mkdtemp(prefix=f"fuzz-{options.target}-"))
     for folder in (found, kept := corpus(options.target)):
         folder.mkdir(parents=True, exist_ok=True)

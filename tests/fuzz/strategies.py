@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import yaml
@@ -27,8 +30,12 @@ _PIECES = [
     *(b"\\ud800", b"\\u0000", b"\\u001b", b"\xff", b"\x1b", b"\xc2\x9b", b"\xe2\x80\xae"),
     *(b"1e999", b"9" * 400, b"18446744073709551616", b"0x1", b"1.0", b"true", b"null", b"NaN"),
     *(b'"harp":1,', b'"harpcaller":1,', b'"a":{},"a":1,', b'"\\u001b[2J":1,', b'{"stream":1}\n'),
+    *(b'"auth":{"user":"u","password":"p"},', b'"auth":{"token":"t"},', b'"detail":{},'),
     *(b"[" * 2000, b'{"a":' * 2000, b"x" * 3000),
 ]
+
+
+_BORDER = re.compile(rb"[{}\[\],:\n]")
 
 
 @st.composite
@@ -36,11 +43,109 @@ def edited(draw: Draw, samples: Sequence[bytes]) -> bytes:
     """Give a sample with a few bytes left out, put in or repeated."""
     data: bytes = draw(st.sampled_from(samples))
     for _ in range(draw(st.integers(1, 3))):
-        start = draw(st.integers(0, len(data)))
+        borders = [0, *(found.end() for found in _BORDER.finditer(data))]
+        start = draw(st.sampled_from(borders) | st.integers(0, len(data)))
         end = start + draw(st.sampled_from([0, 0, 1, 5, 40]))
         piece = draw(st.sampled_from([*_PIECES, data[start:end] * 2]) | st.binary(max_size=4))
         data = data[:start] + piece + data[end:]
     return data
+
+
+class _Object(list[Any]):
+    """A JSON object as its keys and values, for they may repeat; texts of JSON are its leaves."""
+
+
+_VALUES = [
+    *('""', "0", "-1", "1", "1.5", "1e308", "1e999", "9" * 25, "9" * 400, "true", "false", "null"),
+    *("[]", "{}", "[1]", '{"a":1}', '{"a":1,"a":1}', r'"\u001b[2J"', r'"\ud800"', '"\x9b\u202e"'),
+    *(f'"{"x" * 300}"', "[" * 2000 + "]" * 2000, '{"a":' * 2000 + "1" + "}" * 2000, "NaN", '"1"'),
+]
+_KEYS = [
+    r"\u001b[2J",
+    "\x9b\u202e",
+    "x" * 300,
+    r"\u0061",
+    "a",
+    "harp",
+    "harpcaller",
+    "auth",
+    "token",
+]
+_KEYS += ["token", "password", "arguments", "context", "queue", "detail", "describe", "cancel"]
+
+
+@st.composite
+def mutated_json(draw: Draw, samples: Sequence[bytes]) -> bytes:
+    """Give a sample, which is JSON, with keys left out, repeated, renamed and of other values."""
+    root = _tree(json.loads(draw(st.sampled_from(samples)), object_pairs_hook=_Object))
+    for _ in range(draw(st.integers(1, 3))):
+        places = _places(root)
+        if not places:
+            break
+        place = draw(st.sampled_from(places))
+        at = draw(st.integers(0, len(place) - 1))
+        is_pair = isinstance(place, _Object)
+        key, value = place[at] if is_pair else ("", place[at])
+        match draw(st.sampled_from(["delete", "repeat", "rename", "add", "replace"])):
+            case "delete":
+                del place[at]
+                continue
+            case "repeat":
+                place.append(place[at])
+                continue
+            case "rename":
+                key = draw(st.sampled_from(_KEYS))
+            case "add":
+                place.append(place[at])
+                key = draw(st.sampled_from(_KEYS))
+            case _:
+                value = draw(st.sampled_from(_VALUES) | st.text(max_size=5).map(_text))
+        place[at] = (key, value) if is_pair else value
+    return _written(root).encode(errors="surrogatepass")
+
+
+def _tree(value: Any) -> Any:
+    match value:
+        case _Object():
+            return _Object((_text(key)[1:-1], _tree(each)) for key, each in value)
+        case list():
+            return [_tree(each) for each in value]
+        case _:
+            return _text(value)
+
+
+def _places(tree: Any) -> list[list[Any]]:
+    """Return the objects and lists in which there is something."""
+    if not isinstance(tree, list):
+        return []
+    inner = [each for _, each in tree] if isinstance(tree, _Object) else tree
+    found = [place for each in inner for place in _places(each)]
+    return [tree, *found] if tree else found
+
+
+def _written(tree: Any) -> str:
+    match tree:
+        case _Object():
+            pairs = ",".join(f'"{key}":{_written(each)}' for key, each in tree)
+            return f"{{{pairs}}}"
+        case list():
+            return f"[{','.join(map(_written, tree))}]"
+        case _:
+            return str(tree)
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def are_json(lines: Sequence[bytes]) -> list[bytes]:
+    """Return those lines that are objects in JSON."""
+    found = []
+    for line in lines:
+        with suppress(ValueError, RecursionError):
+            if isinstance(json.loads(line), dict):
+                found.append(line)
+    return found
 
 
 _YAML = "tag:yaml.org,2002:"
