@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import stat
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=60, help="how long to look (default: 60)")
     parser.add_argument("--found", type=Path, help="folder for inputs that reach something new")
     parser.add_argument("--keep", action="store_true", help="merge that folder into the corpus")
+    parser.add_argument("flags", nargs="*", help="behind --: of libFuzzer, instead of our own")
     options = parser.parse_args()
     if options.list:
         from tests.fuzz.targets import TARGETS
@@ -32,6 +35,9 @@ def main() -> None:
         from tests.fuzz.targets import TARGETS, corpus
     if options.target not in TARGETS:
         parser.error(f"TARGET must be one of {', '.join(TARGETS)}")
+    test = TARGETS[options.target]
+    if options.flags:
+        _fuzz(atheris, test, options.target, options.flags)
     found = options.found or Path(tempfile.mkdtemp(prefix=f"fuzz-{options.target}-"))
     for folder in (found, kept := corpus(options.target)):
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,13 +47,20 @@ def main() -> None:
     if not options.keep:
         how = [f"-max_total_time={options.seconds}", "-timeout=20", "-max_len=4096"]
         how += ["-rss_limit_mb=1024", crashes, str(found), str(kept)]
-    test = TARGETS[options.target]
+    _fuzz(atheris, test, options.target, how)
 
+
+def _fuzz(atheris: Any, test: Callable[[bytes], object], target: str, flags: list[str]) -> None:
     def run(data: bytes) -> None:
         test(data)
 
-    atheris.Setup([sys.argv[0], *how], run)
-    atheris.Fuzz()
+    with tempfile.TemporaryDirectory() as folder:
+        # libFuzzer merges in a process of its own, for which it wants a program.
+        program = Path(folder) / "again"
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.fuzz {target} -- "$@"\n')
+        program.chmod(stat.S_IRWXU)
+        atheris.Setup([str(program), *flags], run)
+        atheris.Fuzz()
 
 
 if __name__ == "__main__":
