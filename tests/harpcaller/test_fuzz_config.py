@@ -23,7 +23,7 @@ class ConfigTests(SynchronousTestCase):
             self.assertEqual(files.hosts_yaml(sample.encode()), [])
         self.assertEqual(files.hosts_lines(b"\n".join(HOSTS_LINES)), [])
 
-    @examples(250)
+    @examples(200)
     @given(mutated_yaml(HARPCALLER))
     def test_configuration(self, data: bytes) -> None:
         """A configuration is read, or every mistake is told."""
@@ -35,7 +35,7 @@ class ConfigTests(SynchronousTestCase):
         """So it is where it is no YAML."""
         files.harpcaller_config(data)
 
-    @examples(250)
+    @examples(200)
     @given(mutated_yaml(HOSTS))
     def test_hosts(self, data: bytes) -> None:
         """So it is with the hosts; no password is told."""

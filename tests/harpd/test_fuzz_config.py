@@ -22,7 +22,7 @@ class ConfigTests(SynchronousTestCase):
         for sample in HARPD:
             self.assertEqual(files.harpd_config(sample.encode()), [])
 
-    @examples(250)
+    @examples(200)
     @given(mutated_yaml(HARPD))
     def test_configuration(self, data: bytes) -> None:
         """A configuration is read, or every mistake is told, without passwords."""
