@@ -28,7 +28,15 @@ def shown(text: str) -> str:
     if len(text) <= _LONGEST and text.isprintable():
         return text
     cut = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
-    return cut.translate(_ONE_LINE)
+    return printable(cut)
+
+
+def printable(text: str) -> str:
+    """Return text on one line, with escapes for all that does not print or changes how it reads."""
+    if text.isprintable():
+        return text
+    told = text.translate(_ONE_LINE)
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in told)
 
 
 def audit(

@@ -14,10 +14,15 @@ from typing import Any, TypeVar
 
 import yaml
 
+from harp.logs import printable, shown
+
 T = TypeVar("T")
 Scalar = str | int | float | bool | None
 
 MAX_PORT = 65535
+
+MAX_DEPTH = 50
+"""How deep lists and mappings may stand in each other; a few are needed."""
 
 Contents = Callable[[Path], bytes]
 """Returns what is in a file; raises OSError."""
@@ -60,7 +65,11 @@ class Section:
         self._nodes: dict[str, yaml.Node] = {}
         self._asked: set[str] = set()
         for key_node, value in node.value:
-            key = str(key_node.value)
+            key = _readable(key_node)
+            if key is None:
+                place = f"{path}, line" if path else "line"
+                self._note(f"{place} {_line(key_node)}: {_NO_KEY}")
+                continue
             if key in self._nodes:
                 self._note(f"{self.name(key)}, line {_line(key_node)}: stands twice")
             self._nodes[key] = value
@@ -72,7 +81,7 @@ class Section:
 
     def name(self, key: str) -> str:
         """Return the key with all keys above it, as in ``network.port``."""
-        return f"{self._path}.{key}" if self._path else key
+        return f"{self._path}.{shown(key)}" if self._path else shown(key)
 
     def mistake(self, key: str, what: str) -> None:
         """Note what is wrong with a key, which then need not be asked for."""
@@ -235,10 +244,11 @@ class Section:
         node = self._nodes.get(key)
         if node is None:
             return default
-        try:
-            return yaml.SafeLoader("").construct_object(node, deep=True)
-        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that there is not
-            return error
+        if not isinstance(node, yaml.SequenceNode):
+            return _built(node)
+        if node.tag != _LIST:
+            return ValueError("no list")
+        return [_built(item) for item in node.value]
 
     def _above_zero(self, key: str, default: float, wanted: str, below: float) -> float:
         value = self._value(key, default)
@@ -260,7 +270,7 @@ class Section:
         return instead
 
     def _note(self, mistake: str) -> None:
-        self._mistakes.append(f"{self._file}: {mistake}")
+        self._mistakes.append(f"{self._file}: {printable(mistake)}")
 
 
 @contextmanager
@@ -297,7 +307,7 @@ class _NotYamlError(Exception):
 def _compose(data: bytes) -> yaml.Node | None:
     try:
         text = data.decode()
-        return yaml.compose(text, Loader=yaml.SafeLoader)
+        return yaml.compose(text, Loader=_Loader)
     except UnicodeDecodeError as error:
         raise _NotYamlError(f"{_position(data[: error.start])}: is not UTF-8") from None
     except yaml.reader.ReaderError as error:
@@ -308,9 +318,54 @@ def _compose(data: bytes) -> yaml.Node | None:
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         what = _QUOTED.sub(_unless_text, " ".join(filter(None, (error.context, error.problem))))
         raise _NotYamlError(f"{place}is not YAML: {what}") from None
-    except RecursionError:
-        raise _NotYamlError("is nested too deep") from None
 
+
+class _Loader(yaml.SafeLoader):
+    """Stops at a depth that no configuration has."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self._depth >= MAX_DEPTH:
+            raise _NotYamlError("is nested too deep")
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
+def _built(node: yaml.Node) -> Any:
+    """Return the value of a scalar, else no more than what kind of value it is.
+
+    So a few aliases can't become a million values. An exception stands for what has none.
+    """
+    if not isinstance(node, yaml.ScalarNode):
+        return [] if isinstance(node, yaml.SequenceNode) else {}
+    if node.tag in _NUMBERS and len(node.value) > _LONGEST_NUMBER:
+        return ValueError("it would take long, and fit nowhere")
+    try:
+        value = yaml.SafeLoader("").construct_object(node)
+    except Exception as error:  # also LookupError and AttributeError, of a tag that does not fit
+        return error
+    return value if not isinstance(value, str) or _is_usable(value) else ValueError("no text")
+
+
+def _readable(node: yaml.Node) -> str | None:
+    """Return a key, None if it is no text; what was meant as one might be a password."""
+    is_text = isinstance(node, yaml.ScalarNode) and _is_usable(node.value)
+    return str(node.value) if is_text else None
+
+
+def _is_usable(text: str) -> bool:
+    """Tell whether a text could be the name of a file or a user: in UTF-8, and without NUL."""
+    return _UNUSABLE.search(text) is None
+
+
+_UNUSABLE = re.compile("[\0\ud800-\udfff]")
+_NO_KEY = "must have keys that are texts"
+_LIST = "tag:yaml.org,2002:seq"
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_LONGEST_NUMBER = 100  # characters
 
 _QUOTED = re.compile("'[^']*'")
 

@@ -13,12 +13,14 @@ from twisted.internet.interfaces import IAddress
 from harp import errors
 from harp.addresses import Crowd, Failures
 from harp.wire import dispatcher as wire
+from harp.wire.front import auth_reader
 from harpcaller import audit
-from harpcaller.early_auth import early_auth
 from harpcaller.identities import NOTHING, Identity, Proof
 from harpcaller.logs import logger
 from harpcaller.refusal import RefusedError
 from harpcaller.terms import ClientLimits, Terms
+
+_auth_in_front = auth_reader("harpcaller", wire.Auth)
 
 
 class Gate:
@@ -87,7 +89,7 @@ class Visitor:
 
         :raises LoginError: if one stands there that is not.
         """
-        auth = early_auth(beginning)
+        auth = _auth_in_front(beginning)
         if auth is None or auth.token is None:
             return False
         self._by_token(auth.token, None)

@@ -71,7 +71,7 @@ def _user(uid: str | int) -> pwd.struct_passwd | None:
             return pwd.getpwnam(uid)
         if _is_id(uid):
             return pwd.getpwuid(uid)
-    except KeyError:
+    except (KeyError, ValueError):  # the latter: no name could be that
         if _is_id(uid):
             return None
     raise LookupError(f"there is no user {uid!r}")
@@ -83,7 +83,7 @@ def _group(gid: str | int) -> int:
             return grp.getgrnam(gid).gr_gid
         if _is_id(gid):
             return gid
-    except KeyError:
+    except (KeyError, ValueError):
         pass
     raise LookupError(f"there is no group {gid!r}")
 

@@ -5,6 +5,7 @@ What becomes of a request is the business of `harpd.conversation`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
@@ -24,9 +25,10 @@ from harp import errors
 from harp.addresses import origin
 from harp.deadline import Deadline
 from harp.flow import SLICE, register_producer, write_last
+from harp.wire.front import auth_reader
+from harp.wire.harpd import Auth
 from harp.wire.lines import LineReader, LineTooLongError
 from harpd.conversation import Conversation, Parts
-from harpd.front import login_in_front, looks_like_request
 from harpd.limits import SHORT_REQUEST, Limits
 from harpd.places import Places
 
@@ -47,6 +49,10 @@ that stops is over."""
 
 LOG_EVERY = 1.0
 """Seconds between two lines of the log that tell of connections beyond the limits."""
+
+_login_in_front = auth_reader("harp", Auth)
+# In whichever order its keys are; the quantifiers give nothing back, so nothing is tried twice.
+_REQUEST = re.compile(rb'\s*+\{\s*+"(?:harp|procedure|arguments|auth)"\s*+:')
 
 
 class HarpdProtocol(Protocol):
@@ -120,13 +126,13 @@ class HarpdProtocol(Protocol):
         if b"\n" in beginning:
             return False
         assert self._conversation is not None
-        auth = login_in_front(beginning)
+        auth = _login_in_front(beginning)
         if auth is not None:
             self._pause()
             self.deadline.set(LOGIN_DEADLINE, self.cut)
             self._conversation.log_in(auth, self._go_on)
             return True
-        if looks_like_request(beginning) and self._factory.has_long_place(self):
+        if _REQUEST.match(beginning) and self._factory.has_long_place(self):
             self._may_be_long = True
             return False
         self._conversation.refuse(

@@ -13,6 +13,7 @@ import msgspec
 
 from harp import errors
 from harp.errors import ErrorType, RemoteProtocolError
+from harp.logs import printable
 
 T = TypeVar("T")
 Scalar = str | int | float | bool | None
@@ -132,13 +133,13 @@ def _too_deep() -> RemoteProtocolError:
 
 
 def _cut(error: Exception | str) -> str:
-    # It may quote a key, and so be as long as the line.
-    text = str(error)
+    # It may quote a key or a value, and so be as long as the line and hold whatever that holds.
+    text = printable(str(error)[: _LONGEST_MESSAGE + 1])
     return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}…"
 
 
 def _bad_reply(what: str) -> RemoteProtocolError:
-    return RemoteProtocolError(errors.PROTOCOL_ERROR, f"reply can't be understood: {what}")
+    return RemoteProtocolError(errors.PROTOCOL_ERROR, f"reply can't be understood: {_cut(what)}")
 
 
 def _check_keys(pairs: list[tuple[str, Any]]) -> None:

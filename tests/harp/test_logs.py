@@ -14,6 +14,10 @@ class ShownTests(SynchronousTestCase):
         """Control characters, and what ends a line, are escaped."""
         self.assertEqual(shown("a\x1b[2J\r\nb\t\x9bé"), "a\\x1b[2J\\x0d\\nb\\t\\x9bé")
 
+    def test_what_does_not_print(self) -> None:
+        """So is what turns a line around or ends it somewhere else, and what is not UTF-8."""
+        self.assertEqual(shown("a\u202eb\u2028c\ud800"), "a\\u202eb\\u2028c\\ud800")
+
     def test_length(self) -> None:
         """A long text is cut, and its length is told."""
         self.assertEqual(shown("x" * 200), "x" * 200)

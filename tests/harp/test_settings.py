@@ -295,9 +295,52 @@ class MistakeTests(SettingsTestCase):
 
     def test_value_that_yaml_cannot_build(self) -> None:
         """A tag that is not known and a date that there is not are mistakes of their key."""
-        for value in ("!python/object:os.system x", "2026-13-45", "0b_"):
+        values = ["!python/object:os.system x", "2026-13-45", "0b_", "!!bool x", "!!int ''"]
+        values += [
+            "!!timestamp x",
+            "!!float ''",
+            "!x [a]",
+            r'"a\0"',
+            r'"\ud800"',
+            "1:" * 300 + "1.5",
+        ]
+        for value in [*values, "9" * 5000, "0x" + "f" * 5000]:
             (mistake,) = self.mistakes(f"a: {value}\n", lambda s: s.text("a"))
             self.assertIn("a, line 1: must be a text, not a value that YAML can't build", mistake)
+
+    def test_numbers_that_fit_nowhere(self) -> None:
+        """A number of any length is a mistake where a number is wanted, too."""
+        for value in ("9" * 400, "-" + "9" * 400, "0x" + "f" * 5000, "1:" * 300 + "1"):
+            for get in (lambda s: s.seconds("a", 1), lambda s: s.port("a", 1)):
+                (mistake,) = self.mistakes(f"a: {value}\n", get)
+                self.assertLess(len(mistake), 200)
+
+    def test_aliases(self) -> None:
+        """A few lines that would be a billion values are never built."""
+        bomb = ["a0: &a0 {x: 1}\n"]
+        bomb += [f"a{n}: &a{n} {{<<: [{f'*a{n - 1}, ' * 9}]}}\n" for n in range(1, 10)]
+        text = "".join(bomb) + "z: [*a9]\n"
+        found = self.mistakes(text, lambda s: s.text("a9"), lambda s: s.texts("z", []))
+        self.assertIn("a9, line 10: must be a text, not a section", found)
+        self.assertIn("z, line 11: must be a text or a list of texts, not a list", found)
+
+    def test_keys_that_are_no_texts(self) -> None:
+        """A template that was not filled in is told without what stands in it."""
+        for key in ("{{ s3cret }}", "[s3cret]", '"s3cret\\0"'):
+            self.assertEqual(
+                self.mistakes(f"a: {{b: 1}}\n? {key}\n: 1\n", lambda s: s.section("a").text("b")),
+                [
+                    "line 2: must have keys that are texts",
+                    "a.b, line 1: must be a text, not a number",
+                ],
+            )
+
+    def test_mistakes_are_printable(self) -> None:
+        """A key can neither forge a mistake nor fill the terminal."""
+        (mistake,) = self.mistakes(r'"a\e[2J\n\u202e' + "x" * 1000 + '": 1')
+        self.assertTrue(mistake.isprintable())
+        self.assertTrue(mistake.startswith(r"a\x1b[2J\n\u202exxx"))
+        self.assertLess(len(mistake), 400)
 
     def test_mistake_of_a_key_that_is_not_read(self) -> None:
         """A key that something is wrong with as such is one mistake, not an unknown key too."""

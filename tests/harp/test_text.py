@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Literal
 
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
@@ -73,6 +74,13 @@ class OpenRequestTests(SynchronousTestCase):
             self.assertEqual(caught.exception.type, type, line[:60])
             self.assertIn(told, caught.exception.message, line[:60])
             self.assertLess(len(caught.exception.message), 200, line[:60])
+
+    def test_printable(self) -> None:
+        """What a fault quotes can do nothing to a terminal."""
+        line = b'{"number":1,"\\u001b[2J\xc2\x9b\xe2\x80\xae":1}'
+        with self.assertRaises(RemoteProtocolError) as caught:
+            text.decode_request(line, msgspec.json.Decoder(Sample))
+        self.assertIn(r"`\x1b[2J\x9b\u202e`", caught.exception.message)
 
     def test_keys_with_unopened_values(self) -> None:
         """The values come back as the bytes that arrived."""
@@ -151,6 +159,14 @@ class DecodeReplyTests(SynchronousTestCase):
             with self.assertRaisesRegex(RemoteProtocolError, "can't be understood") as caught:
                 text.decode_reply(line, decoder)
             self.assertEqual(caught.exception.type, errors.PROTOCOL_ERROR)
+
+    def test_quoted(self) -> None:
+        """A value that is quoted is cut, and can do nothing to a terminal."""
+        decoder = msgspec.json.Decoder(Literal["waiting", "running"])
+        with self.assertRaises(RemoteProtocolError) as caught:
+            text.decode_reply(b'"\\u001b[2J' + b"x" * 100_000 + b'"', decoder)
+        self.assertIn(r"\x1b[2Jxxx", caught.exception.message)
+        self.assertLess(len(caught.exception.message), 220)
 
     def test_payload_stays_as_it_came(self) -> None:
         """The payload is the bytes that arrived."""
