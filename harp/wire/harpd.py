@@ -16,9 +16,11 @@ from harp.errors import RemoteProtocolError
 from harp.wire.packets import Packets, encode_packets
 from harp.wire.results import EndFields, EndKind, EndResult
 from harp.wire.text import (
+    bad_reply,
     decode_reply,
     decode_request,
     encode,
+    is_container,
     open_request,
     require_container,
     require_object,
@@ -172,7 +174,8 @@ def decode_reply_line(line: bytes) -> Reply:
     if fields.stream_result is not msgspec.UNSET:
         shown = None
         if fields.shown_arguments is not msgspec.UNSET:
-            require_container(fields.shown_arguments, "shown_arguments")
+            if not is_container(fields.shown_arguments):
+                raise bad_reply("Expected `array` or `object` - at `$.shown_arguments`")
             shown = bytes(fields.shown_arguments)
         found.append(Ack(fields.stream_result, shown))
     if fields.waiting is not msgspec.UNSET:

@@ -50,11 +50,19 @@ def decode_reply(line: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         line.decode()  # msgspec does not look into what it skips
         return decoder.decode(line)
     except UnicodeDecodeError as error:
-        raise _bad_reply(f"not UTF-8 at byte {error.start}") from error
+        raise bad_reply(f"not UTF-8 at byte {error.start}") from error
     except RecursionError as error:
-        raise _bad_reply("nested too deep") from error
+        raise bad_reply("nested too deep") from error
     except msgspec.DecodeError as error:
-        raise _bad_reply(str(error)) from error
+        raise bad_reply(str(error)) from error
+
+
+def bad_reply(what: str) -> RemoteProtocolError:
+    """Return the error of a reply that is none.
+
+    :param what: what is wrong, and where.
+    """
+    return RemoteProtocolError(errors.PROTOCOL_ERROR, f"reply can't be understood: {_cut(what)}")
 
 
 def open_request(line: bytes, version_key: str) -> dict[str, msgspec.Raw]:
@@ -108,12 +116,17 @@ def decode_request(line: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         raise RemoteProtocolError(errors.INVALID_REQUEST, _cut(error)) from error
 
 
+def is_container(payload: msgspec.Raw) -> bool:
+    """Tell whether it is a list or an object."""
+    return bytes(payload).startswith((b"[", b"{"))
+
+
 def require_container(payload: msgspec.Raw, key: str) -> None:
     """Refuse arguments that are neither a list nor an object.
 
     :raises RemoteProtocolError: with ``invalid_request``.
     """
-    if not bytes(payload).startswith((b"[", b"{")):
+    if not is_container(payload):
         raise RemoteProtocolError(
             errors.INVALID_REQUEST, f"Expected `array` or `object` - at `$.{key}`"
         )
@@ -136,10 +149,6 @@ def _cut(error: Exception | str) -> str:
     # It may quote a key or a value, and so be as long as the line and hold whatever that holds.
     text = printable(str(error)[: _LONGEST_MESSAGE + 1])
     return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}…"
-
-
-def _bad_reply(what: str) -> RemoteProtocolError:
-    return RemoteProtocolError(errors.PROTOCOL_ERROR, f"reply can't be understood: {_cut(what)}")
 
 
 def _check_keys(pairs: list[tuple[str, Any]]) -> None:

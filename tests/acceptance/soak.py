@@ -258,6 +258,7 @@ class Soak:
         self._faults = Faults(deployment, self._extra, seed, orders)
         self._logs = Logs(deployment)
         self._used: list[dict[str, usage.Usage]] = []
+        self._told: Counter[str] = Counter()
 
     def part(self, seconds: float, kills: bool) -> None:
         """Call and do faults for so long, then rest and look at memory and descriptors."""
@@ -273,6 +274,8 @@ class Soak:
                 print(f"{now - began:6.0f} s: {self._counts()}", flush=True)
         self._faults.release(float("inf"))
         self._load.pause()
+        print(f"ends in this part: {_listed(self._load.ends - self._told)}", flush=True)
+        self._told = Counter(self._load.ends)
         for mark in self._extra.iterdir():
             mark.unlink()
         time.sleep(self._rest)  # as long as connections are kept, which nothing tells
@@ -287,13 +290,11 @@ class Soak:
         print(self._counts())
         for what, counted in (
             ("faults", self._faults.done),
-            ("ends", self._load.ends),
+            ("ends in all", self._load.ends),
             ("not acknowledged", self._load.refused),
             ("tracebacks in the logs", self._logs.tracebacks),
         ):
-            print(
-                f"{what}: {', '.join(f'{many} {name}' for name, many in sorted(counted.items()))}"
-            )
+            print(f"{what}: {_listed(counted)}")
         for name in end:
             print(f"{name}: at rest before the part without kills {start.get(name, 'not there')}")
             print(f"{name}: at rest at the end {end[name]}")
@@ -335,6 +336,10 @@ def run(minutes: float, seed: int, rate: float, rest: float) -> bool:
         soak.part(CALM * 60 * minutes, kills=False)
         print(f"connections cut: {dict(network.cuts)}")
         return soak.judge()
+
+
+def _listed(counted: Counter[str]) -> str:
+    return ", ".join(f"{many} {name}" for name, many in sorted(counted.items()))
 
 
 def _folder(deployment: Deployment) -> Path:

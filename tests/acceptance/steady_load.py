@@ -29,7 +29,7 @@ LEAVE = 0.2
 """How likely its client goes on to the next one, and asks for the result later."""
 
 LEFT = 2000
-"""How many such calls there may be at once."""
+"""How many such calls there are before the oldest is asked for."""
 
 WHOLE = 0.1
 """How likely all that the dispatcher knows of a job is asked for, not only its result."""
@@ -168,11 +168,12 @@ class SteadyLoad:
             submission.cancelled = True
             with suppress(harp.HarpException):  # what can't be written down is refused
                 submission.job.cancel()
-        if choice.random() < LEAVE and len(self._left) < LEFT:
-            self._left.append(submission)
-            if choice.random() < 0.5 or len(self._left) < 2:
-                return
-            submission = self._left.popleft()
+        if choice.random() < LEAVE:
+            with self._lock:
+                self._left.append(submission)
+                if len(self._left) <= LEFT:
+                    return
+                submission = self._left.popleft()
         self._judge(choice, submission)
 
     def _judge(self, choice: random.Random, submission: Submission) -> None:

@@ -266,6 +266,7 @@ class ReplyTests(SynchronousTestCase):
             b'{"stream":"\xff"}',
             b'{"stream":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
             b'{"stream_result":1}',
+            b'{"stream_result":true,"shown_arguments":1}',
             b'{"waiting":{}}',
             b'{"waiting":"disk"}',
             b'{"error":"text"}',
