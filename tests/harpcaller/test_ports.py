@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import tempfile
 from pathlib import Path
 from typing import Any, cast
 
@@ -77,8 +79,9 @@ class PortsTestCase(TestCase):
     def setUp(self) -> None:
         """Have no port open."""
         self.reactor: Any = real_reactor()
-        self.folder = Path(self.mktemp()).absolute()
-        self.folder.mkdir()
+        # Trial's path may be too long for a unix socket.
+        self.folder = Path(tempfile.mkdtemp(prefix="harpcaller-test-"))
+        self.addCleanup(shutil.rmtree, self.folder)
         self.terms = Terms(insecure=True)
         self.gate = Gate(cast(Any, self.reactor).seconds, self.terms)
         self.ports = Ports(self.reactor, self.gate, lambda is_local: Factory.forProtocol(Echo))
