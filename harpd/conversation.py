@@ -6,34 +6,26 @@ What carries it, and what comes before and after it, is the business of `harpd.p
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
-from typing import Protocol as Interface
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from harp import errors
-from harp.deadline import Deadline
 from harp.errors import ErrorType, LocalProtocolError, RemoteProtocolError
-from harp.logs import audit, shown
+from harp.logs import shown
 from harp.session import CallState, IncomingCall
 from harp.wire import harpd, results
 from harp.wire.results import EndResult
 from harp.wire.text import encode, refuse_repeated_keys
-from harpd.auth import Login
+from harpd.audit import Audit
 from harpd.auth.turns import TooManyLoginsError
 from harpd.call import CallProcess
-from harpd.limits import Limits
-from harpd.locks import Locks
 from harpd.offers import Offer, ProceduresError
-from harpd.permissions import Permissions
-from harpd.spawner import Spawner
+from harpd.parts import Connection, Parts
 from harpd.zygote_process import PlannedCall
 
 _log = Logger("harpd.call")  # of no class: what is logged would hold the conversation
@@ -41,51 +33,6 @@ _log = Logger("harpd.call")  # of no class: what is logged would hold the conver
 _QUOTED_KEY = re.compile("(unknown field|Key) `.*", re.DOTALL)
 
 _CLOSING = frozenset({errors.INVALID_REQUEST, errors.SHUTDOWN})
-
-
-@dataclass
-class Policy:
-    """What the configuration says of callers at the moment; a reload puts others in their place."""
-
-    permissions: Permissions = field(default_factory=Permissions)
-    limits: Limits = field(default_factory=Limits)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What all conversations share.
-
-    :param running: the numbers of the calls that there are.
-    """
-
-    reactor: Any
-    login: Login
-    spawner: Spawner
-    policy: Policy = field(default_factory=Policy)
-    locks: Locks[Conversation] = field(default_factory=Locks)
-    running: set[int] = field(default_factory=set)
-
-
-class Connection(Interface):
-    """What carries a conversation.
-
-    :param deadline: what ends the conversation; the connection has set the one of the login.
-    """
-
-    client: str
-    deadline: Deadline
-
-    def logged_in(self) -> None:
-        """Take notice that a login has succeeded."""
-
-    def send(self, data: bytes) -> None:
-        """Send something before the end."""
-
-    def produce(self, producer: IPushProducer) -> None:
-        """Pause and resume what comes from a producer."""
-
-    def finish(self, line: bytes, keep: bool) -> None:
-        """Send the last line, and take the next request if the client wants to keep this."""
 
 
 class Conversation:
@@ -100,7 +47,7 @@ class Conversation:
         self._session = IncomingCall()
         self._keepalive = False
         self._planned: PlannedCall | None = None
-        self._who: Mapping[str, str | None] = {}
+        self._audit: Audit | None = None
         self._process: CallProcess | None = None
         self._lock: str | None = None
         self._go: Callable[[], None] | None = None
@@ -130,18 +77,13 @@ class Conversation:
         """
 
         async def check() -> None:
-            if await self._may_enter(auth, "call", {}):
+            if await self._may_enter(auth, Audit(self._client, auth.user)):
                 go_on()
 
         Deferred.fromCoroutine(check()).addErrback(self._failed)
 
-    async def _may_enter(
-        self, auth: harpd.Auth, action: str, asked: Mapping[str, str | None]
-    ) -> bool:
-        """Tell whether the login is right and the client still there; else it has its answer.
-
-        :param asked: for the audit.
-        """
+    async def _may_enter(self, auth: harpd.Auth, audit: Audit) -> bool:
+        """Tell whether the login is right and the client still there; else it has its answer."""
         self._checking = self._parts.login.check(auth.user, auth.password, self._client)
         reason = "unknown user or wrong password"
         try:
@@ -151,11 +93,11 @@ class Conversation:
         except CancelledError:
             raise
         except Exception:
-            self._audit_refusal(action, "the login can't be checked", {"user": auth.user, **asked})
+            audit.refused("the login can't be checked")
             raise
         self._checking = None
         if not is_right:
-            self._audit_refusal(action, reason, {"user": auth.user, **asked})
+            audit.refused(reason)
             self.refuse(errors.AUTH_ERROR, reason)
         elif not self._has_ended:
             assert self._connection is not None
@@ -166,56 +108,53 @@ class Conversation:
         self, line: bytes, request: harpd.CallRequest | harpd.DescribeRequest
     ) -> None:
         user = request.auth.user
-        action, asked = _asked(request)
-        who = {"user": user, **asked}
-        if not await self._may_enter(request.auth, action, asked):
+        audit = Audit(self._client, user, request)
+        if not await self._may_enter(request.auth, audit):
             return
         self._deadline.clear()
         try:
             refuse_repeated_keys(line)  # which costs too much for somebody unknown
         except RemoteProtocolError as error:
-            self._audit_refusal(action, error.type.name, who)
+            audit.refused(error.type.name)
             self._refuse_request(error)
             return
         self._keepalive = request.keepalive
         granted = self._parts.policy.permissions.of(user)
         if not granted.covers(request):
-            self._audit_refusal(action, errors.NOT_PERMITTED.name, who)
+            audit.refused(errors.NOT_PERMITTED.name)
             self.refuse(errors.NOT_PERMITTED, f"user {user} has no permission for this")
             return
         try:
             catalogue = await self._parts.spawner.catalogue()
         except ProceduresError as error:
-            self._audit_refusal(action, errors.PROCEDURE_LOADING_ERROR.name, who)
+            audit.refused(errors.PROCEDURE_LOADING_ERROR.name)
             self.refuse(errors.PROCEDURE_LOADING_ERROR, str(error))
             return
         if self._has_ended:
             return
         if isinstance(request, harpd.DescribeRequest):
-            audit(_log, "allowed", action, peer=self._client, **who)
+            audit.allowed()
             told = (offer.description for name, offer in catalogue.items() if granted.allows(name))
             self._end(harpd.Procedures(b"[%b]" % b",".join(told)), self._keepalive)
             return
         offer = catalogue.get(request.procedure)
         if offer is None:
             name = request.procedure
-            self._audit_refusal(action, errors.NO_SUCH_PROCEDURE.name, who)
+            audit.refused(errors.NO_SUCH_PROCEDURE.name)
             self.refuse(errors.NO_SUCH_PROCEDURE, f"no procedure {name}", {"procedure": name})
         elif len(self._parts.running) >= self._parts.policy.limits.max_calls:
             text = f"harpd has {len(self._parts.running)} calls already, its limit"
-            self._audit_refusal(action, text, who)
+            audit.refused(text)
             self.refuse(errors.SYSTEM_ERROR, text)
         else:
-            self._call(request, offer, who)
+            self._call(request, offer, audit)
 
-    def _call(
-        self, request: harpd.CallRequest, offer: Offer, who: Mapping[str, str | None]
-    ) -> None:
+    def _call(self, request: harpd.CallRequest, offer: Offer, audit: Audit) -> None:
         self._planned = self._parts.spawner.plan()
         number = self._planned.number
-        self._who = who
+        self._audit = audit
         self._parts.running.add(number)
-        audit(_log, "allowed", "call", peer=self._client, call=number, **who)
+        audit.allowed(number)
         open_arguments = None
         if request.report_secret and offer.shown is not None:
             open_arguments = offer.shown.arguments(bytes(request.arguments))
@@ -314,8 +253,8 @@ class Conversation:
         if not self._has_ended:
             self._session.state = CallState.ENDED
             if self._planned is not None:
-                number = self._planned.number
-                audit(_log, "allowed", "cancel", peer=self._client, call=number, **self._who)
+                assert self._audit is not None
+                self._audit.cancelled(self._planned.number)
                 if self._process is not None:
                     self._planned.kill()
         self._let_go()
@@ -345,9 +284,6 @@ class Conversation:
     def _refuse_request(self, error: RemoteProtocolError) -> None:
         """End it because the request is faulty; what the fault quotes may be a secret."""
         self.refuse(error.type, error.message, logged=_QUOTED_KEY.sub(r"\1 …", error.message))
-
-    def _audit_refusal(self, action: str, reason: str, who: Mapping[str, str | None]) -> None:
-        audit(_log, "refused", action, peer=self._client, reason=reason, **who)
 
     def _locked(self, lock: str, waited: float) -> None:
         text = f"lock {lock} was not free within {waited:g} s"
@@ -410,18 +346,3 @@ class Conversation:
             if following is not None:
                 # A turn later: many that fail at once must not be within each other.
                 self._parts.reactor.callLater(0, following.got_lock)
-
-
-def _asked(request: harpd.Request) -> tuple[str, dict[str, str | None]]:
-    """Return what the audit tells of a request: its action, procedure and job."""
-    if isinstance(request, harpd.DescribeRequest):
-        return "describe", {}
-    asked: dict[str, str | None] = {"procedure": request.procedure}
-    if request.context is not msgspec.UNSET:
-        with suppress(msgspec.DecodeError):  # of something else under this name
-            asked["job_id"] = msgspec.json.decode(request.context, type=_Context).job_id
-    return "call", asked
-
-
-class _Context(msgspec.Struct):
-    job_id: str | None = None

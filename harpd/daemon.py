@@ -14,18 +14,17 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from harp.logs import audit
 from harp.settings import ConfigError, Contents
-from harpd import privileges
+from harpd import audit, privileges
 from harpd.auth import Login
 from harpd.config import Config
-from harpd.conversation import Parts, Policy
+from harpd.factory import HarpdFactory, TlsFactory
 from harpd.keeper_process import KeeperError, KeeperProcess
 from harpd.limits import Limits, raise_descriptors
 from harpd.named_files import Files
 from harpd.offers import ProceduresError
+from harpd.parts import Parts, Policy
 from harpd.privileges import PrivilegeError
-from harpd.protocol import HarpdFactory, TlsFactory
 from harpd.spawner import Spawner
 from harpd.tls import ServerTls
 
@@ -143,7 +142,7 @@ class Daemon(Service):
             self.reload()
 
     async def _reload(self) -> None:
-        audit(self._log, "allowed", "reload", peer="SIGHUP")
+        audit.hung_up()
         try:
             files = Files(await self._keeper.files())
             config = await deferToThreadPool(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from harp.settings import Section
 from harp.wire.lines import MAX_REQUEST
+from harpd.orders import MAX_CALLS
 
 SHORT_REQUEST = 64 * 1024
 """The longest request line in bytes as long as nobody has logged in."""
@@ -24,7 +25,8 @@ class Limits:
         a login at their beginning, as old dispatchers write them.
     :param max_request: the longest request line in bytes.
     :param max_calls: how many calls there may be at once; by default as many as may come at once
-        from one dispatcher, on new connections.
+        from one dispatcher, on new connections; at most half of `harpd.orders.MAX_CALLS`, which
+        leaves room for those that were told to end.
     :param idle_time: seconds that a kept connection may have no request.
     """
 
@@ -66,8 +68,8 @@ def load(root: Section) -> Limits:
     section = root.section("limits")
     usual = Limits()
 
-    def count(key: str, minimum: int = 1) -> int:
-        return section.integer(key, getattr(usual, key), minimum, _MANY)
+    def count(key: str, minimum: int = 1, maximum: int = _MANY) -> int:
+        return section.integer(key, getattr(usual, key), minimum, maximum)
 
     return Limits(
         max_connections=count("max_connections"),
@@ -78,6 +80,6 @@ def load(root: Section) -> Limits:
         max_request=section.integer(
             "max_request", usual.max_request, SHORT_REQUEST, 16 * MAX_REQUEST
         ),
-        max_calls=count("max_calls"),
+        max_calls=count("max_calls", maximum=MAX_CALLS // 2),
         idle_time=section.seconds("idle_time", usual.idle_time),
     )

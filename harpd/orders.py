@@ -18,6 +18,10 @@ from typing import Any, Generic, NamedTuple, TypeVar
 MAX_MESSAGE = 65536
 """The longest message of a control socket in bytes."""
 
+MAX_CALLS = 8192
+"""How many calls a zygote may have at once, those included that were told to end and may have left
+what does not. It is no limit for use, but for who has taken over the process that orders."""
+
 _MAX_NUMBER = 2**63 - 1
 _MAX_SHOWN = 200  # bytes of a message in the log
 

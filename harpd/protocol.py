@@ -7,30 +7,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Protocol as Interface
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import (
-    IAddress,
-    IDelayedCall,
-    IOpenSSLServerConnectionCreator,
-    IPushProducer,
-)
-from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from harp import errors
-from harp.addresses import origin
 from harp.deadline import Deadline
 from harp.flow import SLICE, register_producer, write_last
+from harp.probes import probe_below
 from harp.wire.front import auth_reader
 from harp.wire.harpd import Auth
 from harp.wire.lines import LineReader, LineTooLongError
-from harpd.conversation import Conversation, Parts
+from harpd.conversation import Conversation
 from harpd.limits import SHORT_REQUEST, Limits
-from harpd.places import Places
+from harpd.parts import Parts
 
 REQUEST_DEADLINE = 10.0
 """Seconds from the connection to the end of its first request line; TLS's handshake is in it."""
@@ -47,22 +40,46 @@ GOODBYE_DEADLINE = 5.0
 """The same where no request is under way or nobody has logged in, or where the grace of a daemon
 that stops is over."""
 
-LOG_EVERY = 1.0
-"""Seconds between two lines of the log that tell of connections beyond the limits."""
-
 _login_in_front = auth_reader("harp", Auth)
 # In whichever order its keys are; the quantifiers give nothing back, so nothing is tried twice.
 _REQUEST = re.compile(rb'\s*+\{\s*+"(?:harp|procedure|arguments|auth)"\s*+:')
 
 
+class Crowd(Interface):
+    """All connections, as one of them sees them; `harpd.factory` has them.
+
+    :ivar is_stopping: whether no more calls are taken.
+    :ivar is_over: whether the grace of those that run has ended too.
+    """
+
+    is_stopping: bool
+    is_over: bool
+
+    @property
+    def limits(self) -> Limits:
+        """Those that are in force."""
+
+    def has_long_place(self, protocol: HarpdProtocol) -> bool:
+        """Tell whether one more connection may have a long request without a login."""
+
+    def logged_in(self, protocol: HarpdProtocol) -> None:
+        """Count a connection with those that have a login."""
+
+    def conversation_ended(self) -> None:
+        """Look whether the end need not wait any more."""
+
+    def gone(self, protocol: HarpdProtocol) -> None:
+        """Forget a connection that is closed."""
+
+
 class HarpdProtocol(Protocol):
     """The server's end of one connection."""
 
-    def __init__(self, parts: Parts, client: str, factory: HarpdFactory) -> None:
+    def __init__(self, parts: Parts, client: str, crowd: Crowd) -> None:
         self.client = client
         self.deadline = Deadline(parts.reactor)
         self._parts = parts
-        self._factory = factory
+        self._crowd = crowd
         self._reader = LineReader(parts.policy.limits.max_request)
         self._conversation: Conversation | None = None
         self._is_ending = False
@@ -79,8 +96,7 @@ class HarpdProtocol(Protocol):
         """Wait for the request, but not for ever."""
         assert self.transport is not None
         self.transport.setTcpNoDelay(True)  # type: ignore[attr-defined]
-        # A caller whose machine has died sends nothing; this finds it out (tcp(7)).
-        self.transport.setTcpKeepAlive(True)  # type: ignore[attr-defined]
+        probe_below(self.transport)  # a caller whose machine has died sends nothing
         self._await_request(REQUEST_DEADLINE)
 
     def _await_request(self, limit: float) -> None:
@@ -110,7 +126,7 @@ class HarpdProtocol(Protocol):
             return
         if self._reader.has_more:
             conversation.refuse(errors.INVALID_REQUEST, "there is data after the request line")
-        elif self._factory.is_stopping:
+        elif self._crowd.is_stopping:
             conversation.refuse(errors.SHUTDOWN, "harpd is being stopped")
         else:
             assert line is not None
@@ -132,7 +148,7 @@ class HarpdProtocol(Protocol):
             self.deadline.set(LOGIN_DEADLINE, self.cut)
             self._conversation.log_in(auth, self._go_on)
             return True
-        if _REQUEST.match(beginning) and self._factory.has_long_place(self):
+        if _REQUEST.match(beginning) and self._crowd.has_long_place(self):
             self._may_be_long = True
             return False
         self._conversation.refuse(
@@ -146,7 +162,7 @@ class HarpdProtocol(Protocol):
         """Read the rest of a long request, whose login was right."""
         self._resume()
         if self._conversation is not None:
-            self.deadline.set(self._factory.limits.idle_time, self._end_waiting)
+            self.deadline.set(self._crowd.limits.idle_time, self._end_waiting)
             self._look(self._conversation)
 
     def _pause(self) -> None:
@@ -167,7 +183,7 @@ class HarpdProtocol(Protocol):
         conversation, self._conversation = self._conversation, None
         if conversation is not None:
             conversation.leave()
-        self._factory.gone(self)
+        self._crowd.gone(self)
 
     # The daemon's end.
 
@@ -186,13 +202,13 @@ class HarpdProtocol(Protocol):
         else:
             self._end_waiting()
 
-    # What the conversation does with its connection; see `harpd.conversation.Connection`.
+    # What the conversation does with its connection; see `harpd.parts.Connection`.
 
     def logged_in(self) -> None:
         """Take notice that a login has succeeded: from now on longer lines may come."""
         if not self._is_known:
             self._is_known = self._may_be_long = True
-            self._factory.logged_in(self)
+            self._crowd.logged_in(self)
 
     def send(self, data: bytes) -> None:
         """Send something before the end."""
@@ -209,7 +225,7 @@ class HarpdProtocol(Protocol):
         self._resume()
         assert self.transport is not None
         self.transport.unregisterProducer()  # type: ignore[attr-defined]
-        self._is_ending = not keep or self._factory.is_stopping
+        self._is_ending = not keep or self._crowd.is_stopping
         if self._is_ending or len(line) > SLICE:
             write_last(self.transport, line, self._progress, self._written)
         else:
@@ -219,7 +235,7 @@ class HarpdProtocol(Protocol):
             if not gate.is_open:
                 self._progress()
             gate.wait()
-        self._factory.conversation_ended()
+        self._crowd.conversation_ended()
 
     def _gone_out(self) -> None:
         assert self.transport is not None
@@ -231,7 +247,7 @@ class HarpdProtocol(Protocol):
         if self._is_ending:
             self.transport.loseConnection()
         else:
-            self._await_request(self._factory.limits.idle_time)
+            self._await_request(self._crowd.limits.idle_time)
 
     def _end_waiting(self) -> None:
         """End what waits for a request: in good order if nothing of one has come.
@@ -248,7 +264,7 @@ class HarpdProtocol(Protocol):
             self.transport.loseConnection()
 
     def _progress(self) -> None:
-        hurries = self._factory.is_over or not self._is_known
+        hurries = self._crowd.is_over or not self._is_known
         self.deadline.set(GOODBYE_DEADLINE if hurries else CLOSE_DEADLINE, self.cut)
 
     def cut(self) -> None:
@@ -285,123 +301,3 @@ class _Gate:
 
     def stopProducing(self) -> None:
         pass
-
-
-class HarpdFactory(Factory):
-    """Makes the protocols and knows which connections are open."""
-
-    noisy = False
-    _log = Logger("harpd.connections")
-
-    def __init__(self, parts: Parts) -> None:
-        self.is_stopping = self.is_over = False
-        self._parts = parts
-        self._places: Places[HarpdProtocol] = Places(parts.reactor.seconds, lambda: self.limits)
-        self._long: set[HarpdProtocol] = set()
-        self._refused = 0
-        self._logged = -LOG_EVERY
-        self._open: set[HarpdProtocol] = set()
-        self._grace: IDelayedCall | None = None
-        self._empty: Deferred[None] | None = None
-
-    def buildProtocol(self, addr: IAddress | None) -> HarpdProtocol:
-        """Return the protocol for a new connection."""
-        address = _address_of(addr)
-        protocol = HarpdProtocol(self._parts, address, self)
-        self._open.add(protocol)
-        self._places.enter(protocol, origin(address))
-        return protocol
-
-    @property
-    def limits(self) -> Limits:
-        """Those that are in force."""
-        return self._parts.policy.limits
-
-    def has_place(self, addr: IAddress | None) -> bool:
-        """Tell whether there may be one more connection; another one may have to go for it."""
-        address = _address_of(addr)
-        is_free, goes = self._places.find(origin(address))
-        if goes is not None:
-            self._places.leave(goes)
-            goes.cut()
-        if goes is not None or not is_free:
-            self._refused += 1
-            now = self._parts.reactor.seconds()
-            if now - self._logged >= LOG_EVERY:
-                text = "too many connections: {count} closed, the last time for one from {address}"
-                self._log.warn(text, count=self._refused, address=address)
-                self._refused, self._logged = 0, now
-        return is_free
-
-    def has_long_place(self, protocol: HarpdProtocol) -> bool:
-        """Tell whether one more connection may have a long request without a login."""
-        if len(self._long) < self.limits.long_requests_before_login:
-            self._long.add(protocol)
-        return protocol in self._long
-
-    def logged_in(self, protocol: HarpdProtocol) -> None:
-        """Count a connection with those that have a login."""
-        self._places.logged_in(protocol)
-        self._long.discard(protocol)
-
-    def shut_down(self, grace: float) -> Deferred[None]:
-        """Refuse new calls with ``shutdown``; end the running ones with it after the grace.
-
-        :param grace: seconds for the procedures that run.
-        :return: fires when the last connection is closed.
-        """
-        self.is_stopping = True
-        empty = self._empty = Deferred()
-        self._grace = self._parts.reactor.callLater(grace, self._end_all)
-        for protocol in list(self._open):
-            if not protocol.has_process:
-                protocol.refuse_for_shutdown()
-        self.conversation_ended()
-        return empty
-
-    def conversation_ended(self) -> None:
-        """Look whether the end need not wait any more."""
-        pending = self._grace is not None and self._grace.active()
-        if pending and not any(protocol.has_process for protocol in self._open):
-            assert self._grace is not None
-            self._grace.reset(0)
-
-    def gone(self, protocol: HarpdProtocol) -> None:
-        """Forget a connection that is closed."""
-        self._open.discard(protocol)
-        self._places.leave(protocol)
-        self._long.discard(protocol)
-        self.conversation_ended()
-        self._check_empty()
-
-    def _end_all(self) -> None:
-        self._grace = None
-        self.is_over = True
-        for protocol in list(self._open):
-            protocol.shut_down()
-        self._check_empty()
-
-    def _check_empty(self) -> None:
-        if self._empty is not None and self._grace is None and not self._open:
-            empty, self._empty = self._empty, None
-            empty.callback(None)
-
-
-class TlsFactory(TLSMemoryBIOFactory):
-    """Speaks TLS below the protocols, with as many connections as there are places for."""
-
-    noisy = False
-
-    def __init__(self, tls: IOpenSSLServerConnectionCreator, factory: HarpdFactory) -> None:
-        super().__init__(tls, False, factory)
-        self._factory = factory
-
-    def buildProtocol(  # type: ignore[override]
-        self, addr: IAddress | None
-    ) -> TLSMemoryBIOProtocol | None:
-        """Return None for a connection that is to be closed at once, before TLS costs anything."""
-        return super().buildProtocol(addr) if self._factory.has_place(addr) else None
-
-
-def _address_of(addr: IAddress | None) -> str:
-    return str(getattr(addr, "host", addr))

@@ -52,16 +52,21 @@ from harpd.catalogue import CatalogueError, Entry, load
 from harpd.child import Orphan, run
 from harpd.description import offer
 from harpd.options import Defaults
-from harpd.orders import Orders, RefusedError, Signal, Start, check_ends, close_all, decode
+from harpd.orders import (
+    MAX_CALLS,
+    Orders,
+    RefusedError,
+    Signal,
+    Start,
+    check_ends,
+    close_all,
+    decode,
+)
 from harpd.surroundings import clean_environment, settle
 
 LINK_NOW = "LD_BIND_NOW"
 """Has the dynamic linker find all functions at the start, and not some of them in every fork
 (ld.so(8)). It is not in the environment of the calls: it is not meant for what they start."""
-
-MAX_CALLS = 4096
-"""How many calls there may be at once, those included that were told to end and may have left what
-does not. It is no limit for use, but for who has taken over the process that gives the orders."""
 
 _MAX_TEXT = 4000  # characters of one mistake
 _MAX_REFUSAL = 500  # characters of one in the log

@@ -245,7 +245,7 @@ class FaultsOfTheHostTests(SynchronousTestCase):
         error = self.error()
         self.assertEqual(error.type, "ssl")
         self.assertIn("authority", error.message)
-        self.assertNotIn("harpd.call", self.deployment.harpd.log.read_text())
+        self.assertNotIn('"audit"', self.deployment.harpd.log.read_text())
 
     def test_certificate_of_another_host(self) -> None:
         """The authority is right, the name and the address are not."""

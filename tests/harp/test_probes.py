@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from typing import Any, cast
 
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Protocol
@@ -15,6 +16,8 @@ from harp.probes import PROBE_EVERY, PROBES, PROBES_AFTER, probe, probe_below
 from harp.transports import TransportChannel
 from harpcaller.connection import ClientFactory
 from harpcaller.harpd_connection import HarpdConnection
+from harpd.factory import HarpdFactory
+from harpd.parts import Parts
 from tests.harpcaller.clients import gate
 from tests.harpcaller.memory import HOST
 
@@ -84,8 +87,12 @@ class ProbesTests(SynchronousTestCase):
 
     def test_harpd_of_the_dispatcher(self) -> None:
         """The dispatcher has the harpds looked for."""
-        nobody: object = None
-        self.assert_probes_of(HarpdConnection(MemoryReactorClock(), nobody, HOST, 0))  # type: ignore[arg-type]
+        self.assert_probes_of(HarpdConnection(MemoryReactorClock(), cast(Any, None), HOST, 0))
+
+    def test_client_of_harpd(self) -> None:
+        """Harpd has its clients looked for."""
+        parts = Parts(MemoryReactorClock(), cast(Any, None), cast(Any, None))
+        self.assert_probes_of(HarpdFactory(parts).buildProtocol(None))
 
     def test_deferred_client(self) -> None:
         """The client has its daemons looked for."""

@@ -16,9 +16,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from harpd.auth import Login
 from harpd.call import Caller, CallProcess
-from harpd.conversation import Parts, Policy
+from harpd.factory import HarpdFactory
 from harpd.offers import Catalogue, Offer
-from harpd.protocol import HarpdFactory, HarpdProtocol
+from harpd.parts import Parts, Policy
+from harpd.protocol import HarpdProtocol
 from harpd.spawner import Spawner
 
 ACK = b'{"harp":1,"stream_result":false}\n'

@@ -81,6 +81,7 @@ class LoadTests(ConfigTestCase):
         """Limits reach their values, all of them; the others are as they are by default."""
         self.assertEqual(load(self.file).limits, Limits())
         given = {item.name: 70_000 + number for number, item in enumerate(fields(Limits))}
+        given["max_calls"] = 4096
         file = write_configuration(self.folder, network=f"limits: {given}\n")
         self.assertEqual(asdict(load(file).limits), given)
         file = write_configuration(self.folder, network="limits: {max_calls: 7}\n")
@@ -176,6 +177,12 @@ class MistakeTests(ConfigTestCase):
             [mistake.partition(",")[0] for mistake in found],
             ["kill_grace", "defaults.timeout", "defaults.uid", "defaults.gid", "defaults.lock"],
         )
+
+    def test_more_calls_than_a_zygote_forks(self) -> None:
+        """What the zygote would refuse, with those that are ending, can't be promised."""
+        text = write_configuration(self.folder, network="limits: {max_calls: 4097}\n").read_text()
+        (mistake,) = self.mistakes(text)
+        self.assertIn("limits.max_calls, line 4: must be a whole number from 1 to 4096", mistake)
 
     def test_limits_and_permissions(self) -> None:
         """What can be no limit or permission is told, and so is one that is not known."""

@@ -12,6 +12,7 @@ from twisted.logger import capturedLogs
 
 from harp.wire.lines import MAX_REQUEST
 from harpd.auth.turns import TooManyLoginsError
+from harpd.factory import TlsFactory
 from harpd.limits import SHORT_REQUEST, Limits
 from harpd.offers import Catalogue, ProceduresError
 from harpd.protocol import (
@@ -19,7 +20,6 @@ from harpd.protocol import (
     GOODBYE_DEADLINE,
     LOGIN_DEADLINE,
     REQUEST_DEADLINE,
-    TlsFactory,
 )
 from harpd.tls import ServerTls
 from tests.harpd.connections import (
