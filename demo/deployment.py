@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from typing import Any
 import trustme
 import yaml
 from passlib.hash import sha512_crypt
+
+from demo.ports import free_port
 
 HOST = "web01.example.net"
 """The name under which the hosts registry has this machine."""
@@ -126,7 +127,7 @@ class Deployment:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder = folder.absolute()
-        self.harpd_port, self.port = _free_port(), _free_port()
+        self.harpd_port, self.port = free_port(), free_port()
         self.ca_file = folder / "ca.pem"
         self.procedures = folder / "procedures.py"
         shutil.copy(procedures, self.procedures)
@@ -249,9 +250,3 @@ def _write_yaml(file: Path, keys: Mapping[str, Any]) -> None:
 def _hash(password: str) -> str:
     # The 5000 rounds of crypt(5), for a password that is on no other machine.
     return str(sha512_crypt.using(rounds=5000).hash(password))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

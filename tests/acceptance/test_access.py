@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -16,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import harp
 from demo.deployment import Deployment
+from demo.ports import free_port
 from harp import deferred
 from tests.acceptance.daemons import HOST, deploy
 
@@ -41,8 +41,7 @@ class Site:
             pem.write_to_path(str(folder / file))
         self.ca_file = folder / "authority.pem"
         authority.cert_pem.write_to_path(str(self.ca_file))
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.tls_port = probe.getsockname()[1]
+        self.tls_port = free_port()
         self.socket = f"unix:{folder}/socket"
         identity = f"privateKey={folder}/rpc.pem:certKey={folder}/rpc.pem"
         panel = {

@@ -7,8 +7,10 @@ import datetime
 import hashlib
 import json
 import os
+import shutil
 import socket
 import ssl
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -345,7 +347,9 @@ class UnixTests(EntranceTestCase):
 
     async def test_uid(self) -> None:
         """The uid says who asks: only a trusted user may ask on behalf of others."""
-        path = self.deployment.folder / "socket"
+        folder = tempfile.mkdtemp(prefix="harpcaller-test-")  # trial's path may be too long
+        self.addCleanup(shutil.rmtree, folder)
+        path = Path(folder) / "socket"
         listen = [f"unix:{path}"]
         ask = INFO | {"auth": {"on_behalf_of": "bob"}}
         made = await self.ready(

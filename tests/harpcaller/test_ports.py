@@ -27,6 +27,7 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from demo.ports import free_port
 from harp.addresses import Bounds
 from harpcaller import listen
 from harpcaller.gate import Gate
@@ -95,11 +96,6 @@ class PortsTestCase(TestCase):
         """Open others; return why that can't be done."""
         return await self.ports.change(descriptions, self.terms)
 
-    def free_port(self) -> int:
-        """Return the number of a port that nobody has at the moment."""
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            return int(taken.getsockname()[1])
-
     def tcp(self, port: int) -> IStreamClientEndpoint:
         """Return where a TCP port of this machine is."""
         return TCP4ClientEndpoint(self.reactor, "127.0.0.1", port)
@@ -123,7 +119,7 @@ class ChangeTests(PortsTestCase):
 
     async def test_exchanged(self) -> None:
         """What is new is opened, what is not wanted any more closed; connections live on."""
-        first, second = self.free_port(), self.free_port()
+        first, second = free_port(), free_port()
         await self.open([f"127.0.0.1:{first}"])
         client = await self.connected(self.tcp(first))
         self.assertEqual(await self.change([f"127.0.0.1:{second}"]), [])
@@ -133,7 +129,7 @@ class ChangeTests(PortsTestCase):
 
     async def test_not_touched(self) -> None:
         """A port that stays is the same port all the while."""
-        first, second = self.free_port(), self.free_port()
+        first, second = free_port(), free_port()
         await self.open([f"127.0.0.1:{first}"])
         listening = self.reactor.getReaders()
         self.assertEqual(await self.change([f"127.0.0.1:{second}", f"127.0.0.1:{first}"]), [])
@@ -143,7 +139,7 @@ class ChangeTests(PortsTestCase):
 
     async def test_cannot_be_bound(self) -> None:
         """If one can't be bound nothing changes, and it is told which and why."""
-        first, second, taken = self.free_port(), self.free_port(), self.free_port()
+        first, second, taken = free_port(), free_port(), free_port()
         other = self.reactor.listenTCP(taken, Factory(), interface="127.0.0.1")
         self.addCleanup(other.stopListening)
         await self.open([f"127.0.0.1:{first}"])
@@ -155,7 +151,7 @@ class ChangeTests(PortsTestCase):
 
     async def test_same_number(self) -> None:
         """A port that leaves makes room for one that has its number; connections live on."""
-        port, second = self.free_port(), self.free_port()
+        port, second = free_port(), free_port()
         await self.open([f"127.0.0.1:{port}"])
         client = await self.connected(self.tcp(port))
         self.assertEqual(await self.change([f"*:{port}", f"127.0.0.1:{second}"]), [])
@@ -169,7 +165,7 @@ class ChangeTests(PortsTestCase):
 
     async def test_same_number_in_vain(self) -> None:
         """If another one can't be bound, what had to make room is back."""
-        port, taken = self.free_port(), self.free_port()
+        port, taken = free_port(), free_port()
         other = self.reactor.listenTCP(taken, Factory(), interface="127.0.0.1")
         self.addCleanup(other.stopListening)
         await self.open([f"127.0.0.1:{port}"])
@@ -183,21 +179,21 @@ class ChangeTests(PortsTestCase):
 
     async def test_number_of_one_that_stays(self) -> None:
         """A port that stays makes no room."""
-        port = self.free_port()
-        await self.open([f"127.0.0.1:{port}", f"127.0.0.1:{self.free_port()}"])
+        port = free_port()
+        await self.open([f"127.0.0.1:{port}", f"127.0.0.1:{free_port()}"])
         (mistake,) = await self.change([f"127.0.0.1:{port}", f"*:{port}"])
         self.assertIn("in use", mistake)
         await self.connected(self.tcp(port))
 
     async def test_first_ports_cannot_be_bound(self) -> None:
         """At the start it is an error for who starts."""
-        first = self.free_port()
+        first = free_port()
         with self.assertRaises(CannotListenError):
             await self.open([f"127.0.0.1:{first}", f"tcp:{first}"])
 
     async def test_close(self) -> None:
         """All of them are closed, and a second time there is nothing to do."""
-        first, second = self.free_port(), self.free_port()
+        first, second = free_port(), free_port()
         await self.open([f"127.0.0.1:{first}", f"127.0.0.1:{second}"])
         for _ in range(2):
             await self.ports.close()
@@ -207,9 +203,9 @@ class ChangeTests(PortsTestCase):
     async def test_unix_socket(self) -> None:
         """A unix socket that is not wanted any more is gone from the disk."""
         path = self.folder / "socket"
-        await self.open([f"unix:{path}", f"127.0.0.1:{self.free_port()}"])
+        await self.open([f"unix:{path}", f"127.0.0.1:{free_port()}"])
         await self.connected(UNIXClientEndpoint(self.reactor, str(path)))
-        self.assertEqual(await self.change([f"127.0.0.1:{self.free_port()}"]), [])
+        self.assertEqual(await self.change([f"127.0.0.1:{free_port()}"]), [])
         self.assertFalse(path.exists())
 
 
@@ -223,7 +219,7 @@ class ReachTests(PortsTestCase):
 
     async def test_refused_at_start(self) -> None:
         """What is not local is refused by its real address, and left closed."""
-        port = self.free_port()
+        port = free_port()
         error = self.failureResultOf(self.open([f"tcp:{port}"]), ValueError).value
         self.assertTrue(str(error).startswith(f"listen: tcp:{port}: can be reached"), error)
         self.assertIn("insecure: true", str(error))
@@ -273,26 +269,24 @@ class ReachTests(PortsTestCase):
 
         self.ports = Ports(self.reactor, self.gate, factory)
         self.terms = Terms(insecure=True)
-        port = self.free_port()
-        await self.open(
-            [f"127.0.0.1:{port}", f"unix:{self.folder}/socket", f"*:{self.free_port()}"]
-        )
+        port = free_port()
+        await self.open([f"127.0.0.1:{port}", f"unix:{self.folder}/socket", f"*:{free_port()}"])
         self.assertEqual(told, [True, True, False])
 
     async def test_stays_open_no_longer(self) -> None:
         """A port that is open is refused too if the new terms do not allow it; nothing changes."""
-        port = self.free_port()
+        port = free_port()
         self.terms = Terms(insecure=True)
         await self.open([f"*:{port}"])
         self.terms = Terms()
-        (mistake,) = await self.change([f"*:{port}", f"127.0.0.1:{self.free_port()}"])
+        (mistake,) = await self.change([f"*:{port}", f"127.0.0.1:{free_port()}"])
         self.assertTrue(mistake.startswith(f"listen: *:{port}: can be reached"), mistake)
         await self.connected(self.tcp(port))
 
     async def test_warning(self) -> None:
         """What is open to everybody is logged, each time."""
         self.terms = Terms(insecure=True)
-        descriptions = [f"*:{self.free_port()}", f"127.0.0.1:{self.free_port()}"]
+        descriptions = [f"*:{free_port()}", f"127.0.0.1:{free_port()}"]
         for listening in (self.open, self.change):
             with capturedLogs() as logged:
                 await listening(descriptions)
@@ -304,7 +298,7 @@ class ReachTests(PortsTestCase):
         file = self.folder / "identity.pem"
         issued = trustme.CA().issue_cert("x.example.org")
         file.write_bytes(issued.private_key_and_cert_chain_pem.bytes())
-        plain, secured = self.free_port(), self.free_port()
+        plain, secured = free_port(), free_port()
         tls = f"ssl:{secured}:privateKey={file}:interface=127.0.0.1"
         await self.open([f"127.0.0.1:{plain}", tls])
         self.gate.crowd.bounds = Bounds(0, 0)
@@ -336,7 +330,7 @@ class TlsTests(PortsTestCase):
         self.old, self.new = trustme.CA(), trustme.CA()
         self.file = self.folder / "identity.pem"
         self.issue(self.old)
-        self.port = self.free_port()
+        self.port = free_port()
         self.description = f"ssl:{self.port}:privateKey={self.file}:interface=127.0.0.1"
 
     def issue(self, authority: trustme.CA) -> None:

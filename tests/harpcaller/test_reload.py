@@ -21,6 +21,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
 from demo.deployment import Daemon
+from demo.ports import free_port
 from harp.session import IncomingCall
 from harp.wire import harpd
 from harp.wire.results import EndKind, EndResult
@@ -30,12 +31,6 @@ from tests.harpcaller.services import Deployment, Harpds, ServiceTestCase
 
 SESSION = IncomingCall()
 ANSWER = SESSION.send(harpd.Ack(False)) + SESSION.send(EndResult(EndKind.RESULT, b"1"))
-
-
-def free_port() -> int:
-    """Return the number of a port that nobody has at the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 class ReloadTestCase(ServiceTestCase):

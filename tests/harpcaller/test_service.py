@@ -23,6 +23,7 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
+from demo.ports import free_port
 from harpcaller import config, listen, logs, service
 from harpcaller.jobs import JobState
 from harpcaller.service import DispatcherService, Options
@@ -141,8 +142,7 @@ class ServiceTests(ServiceTestCase):
         pem.write_to_path(str(self.deployment.folder / "identity.pem"))
         tls = ssl.create_default_context()
         authority().configure_trust(tls)
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
+        port = free_port()
         identity = self.deployment.folder / "identity.pem"
         plain = f"127.0.0.1:{port}"
         secured = f"ssl:{port}:privateKey={identity}:interface=127.0.0.1"
