@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 test: lint types trial
 
 demo: $(STAMP)
-	$(VENV)/bin/python -m demo $(if $(filter-out 0,$(KEEP)),--keep)
+	$(VENV)/bin/python -m harpcaller.demo $(if $(filter-out 0,$(KEEP)),--keep)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

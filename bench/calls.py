@@ -10,7 +10,7 @@ from bench.clients import CLIENTS, Step, in_processes, repeat
 from bench.figures import RATE, Figure, Limit
 from bench.processes import Work
 from bench.setting import Setting, caller, dispatcher_pid, expect, harpd_pid
-from demo.deployment import HOST, PASSWORD, USER, Deployment
+from harpcaller.demo.deployment import HOST, PASSWORD, USER, Deployment
 
 _VALUE = {"text": "a value of some length", "number": 12345}
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.figures import Figure, Limit
 from bench.setting import Setting, caller, expect
-from demo.deployment import HOST, Deployment
+from harpcaller.demo.deployment import HOST, Deployment
 
 _ENDED = 1_000_000
 _PAGE = 100

@@ -23,7 +23,7 @@ import msgspec
 from bench import idle_server
 from bench.clients import Step, in_processes
 from bench.processes import resident, wait_until_idle
-from demo.deployment import Deployment
+from harpcaller.demo.deployment import Deployment
 
 CORES = os.cpu_count() or 1
 

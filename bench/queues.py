@@ -9,7 +9,7 @@ from bench import limits
 from bench.clients import CLIENTS, Outcome, Step, in_processes
 from bench.figures import RATE, Figure, Limit
 from bench.setting import STAND_IN, Setting, caller, expect, wait_for
-from demo.deployment import Deployment
+from harpcaller.demo.deployment import Deployment
 
 _QUEUES, _CONCURRENCY = 200, 2
 _GROUP = 100

@@ -20,7 +20,7 @@ from bench.setting import (
     expect,
     wait_for,
 )
-from demo.deployment import HOST, Deployment
+from harpcaller.demo.deployment import HOST, Deployment
 
 _KB = 1000
 _AT_ONCE = 40

@@ -13,7 +13,7 @@ from typing import Any
 import harp
 from bench.figures import WrongResultError
 from bench.standin import StandIn
-from demo.deployment import HOST, Deployment
+from harpcaller.demo.deployment import HOST, Deployment
 
 STAND_IN = "standin.example.net"
 """The host whose harpd is the stand-in."""

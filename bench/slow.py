@@ -8,7 +8,7 @@ import harp
 from bench.figures import Figure, Limit, WrongResultError
 from bench.processes import family, forget_peak, peak, resident, wait_until_idle
 from bench.setting import Setting, caller, dispatcher_pid, expect, harpd_pid
-from demo.deployment import HOST, PASSWORD, USER, Deployment
+from harpcaller.demo.deployment import HOST, PASSWORD, USER, Deployment
 
 _SIZE = 10_000
 _BYTES = 200_000_000

@@ -13,7 +13,7 @@ from bench import limits
 from bench.clients import Step, in_processes, repeat
 from bench.figures import RATE, Figure, Limit
 from bench.setting import Setting, caller, expect
-from demo.deployment import HOST, Deployment
+from harpcaller.demo.deployment import HOST, Deployment
 
 _SIZE = 50
 """Bytes of a packet's text."""

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from demo.deployment import HOST, PASSWORD, USER, Deployment
+from harpcaller.demo.deployment import HOST, PASSWORD, USER, Deployment
 
 PROCEDURES = Path(__file__).with_name("procedures.py")
 

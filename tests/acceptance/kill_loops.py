@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harp
-from demo.deployment import HOST, Daemon, Deployment
+from harpcaller.demo.deployment import HOST, Daemon, Deployment
 from tests.acceptance import verdict
 from tests.acceptance.cutting_network import CuttingNetwork
 from tests.acceptance.daemons import PATIENCE, deploy, eventually, harpd_processes, is_alive

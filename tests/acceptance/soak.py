@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import harp
-from demo.deployment import HOST, Daemon, Deployment
+from harpcaller.demo.deployment import HOST, Daemon, Deployment
 from tests.acceptance import kill_loops, usage, verdict
 from tests.acceptance.cutting_network import CuttingNetwork
 from tests.acceptance.daemons import PATIENCE, connect_harpd, deploy, harpd_processes

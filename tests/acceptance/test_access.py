@@ -14,9 +14,9 @@ from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import harp
-from demo.deployment import Deployment
-from demo.ports import free_port
 from harp import deferred
+from harpcaller.demo.deployment import Deployment
+from harpcaller.demo.ports import free_port
 from tests.acceptance.daemons import HOST, deploy
 
 TOKEN, OTHER_TOKEN = "harp_panel", "harp_guest"

@@ -13,8 +13,8 @@ import trustme
 from twisted.trial.unittest import SynchronousTestCase
 
 import harp
-from demo.deployment import Deployment
 from harp.errors import ERROR_TYPES
+from harpcaller.demo.deployment import Deployment
 from tests.acceptance.daemons import (
     HOST,
     deploy,

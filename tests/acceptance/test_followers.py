@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from twisted.trial.unittest import SynchronousTestCase
 
 import harp
-from demo.deployment import Deployment
+from harpcaller.demo.deployment import Deployment
 from tests.acceptance.daemons import HOST, PATIENCE, deploy, resident_kib
 
 SEED = 3

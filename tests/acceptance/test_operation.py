@@ -12,7 +12,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 import harp
-from demo.deployment import Daemon
+from harpcaller.demo.deployment import Daemon
 from tests.acceptance.daemons import (
     HOST,
     PATIENCE,

@@ -12,7 +12,7 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest
 
 import harp
-from demo.deployment import HOST, write_password
+from harpcaller.demo.deployment import HOST, write_password
 from tests.acceptance.daemons import connect_harpd, deploy, eventually, harpd_processes
 from tests.acceptance.test_operation import Calls, OperationTestCase, tell
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from demo.deployment import Deployment
+from harpcaller.demo.deployment import Deployment
 from tests.acceptance.daemons import children, descriptors, resident_kib
 
 MEMORY_KIB = 16 * 1024

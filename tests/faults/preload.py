@@ -10,7 +10,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from demo.deployment import Daemon
+from harpcaller.demo.deployment import Daemon
 
 _ORDERS = struct.Struct("=qiiiii")  # as in preload.c
 _SOURCE = Path(__file__).with_name("preload.c")

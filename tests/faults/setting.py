@@ -13,7 +13,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 import harp
-from demo.deployment import HOST, Deployment
+from harpcaller.demo.deployment import HOST, Deployment
 from tests.acceptance.daemons import deploy, harpd_processes
 
 LONG = bool(os.environ.get("HARPCALLER_FAULTS_LONG"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import harp
-from demo.deployment import HOST, Daemon
+from harpcaller.demo.deployment import HOST, Daemon
 from tests.faults import preload
 from tests.faults.setting import FaultTestCase
 

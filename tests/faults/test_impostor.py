@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import harp
-from demo.deployment import HOST
+from harpcaller.demo.deployment import HOST
 from tests.acceptance.daemons import descriptors, resident_kib
 from tests.faults.impostor import QUIET, WAYS, Impostor
 from tests.faults.setting import LONG, PATIENCE, FaultTestCase, eventually

@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import harp
-from demo.deployment import HOST, Deployment
+from harpcaller.demo.deployment import HOST, Deployment
 from tests.acceptance.daemons import descriptors
 from tests.faults import namespaces
 from tests.faults.setting import LONG, FaultTestCase, eventually

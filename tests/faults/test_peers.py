@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import harp
-from demo.deployment import PASSWORD, USER
+from harpcaller.demo.deployment import PASSWORD, USER
 from tests.acceptance.daemons import (
     HOST,
     connect_harpd,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import harp
-from demo.deployment import HOST
+from harpcaller.demo.deployment import HOST
 from tests.acceptance.daemons import is_alive
 from tests.faults.setting import LONG, FaultTestCase, eventually
 

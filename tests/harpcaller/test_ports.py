@@ -27,9 +27,9 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from demo.ports import free_port
 from harp.addresses import Bounds
 from harpcaller import listen
+from harpcaller.demo.ports import free_port
 from harpcaller.gate import Gate
 from harpcaller.ports import Ports
 from harpcaller.terms import Terms

@@ -20,12 +20,12 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
-from demo.deployment import Daemon
-from demo.ports import free_port
 from harp.session import IncomingCall
 from harp.wire import harpd
 from harp.wire.results import EndKind, EndResult
 from harpcaller import config, logs, retention
+from harpcaller.demo.deployment import Daemon
+from harpcaller.demo.ports import free_port
 from harpcaller.service import DispatcherService
 from tests.harpcaller.services import Deployment, Harpds, ServiceTestCase
 

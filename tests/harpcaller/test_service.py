@@ -23,8 +23,8 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from demo.ports import free_port
 from harpcaller import config, listen, logs, service
+from harpcaller.demo.ports import free_port
 from harpcaller.jobs import JobState
 from harpcaller.service import DispatcherService, Options
 from harpcaller.store import JobStore, StoreError

@@ -17,7 +17,7 @@ import trustme
 import yaml
 from passlib.hash import sha512_crypt
 
-from demo.ports import free_port
+from harpcaller.demo.ports import free_port
 
 HOST = "web01.example.net"
 """The name under which the hosts registry has this machine."""

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import harp
-from demo.deployment import HOST, Deployment
+from harpcaller.demo.deployment import HOST, Deployment
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "demo-run"
 
 
