@@ -6,7 +6,7 @@ from importlib import import_module
 
 import click
 
-_COMMANDS = ("token", "trust")
+_COMMANDS = ("demo", "token", "trust")
 """Each is a function of this name, in the module of this name."""
 
 
