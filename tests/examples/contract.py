@@ -34,6 +34,7 @@ class Contract(SynchronousTestCase):
     """An heir names the folder and says how its application is loaded, once for all tests."""
 
     folder: ClassVar[str]
+    files: ClassVar[set[str]]
     load: ClassVar[Callable[[], Panel]]
     prefix = ""
     """What comes before the job id in an address."""
@@ -167,10 +168,13 @@ class Contract(SynchronousTestCase):
                     self.assertIn("event: end", each)
         self.assertNotIn(TOKEN, server.log.read_text())
 
-    def test_short_files(self) -> None:
-        """An example is read at one go."""
+    def test_files(self) -> None:
+        """An example is short, and its files are those that have tests here."""
+        found = set()
         for file in (EXAMPLES / self.folder).rglob("*.py"):
             self.assertLess(len(file.read_text().splitlines()), MAX_LINES, file)
+            found.add(file.name)
+        self.assertEqual(found - {"__init__.py", "0001_initial.py"}, self.files)
 
     def test_token(self) -> None:
         """The panel's token is in no log of the dispatcher's either."""

@@ -90,6 +90,10 @@ class DjangoTests(contract.Contract):
     """Its promises."""
 
     folder = "django"
+    files = {
+        *("manage.py", "settings.py", "urls.py", "wsgi.py"),
+        *("dispatcher.py", "events.py", "forms.py", "models.py", "views.py"),
+    }
     load = cache(DjangoPanel)
     panel: Any
 

@@ -22,14 +22,12 @@ class FastApiPanel:
     command = ["uvicorn", "app.main:app", "--port"]
 
     def __init__(self) -> None:
-        from app import records
+        from app import add_person
         from app.main import app
-        from argon2 import PasswordHasher
 
         self.app = app
-        records.make_tables()
         for name in PEOPLE:
-            records.add_person(name, PasswordHasher().hash(PASSWORD))
+            add_person.main(name, PASSWORD)
         app.state.rpc = dispatcher()
         self._cookies = {name: self._log_in(name) for name in PEOPLE}
 
@@ -92,6 +90,10 @@ class FastApiTests(contract.Contract):
     """Its promises."""
 
     folder = "fastapi"
+    files = {
+        *("add_person.py", "backups.py", "login.py"),
+        *("main.py", "records.py", "schemas.py"),
+    }
     load = cache(FastApiPanel)
     prefix = "backups/"
     panel: Any

@@ -80,6 +80,7 @@ class FlaskTests(contract.Contract):
     """Its promises."""
 
     folder = "flask"
+    files = {"backups.py", "database.py", "jobs.py", "login.py"}
     load = cache(FlaskPanel)
     panel: Any
 

@@ -15,4 +15,6 @@ def dispatcher() -> harp.HarpCaller:
         settings.HARP_PORT,
         ca_file=settings.HARP_CA_FILE,
         token=settings.HARP_TOKEN,
+        connect_timeout=5,  # somebody waits for the page
+        reply_timeout=10,
     )

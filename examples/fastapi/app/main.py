@@ -29,6 +29,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         int(os.environ.get("HARP_PORT", "3502")),
         ca_file=os.environ.get("HARP_CA_FILE"),
         token=os.environ.get("HARP_TOKEN"),
+        connect_timeout=5,  # somebody waits for the answer
+        reply_timeout=10,
     )
     yield
     app.state.rpc.close()

@@ -24,6 +24,8 @@ def create_app() -> Flask:
         int(os.environ.get("HARP_PORT", "3502")),
         ca_file=os.environ.get("HARP_CA_FILE"),
         token=os.environ.get("HARP_TOKEN"),
+        connect_timeout=5,  # somebody waits for the answer
+        reply_timeout=10,
     )
     os.makedirs(app.instance_path, exist_ok=True)
     database.init_app(app)
