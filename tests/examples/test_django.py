@@ -91,8 +91,9 @@ class DjangoTests(contract.Contract):
 
     folder = "django"
     files = {
-        *("manage.py", "settings.py", "urls.py", "wsgi.py"),
+        *("__init__.py", "0001_initial.py", "manage.py", "settings.py", "urls.py", "wsgi.py"),
         *("dispatcher.py", "events.py", "forms.py", "models.py", "views.py"),
+        *("base.html", "detail.html", "index.html", "login.html"),
     }
     load = cache(DjangoPanel)
     panel: Any

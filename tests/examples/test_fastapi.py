@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+import threading
 import uuid
 from collections.abc import Callable
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
+import anyio
+
 import harp
+from tests.acceptance.daemons import PATIENCE
 from tests.examples import contract
 from tests.examples.panels import EXAMPLES, PASSWORD, PEOPLE, Answer, dispatcher
 
@@ -91,7 +93,7 @@ class FastApiTests(contract.Contract):
 
     folder = "fastapi"
     files = {
-        *("add_person.py", "backups.py", "login.py"),
+        *("__init__.py", "page.html", "add_person.py", "backups.py", "login.py"),
         *("main.py", "records.py", "schemas.py"),
     }
     load = cache(FastApiPanel)
@@ -117,28 +119,39 @@ class FastApiTests(contract.Contract):
 
     def test_follower_who_leaves(self) -> None:
         """The thread of a follower who has left is free after the next pulse, silence or not."""
-        from anyio import CapacityLimiter
         from app import backups
 
         self.patch(backups, "PULSE", 0.01)
-        self.until_running(self.start("archive"))
+        first = self.until_running(self.start("archive"))
         waiting = dispatcher().job(self.start("orders"))
+        rescue = threading.Timer(PATIENCE, first.cancel)  # what else would end the thread
+        rescue.start()
+        reads = threading.Event()
+        read = harp.StreamIterator.__next__
 
-        async def leave() -> int:
-            limiter = CapacityLimiter(1)
-            state = SimpleNamespace(followers=limiter)
-            request: Any = SimpleNamespace(app=SimpleNamespace(state=state))
+        def noticed(packets: harp.StreamIterator) -> Any:
+            reads.set()
+            return read(packets)
+
+        self.patch(harp.StreamIterator, "__next__", noticed)
+        self.addCleanup(rescue.cancel)
+
+        async def leave() -> None:
+            followers = anyio.CapacityLimiter(1)
+            request: Any = SimpleNamespace(
+                app=SimpleNamespace(state=SimpleNamespace(followers=followers))
+            )
             events = backups.follow(waiting, request)
             self.assertEqual((await anext(events)).retry, 1000)
-            reader = asyncio.ensure_future(anext(events))
-            while not limiter.borrowed_tokens:
-                await asyncio.sleep(0)
-            reader.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reader
-            return int(limiter.borrowed_tokens)
+            async with anyio.create_task_group() as group:
+                group.start_soon(anext, events)
+                while not reads.is_set():
+                    await anyio.sleep(0)
+                group.cancel_scope.cancel()
+            self.assertEqual(followers.borrowed_tokens, 0)
 
-        self.assertEqual(asyncio.run(leave()), 0)
+        anyio.run(leave)
+        self.assertEqual(waiting.detail()["state"], "waiting")
 
     def test_idempotency_key_is_asked_for(self) -> None:
         """Nothing is started without one."""

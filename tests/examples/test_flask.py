@@ -80,7 +80,10 @@ class FlaskTests(contract.Contract):
     """Its promises."""
 
     folder = "flask"
-    files = {"backups.py", "database.py", "jobs.py", "login.py"}
+    files = {
+        *("__init__.py", "backups.py", "database.py", "jobs.py", "login.py", "schema.sql"),
+        *("base.html", "detail.html", "failed.html", "index.html", "login.html"),
+    }
     load = cache(FlaskPanel)
     panel: Any
 
