@@ -207,6 +207,7 @@ class HarpCaller(Caller[RemoteServer, RemoteCall, Listing]):
     procedures = blocking(Caller._procedures)
     prune = blocking(Caller._prune)
     reload = blocking(Caller._reload)
+    stop_dispatcher = blocking(Caller._stop_dispatcher)
     server_info = blocking(Caller._server_info)
 
     def _listing(self, ask: Ask) -> Listing:

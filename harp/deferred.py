@@ -182,6 +182,7 @@ class HarpCaller(Caller[RemoteServer, RemoteCall, Listing]):
     procedures = deferred(Caller._procedures)
     prune = deferred(Caller._prune)
     reload = deferred(Caller._reload)
+    stop_dispatcher = deferred(Caller._stop_dispatcher)
     server_info = deferred(Caller._server_info)
 
     def _listing(self, ask: Ask) -> Listing:

@@ -345,9 +345,27 @@ class Operators(ContractTestCase):
                 {"reload": True},
             ),
             (
+                lambda rpc: rpc.stop_dispatcher(),
+                b'{"stopping":true,"running":2,"grace":30}\n',
+                {"stopping": True, "running": 2, "grace": 30},
+                {"stop": True},
+            ),
+            (
+                lambda rpc: rpc.refresh_hosts(accept_loss=True),
+                b'{"hosts_known":1,"problem":null}\n',
+                {"hosts_known": 1, "problem": None},
+                {"refresh_hosts": {"accept_loss": True}},
+            ),
+            (
+                lambda rpc: rpc.server_info(),
+                b'{"harpcaller":1,"version":"1.0","extensions":["keepalive"],"time":1.5}\n',
+                {"version": "1.0", "extensions": ["keepalive"], "time": 1.5},
+                {"server_info": True},
+            ),
+            (
                 lambda rpc: rpc.server_info(),
                 info("keepalive"),
-                {"version": "1.0", "extensions": ["keepalive"]},
+                {"version": "1.0", "extensions": ["keepalive"], "time": None},
                 {"server_info": True},
             ),
         ]

@@ -1,0 +1,34 @@
+"""Makes the pages under ``docs/`` into HTML and manual pages: ``make docs``.
+
+The pages are plain Markdown that reads well where it lies. What only Sphinx needs stands in HTML
+comments there, which `docs.marks` understands.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+project = "HarpCaller"
+author = "the authors of HarpCaller"
+project_copyright = author
+version = release = version_of("harpcaller")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "docs.marks"]
+exclude_patterns = ["_build"]
+highlight_language = "none"
+nitpicky = True
+
+myst_enable_extensions = ["deflist"]
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_title = "HarpCaller"
+html_show_sourcelink = False
+html_show_copyright = False
+
+# Nothing is fetched from elsewhere, neither by who builds the pages nor by who reads them.
+html_theme_options: dict[str, object] = {"footer_icons": []}
