@@ -91,7 +91,7 @@ class Call:
         return len(self._call.packets) > number or self._call.is_over
 
     def cancel(self) -> None:
-        """End the call as a client's ``job.cancel()`` does: TERM, and KILL after `kill_grace`.
+        """End the call as a client's ``job.cancel()`` does: TERM, and KILL after ``kill_grace``.
 
         A call that has ended stays as it is.
         """
@@ -142,7 +142,7 @@ class Procedures:
     All else is as in harpd.
 
     :param file: the procedures file.
-    :param config: harpd's configuration; of it ``python``, ``defaults`` and ``kill_grace`` count.
+    :param config: harpd's configuration; of it ``python``, ``defaults`` and ```kill_grace``` count.
     :param path: folders with modules that the procedures import, before those of the configuration.
     :param defaults: options for procedures that don't say them, over those of the configuration.
     :param kill_grace: seconds between TERM and KILL; None is what the configuration says, or 5.
