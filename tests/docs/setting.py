@@ -72,7 +72,6 @@ def start(page: Path, folder: Path, **more: str) -> subprocess.CompletedProcess[
         "PYTHONPATH": f"{_REDIRECT}:{ROOT}",
         "HOME": str(folder),
         "XDG_CONFIG_HOME": str(folder / ".config"),
-        "COLUMNS": "100",
         **more,
     }
     return subprocess.run(
