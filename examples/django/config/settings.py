@@ -55,4 +55,4 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
 LOGIN_REDIRECT_URL = "/"
-USE_TZ = True
+TIME_ZONE = "UTC"

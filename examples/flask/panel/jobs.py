@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import harp
 
 PULSE = 10
-"""Seconds after which a browser that has left is noticed."""
+"""Seconds of silence after which something is written; it fails where a browser has left."""
 
 
 def outcome(job: harp.RemoteCall) -> dict[str, object]:
