@@ -34,7 +34,12 @@ class _Entry(NamedTuple):
 
 _COMMANDS = {
     "call": _Entry("Calls and jobs", "call", "Call a procedure on a host."),
+    "follow": _Entry(
+        "Calls and jobs", "follow", "Print the packets of jobs as they come, then their results."
+    ),
     "result": _Entry("Calls and jobs", "result", "Wait for jobs and print their results."),
+    "status": _Entry("Calls and jobs", "status_command", "Tell what is known of jobs."),
+    "cancel": _Entry("Calls and jobs", "cancel", "Cancel jobs, whether they wait or run."),
     "token": _Entry("Access", "token", "Make a token for a user of the dispatcher."),
     "trust": _Entry("Access", "trust", "Show a daemon's certificate, and trust it after a yes."),
 }
