@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from harp import HarpException, RemoteCall
-from harp.cli import signature, values
+from harp.cli import completers, signature, values
 from harp.cli.session import Session, connected
 from harp.cli.values import Json
 
@@ -16,8 +16,10 @@ CATALOGUE_LIMIT = 5.0
 
 
 @click.command(add_help_option=False)
-@click.argument("host", metavar="HOST", required=False)
-@click.argument("procedure", metavar="PROCEDURE", required=False)
+@click.argument("host", metavar="HOST", required=False, shell_complete=completers.hosts)
+@click.argument(
+    "procedure", metavar="PROCEDURE", required=False, shell_complete=completers.procedures
+)
 @click.argument("words", metavar="[ARG]... [KEY=VALUE]...", nargs=-1)
 @click.option(
     "--json-args",
@@ -30,6 +32,7 @@ CATALOGUE_LIMIT = 5.0
     "--queue",
     metavar="JSON",
     type=Json(dict, "object"),
+    shell_complete=completers.queues,
     help='The queue that the job waits in, any JSON object, such as \'{"disk": "web01"}\'.',
 )
 @click.option(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,7 @@ def _read_address(_: click.Context, parameter: click.Parameter, text: str) -> Ad
 )
 @click.option(
     "--json-args",
-    type=values.Json((list, dict), "list or object"),
+    type=values.Json((list, dict), "array or object"),
     metavar="JSON",
     help="All arguments as one JSON value.",
 )
@@ -81,14 +80,14 @@ def direct(
         raise click.UsageError("--json-args beside arguments: it has all of them")
     server = _server(
         address,
-        user or os.environ.get(USER) or _asked("User"),
-        _password(password_file),
+        _user(output, user),
+        _password(output, password_file),
         ca_file=ca_file,
         server_name=server_name,
         verify_certificate=not insecure,
     )
     if json_args is None:
-        args, kwargs = _arguments(server, procedure, arguments)
+        args, kwargs = _arguments(output, server, procedure, arguments)
     else:
         args, kwargs = values.whole(json_args)
     try:
@@ -121,9 +120,22 @@ def _server(address: Address, user: str, password: str, **options: Any) -> HarpS
         raise click.UsageError(str(error)) from error
 
 
-def _password(file: Path | None) -> str:
+def _user(output: Output, given: str | None) -> str:
+    user = given or os.environ.get(USER) or (output.ask("User: ") or "").strip()
+    if not user:
+        raise click.UsageError(f"who calls? Give --user or {USER}")
+    return user
+
+
+def _password(output: Output, file: Path | None) -> str:
     if file is None:
-        return os.environ.get(PASSWORD) or _asked("Password", is_hidden=True)
+        password = os.environ.get(PASSWORD) or output.ask_secret("Password")
+        if password is None:
+            raise click.UsageError(
+                "nobody can be asked for the password, for this is no terminal: give"
+                f" --password-file or {PASSWORD}"
+            )
+        return password
     try:
         with open(file, encoding="utf-8") as lines:
             return lines.readline().rstrip("\r\n")
@@ -132,20 +144,9 @@ def _password(file: Path | None) -> str:
         raise click.UsageError(f"--password-file: {file}: {why}") from None
 
 
-def _asked(what: str, is_hidden: bool = False) -> str:
-    """Ask a person."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        variable, option = (
-            (PASSWORD, "--password-file") if is_hidden else (USER, "--user")
-        )
-        raise click.UsageError(
-            f"nobody can be asked for the {what.lower()}, for this is no terminal: give {option}"
-            f" or {variable}"
-        )
-    return str(click.prompt(what, hide_input=is_hidden, err=True))
-
-
-def _arguments(server: HarpServer, procedure: str, words: tuple[str, ...]) -> values.Arguments:
+def _arguments(
+    output: Output, server: HarpServer, procedure: str, words: tuple[str, ...]
+) -> values.Arguments:
     """Return what words mean for a procedure, if the daemon tells what that is."""
     if not words:
         return [], {}
@@ -157,12 +158,5 @@ def _arguments(server: HarpServer, procedure: str, words: tuple[str, ...]) -> va
         offered = []
     for each in offered:
         if each.get("name") == procedure:
-            return values.bind(words, read_signature(each), _ask_secret)
+            return values.bind(words, read_signature(each), output.ask_secret)
     return values.guess(words)
-
-
-def _ask_secret(name: str) -> str | None:
-    try:
-        return _asked(name, is_hidden=True)
-    except click.UsageError:
-        return None

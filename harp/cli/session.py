@@ -52,7 +52,8 @@ class Session:
         self._choice = choice
 
     @cached_property
-    def _connection(self) -> Connection:
+    def connection(self) -> Connection:
+        """Which dispatcher it is, and who asks it."""
         from harp.cli import connection  # which loads YAML
 
         where = self._choice
@@ -61,14 +62,14 @@ class Session:
     @cached_property
     def rpc(self) -> HarpCaller:
         """The dispatcher; nothing is sent yet."""
-        return self._connection.open()
+        return self.connection.open()
 
     def within(self, seconds: float) -> HarpCaller:
         """Return the dispatcher for what is not worth a longer wait than this.
 
         :param seconds: for connecting, and for each answer.
         """
-        wanted = self._connection
+        wanted = self.connection
         return replace(
             wanted,
             connect_timeout=min(seconds, wanted.connect_timeout),
