@@ -205,6 +205,7 @@ class HarpCaller(Caller[RemoteServer, RemoteCall, Listing]):
     cancel_queue = blocking(Caller._cancel_queue)
     refresh_hosts = blocking(Caller._refresh_hosts)
     procedures = blocking(Caller._procedures)
+    describe = blocking(Caller._describe)
     prune = blocking(Caller._prune)
     reload = blocking(Caller._reload)
     stop_dispatcher = blocking(Caller._stop_dispatcher)

@@ -175,9 +175,17 @@ class Operator(Generic[L]):
 
         :raises RemoteError: if the host can't be asked.
         """
+        return (await self._describe(host))["procedures"]  # type: ignore[no-any-return]
+
+    async def _describe(self, host: str) -> dict[str, Any]:
+        """Have the dispatcher ask a host what it offers and what its clock says.
+
+        :return: ``procedures``, as `procedures` returns them, and ``clock``: by how many seconds
+            the host's clock is ahead of the dispatcher's, None if that is not told.
+        :raises RemoteError: if the host can't be asked.
+        """
         name = checks.text("host", host)
-        reply = await self._ask(operation.ListProcedures(harpcaller=1, list_procedures=name))
-        return reply["procedures"]  # type: ignore[no-any-return]
+        return await self._ask(operation.ListProcedures(harpcaller=1, list_procedures=name))
 
     async def _prune(self, older_than: float) -> int:
         """Forget the jobs that ended more than so many seconds ago, and return how many."""

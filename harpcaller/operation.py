@@ -118,8 +118,10 @@ async def _list_procedures(parts: Parts, answer: Answer, request: wire.ListProce
         return
     described = await describe(parts.connections, host)
     if isinstance(described, harpd.Procedures):
+        clock = None if described.time is None else described.time - parts.now()
         grants = parts.permissions.grants(answer.identity)
-        answer.finish(wire.Procedures(_shown_procedures(described.procedures, name, grants)))
+        shown = _shown_procedures(described.procedures, name, grants)
+        answer.finish(wire.Procedures(shown, clock))
     else:
         answer.finish(described)
 

@@ -10,15 +10,13 @@ from importlib import import_module
 from typing import NamedTuple, NoReturn
 
 import click
-from click.shell_completion import CompletionItem, shell_complete
+from click.shell_completion import CompletionItem
 
+from harp.cli import shells
 from harp.cli.output import Output
 from harp.cli.session import Choice, common_options
 from harp.cli.status import Failure, Status, failure
 from harp.errors import HarpException
-
-COMPLETE = "_HARP_COMPLETE"
-"""The variable by which a shell asks for completions."""
 
 
 class _Entry(NamedTuple):
@@ -99,8 +97,8 @@ def harp(choice: Choice, dispatcher: str | None, profile: str | None, as_json: b
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and end the process."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if instruction := os.environ.get(COMPLETE):
-        sys.exit(shell_complete(harp, {}, "harp", COMPLETE, instruction))
+    if instruction := os.environ.get(shells.VARIABLE):
+        sys.exit(shells.answer(harp, instruction))
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, TypeVar
 
 import click
 
+from harp.cli import completers
 from harp.cli.output import Output
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def place_options(function: F) -> F:
     function = click.option(
         "--profile",
         metavar="NAME",
+        shell_complete=completers.profiles,
         help="Connect as this profile of ~/.config/harp/config.yaml says.",
     )(function)
     return click.option(

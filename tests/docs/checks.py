@@ -16,7 +16,7 @@ from harp.errors import RemoteProtocolError
 from harp.wire import dispatcher, harpd
 from harpcaller.demo.deployment import Deployment
 from tests.docs import configurations
-from tests.docs.commands import look_at
+from tests.docs.commands import look_at, options_of
 from tests.docs.pages import ROOT, Block
 
 
@@ -129,6 +129,14 @@ def _unit(block: Block) -> None:
         raise AssertionError(f"{block.place}: {done.stderr}")
 
 
+def _usage(block: Block) -> None:
+    for line in block.text.splitlines():
+        known = options_of(line)
+        for option in re.findall(r"--[\w-]+", line):
+            if option not in known:
+                raise AssertionError(f"{block.place}: {line}: there is no {option}")
+
+
 def _drawing(block: Block) -> None:
     if not re.search("[─│┌└├]{2}", block.text):
         raise AssertionError(f"{block.place}: no drawing")
@@ -146,6 +154,7 @@ _CHECKS: dict[str, Callable[[Block], None]] = {
     "protocol": _protocol,
     "log": _log,
     "unit": _unit,
+    "usage": _usage,
     "drawing": _drawing,
     "figures": _figures,
 }

@@ -26,6 +26,15 @@ _FOREIGN = """
 """Programs of others. A word that is none of these is taken for a mistake."""
 
 
+_OURS: dict[str, Any] = {
+    "harp": harp,
+    "harpd-passwd": harpd_passwd,
+    "harpd": HarpdOptions,
+    "harpcaller": HarpcallerOptions,
+}
+"""What stands behind twistd is a program here, too."""
+
+
 def look_at(block: Block) -> None:
     """Look at each command of a block.
 
@@ -39,6 +48,17 @@ def look_at(block: Block) -> None:
             raise AssertionError(f"{block.place}: {command}: {done.stderr.decode()}")
         for words in _simple(command):
             _look_at(f"{block.place}: {command}", words)
+
+
+def options_of(line: str) -> set[str]:
+    """Return the options that the first program has which a line of a synopsis names."""
+    name = next(word for word in line.split() if word in _OURS)
+    ours = _OURS[name]
+    if isinstance(ours, click.Command):
+        context = click.Context(ours)
+        return {option for each in ours.get_params(context) for option in each.opts}
+    parameters = [row[0] for row in [*ours.optParameters, *ours.optFlags]]
+    return {f"--{parameter}" for parameter in parameters}
 
 
 def _simple(command: str) -> list[list[str]]:
@@ -68,10 +88,8 @@ def _look_at(where: str, words: list[str]) -> None:
     name = program.rpartition("/")[2]
     try:
         match name:
-            case "harp":
-                _click(harp, arguments)
-            case "harpd-passwd":
-                _click(harpd_passwd, arguments)
+            case "harp" | "harpd-passwd":
+                _click(_OURS[name], arguments)
             case "twistd":
                 _twistd(arguments)
             case "make":
@@ -97,9 +115,9 @@ def _click(command: click.Command, arguments: list[str]) -> None:
 
 
 def _twistd(arguments: list[str]) -> None:
-    names: dict[str, Any] = {"harpd": HarpdOptions, "harpcaller": HarpcallerOptions}
+    names = ("harpd", "harpcaller")
     at = next((place for place, word in enumerate(arguments) if word in names), None)
     assert at is not None, "twistd runs harpd or harpcaller"
-    options: Any = names[arguments[at]]()
+    options = _OURS[arguments[at]]()
     options.postOptions = lambda: None
     options.parseOptions(arguments[at + 1 :])

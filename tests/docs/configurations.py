@@ -8,6 +8,8 @@ from pathlib import Path
 
 import yaml
 
+from harp.cli.connection import choose, profile_names
+from harp.cli.status import Failure
 from harp.settings import ConfigError
 from harpcaller import config as harpcaller_config
 from harpcaller.demo.deployment import Deployment
@@ -45,11 +47,34 @@ def check(block: Block, deployment: Deployment) -> None:
                     whole = re.sub("(?m)^host_db.*\n", "", whole)
                 file.write_text(_merged(whole, text))
                 harpcaller_config.load(file)
+            case "harp":
+                _profiles(block.text, folder, deployment)
             case _:
                 raise AssertionError(f"{block.place}: there is no configuration {block.of}")
+    except Failure as error:
+        raise AssertionError(f"{block.place}: {error.message}") from error
     except ConfigError as error:
         mistakes = "\n".join(error.mistakes)
         raise AssertionError(f"{block.place}: {mistakes}\n{file.read_text()}") from error
+
+
+def _profiles(text: str, folder: Path, deployment: Deployment) -> None:
+    """Look at the file of the command's profiles; the files that it names are made."""
+    file = folder / "harp" / "config.yaml"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+    file.chmod(0o600)
+    shutil.copy(deployment.ca_file, file.parent / "ca.pem")
+    for name in ("pem", "key"):
+        shutil.copy(deployment.folder / f"harpd.{name}", file.parent / f"panel.{name}")
+    (file.parent / "token").write_text("harp_token\n")
+    (file.parent / "token").chmod(0o600)
+    environment = {"XDG_CONFIG_HOME": str(folder)}
+    warnings: list[str] = []
+    for profile in profile_names(environment):
+        choose(None, profile, environment, warnings.append).open()
+    if warnings:
+        raise AssertionError("\n".join(warnings))
 
 
 def _merged(whole: str, keys: str) -> str:

@@ -13,6 +13,7 @@ An HTML comment right before a block says so, and readers don't see it:
     <!-- example: append PATH -->     the same, behind what is there
     <!-- example: file PATH -->       a piece of this file of the repository, which has tests
     <!-- example: commands -->        commands that change a machine; looked at, not run
+    <!-- example: usage -->           how a command is called, with its options
     <!-- example: config NAME -->     keys of a configuration: harpd, harpcaller, hosts or harp
     <!-- example: protocol NAME -->   lines of a protocol: harpd or dispatcher; words in capitals
                                       stand for values
@@ -50,6 +51,7 @@ RUN = {
 CHECKED = {
     "file": None,
     "commands": ("console", "sh"),
+    "usage": ("text",),
     "config": ("yaml",),
     "protocol": ("", "json"),
     "log": ("json",),

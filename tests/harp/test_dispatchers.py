@@ -333,6 +333,18 @@ class Operators(ContractTestCase):
                 {"list_procedures": "web01"},
             ),
             (
+                lambda rpc: rpc.describe("web01"),
+                b'{"procedures":[],"clock":-0.25}\n',
+                {"procedures": [], "clock": -0.25},
+                {"list_procedures": "web01"},
+            ),
+            (
+                lambda rpc: rpc.describe("web01"),
+                b'{"procedures":[]}\n',
+                {"procedures": [], "clock": None},
+                {"list_procedures": "web01"},
+            ),
+            (
                 lambda rpc: rpc.prune(3600),
                 b'{"pruned":3}\n',
                 3,

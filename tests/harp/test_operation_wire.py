@@ -66,7 +66,7 @@ SUMMARIES: list[tuple[bytes, dispatcher.Summary]] = [
     (b'"cancel_queue":{"name":{"disk":"web01"}}', dispatcher.CancelledJobs(3)),
     (b'"list_hosts":{"limit":1000}', dispatcher.Hosts([dispatcher.Host("h", "::1", 1, ["a"])])),
     (b'"refresh_hosts":true', dispatcher.HostsRefreshed(2, "none was printed")),
-    (b'"list_procedures":"web01"', dispatcher.Procedures(Raw(b'[{"name":"du"}]'))),
+    (b'"list_procedures":"web01"', dispatcher.Procedures(Raw(b'[{"name":"du"}]'), -0.5)),
     (b'"prune_jobs":{"older_than":3600}', dispatcher.Pruned(7)),
     (b'"reload":true', dispatcher.Reloaded(False, ["a mistake"])),
     (b'"stop":true', dispatcher.Stopping(True, 2, 30.0)),

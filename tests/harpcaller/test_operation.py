@@ -389,6 +389,13 @@ class ProcedureTests(OperationTestCase):
         self.assertEqual(error, {"type": "closed", "message": "harpd went away"})
         self.assertEqual(asked, ["web01", "web02"])
 
+    async def test_clock(self) -> None:
+        """A host that says what time it is there is compared with the dispatcher's own."""
+        told = harpd.Procedures(b"[]", 4999.25)
+        self.patch(operation, "describe", lambda *_: succeed(told))
+        answer = await self.ask(list_procedures="web01")
+        self.assertEqual(answer, {"procedures": [], "clock": -0.75})
+
     async def test_only_those_that_may_be_called(self) -> None:
         """Who may call some procedures of a host is shown those; of other hosts, nothing."""
         told = b'[{"name" : "df", "doc":"x"},{"name":"rm"},{"name":7},{"doc":"df"},{"name":"du"}]'

@@ -264,13 +264,16 @@ class HostsRefreshed(msgspec.Struct, frozen=True):
     problem: str | None = None
 
 
-class Procedures(msgspec.Struct, frozen=True):
+class Procedures(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a host offers.
 
     :param procedures: JSON of a list, as harpd wrote it.
+    :param clock: by how many seconds the host's clock was ahead of the dispatcher's, but for the
+        time that the answer took; None if harpd does not tell.
     """
 
     procedures: msgspec.Raw
+    clock: float | None = None
 
 
 class Pruned(msgspec.Struct, frozen=True):
