@@ -12,10 +12,9 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 import harp
-from harp.settings import ConfigError
 from harpd import testing
 from harpd.options import Defaults
-from harpd.testing import Procedures, ProceduresError
+from harpd.testing import ConfigError, Procedures, ProceduresError
 from tests.acceptance.daemons import PASSWORD, USER, deploy
 from tests.harpd.test_surroundings import need_root
 from tests.harpd.waiting import descriptors, processes, wait_gone
