@@ -48,6 +48,13 @@ def fails(): raise KeyError("nothing")
 def leaves(): os._exit(3)
 
 @procedure
+def leaves_child():
+    if not os.fork():
+        time.sleep(1)
+        os._exit(0)
+    return "left"
+
+@procedure
 def is_killed(): os.kill(os.getpid(), signal.SIGKILL)
 
 @procedure
@@ -131,6 +138,7 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("breaks", (), {}),
     ("fails", (), {}),
     ("leaves", (), {}),
+    ("leaves_child", (), {}),
     ("is_killed", (), {}),
     ("closes", (), {}),
     ("unreportable", (), {}),
