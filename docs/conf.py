@@ -21,6 +21,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "docs.marks"]
 exclude_patterns = ["_build"]
 highlight_language = "none"
 nitpicky = True
+nitpick_ignore = [("py:exc", "harp.settings.ConfigError")]  # a class without a page
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # what a parameter is stands in its description
 default_role = "py:obj"

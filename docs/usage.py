@@ -24,10 +24,7 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
     yield from _help(command.epilog or "")
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
-            try:
-                below = command.get_command(context, name)
-            except ModuleNotFoundError:
-                continue  # TODO
+            below = command.get_command(context, name)
             if below is not None and not below.hidden:
                 with click.Context(below, info_name=name, parent=context) as own:
                     yield from _command(below, own)

@@ -10,6 +10,7 @@ import ssl
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -92,6 +93,18 @@ class Facts:
             f"valid        {self.validity}",
             f"fingerprint  {self.fingerprint}",
         ]
+
+    def told(self) -> dict[str, Any]:
+        """Return all of it for programs; times in unix seconds."""
+        return {
+            "subject": self.subject,
+            "names": list(self.names),
+            "issuer": self.issuer,
+            "self_signed": self.is_self_signed,
+            "begins": self.begins.timestamp(),
+            "ends": self.ends.timestamp(),
+            "fingerprint": self.fingerprint,
+        }
 
 
 def facts(certificate: x509.Certificate) -> Facts:

@@ -38,7 +38,7 @@ INTERVAL = 2.0
 @click.option(
     "--queue",
     metavar="JSON",
-    callback=values.read_object,
+    type=values.Json(dict, "object"),
     shell_complete=completers.queues,
     help="Jobs of this queue, by its name: a JSON object.",
 )

@@ -32,7 +32,12 @@ class _Entry(NamedTuple):
 
 _COMMANDS = {
     "call": _Entry("Calls and jobs", "call", "Call a procedure on a host."),
+    "follow": _Entry(
+        "Calls and jobs", "follow", "Print the packets of jobs as they come, then their results."
+    ),
     "result": _Entry("Calls and jobs", "result", "Wait for jobs and print their results."),
+    "status": _Entry("Calls and jobs", "status_command", "Tell what is known of jobs."),
+    "cancel": _Entry("Calls and jobs", "cancel", "Cancel jobs, whether they wait or run."),
     "jobs": _Entry("Calls and jobs", "jobs", "List jobs, once or as they change."),
     "queues": _Entry("Calls and jobs", "queues", "List queues or the jobs of one; cancel them."),
     "hosts": _Entry("Hosts", "hosts", "List the hosts, or have them read again."),

@@ -33,7 +33,7 @@ _BASH = """\
         case $line in
             $'\\tfile') compopt -o default ;;
             $'\\tdir') compopt -o dirnames ;;
-            *) COMPREPLY+=("$line") ;;
+            ?*) COMPREPLY+=("$line") ;;
         esac
     done < <(COMP_LINE="${COMP_LINE:0:COMP_POINT}" COMP_WORDBREAKS="$COMP_WORDBREAKS" \\
         %(complete_var)s=bash_complete "$1" 2>/dev/null)

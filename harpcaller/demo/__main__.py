@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import tempfile
@@ -11,8 +12,13 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from twisted.internet.endpoints import quoteStringArgument
+
 import harp
 from harpcaller.demo.deployment import HOST, Deployment, StartError
+
+_LONGEST = 100
+"""Bytes that the path of a unix socket may have; the kernel takes 107 (unix(7))."""
 
 
 def main() -> None:
@@ -28,9 +34,9 @@ def main() -> None:
             temporary = tempfile.TemporaryDirectory(prefix="harp-demo-", ignore_cleanup_errors=True)
             folder = Path(stack.enter_context(temporary))
         print(f"Certificates, passwords, procedures and configurations are made in {folder}/.")
-        deployment = stack.enter_context(
-            Deployment(folder, Path(__file__).with_name("procedures.py"))
-        )
+        deployment = Deployment(folder, Path(__file__).with_name("procedures.py"))
+        listen_on_socket(deployment)
+        stack.enter_context(deployment)
         print(f"harpd listens on port {deployment.harpd_port}, harpcaller on {deployment.port}.")
         rpc = harp.HarpCaller("127.0.0.1", deployment.port)
         show_result(rpc)
@@ -39,6 +45,14 @@ def main() -> None:
         if options.keep:
             stay(deployment)
     print("\nBoth daemons have been stopped.")
+
+
+def listen_on_socket(deployment: Deployment) -> None:
+    """Have the dispatcher listen on a unix socket too, whose address is known beforehand."""
+    path = str(deployment.folder / "socket")
+    if len(os.fsencode(path)) < _LONGEST:
+        listen = [f"127.0.0.1:{deployment.port}", f"unix:{quoteStringArgument(path)}:mode=600"]
+        deployment.configure_harpcaller({"listen": listen})
 
 
 def show_result(rpc: harp.HarpCaller) -> None:
@@ -96,6 +110,9 @@ def show_status(job: harp.RemoteCall) -> None:
 
 def stay(deployment: Deployment) -> None:
     """Wait for Ctrl-C."""
+    pid_file = deployment.folder / "harpd.pid"
+    assert deployment.harpd.process is not None
+    pid_file.write_text(f"{deployment.harpd.process.pid}\n")
     print(f"""
 Both daemons go on. Talk to them from another terminal:
 
@@ -110,7 +127,11 @@ or from Python:
   >>> rpc = harp.HarpCaller("127.0.0.1", {deployment.port})
   >>> rpc.host("{HOST}").disk_usage("/").get()
 
-What they log is in {deployment.harpd.log} and {deployment.harpcaller.log}.
+Its procedures are in {deployment.procedures}; have them read again with
+
+  kill -HUP $(cat {pid_file})
+
+What the daemons log is in {deployment.harpd.log} and {deployment.harpcaller.log}.
 Ctrl-C stops them.""", flush=True)  # fmt: skip
     try:
         signal.pause()

@@ -9,6 +9,7 @@ import secrets
 import signal
 import subprocess
 import tempfile
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,7 +23,9 @@ _PROMPT, _CONTINUED = "$ ", "> "
 
 
 class Shell:
-    """One bash, in which each command finds what those before it have set.
+    """One bash on a terminal, in which each command finds what those before it have set.
+
+    The terminal is one without colours and without anything that moves (TERM=dumb).
 
     :param folder: where it begins.
     :param environment: with what.
@@ -33,15 +36,17 @@ class Shell:
         self._environment = environment
         self._status = 0
         self._staying: list[subprocess.Popen[bytes]] = []
+        self._screen, terminal = _terminal()
         self._bash = subprocess.Popen(
             ["bash", "--noprofile", "--norc"],
             cwd=folder,
-            env=environment,
+            env={**environment, "TERM": "dumb"},
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stdout=terminal,
+            stderr=terminal,
             start_new_session=True,
         )
+        os.close(terminal)
 
     def type(self, place: str, text: str) -> None:
         """Type the commands of a block.
@@ -89,6 +94,7 @@ class Shell:
         assert self._bash.stdin is not None
         self._bash.stdin.close()
         self._bash.wait(PATIENCE)
+        os.close(self._screen)
         for process in self._staying:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGINT)
@@ -96,21 +102,29 @@ class Shell:
 
     def _run(self, command: str) -> str:
         assert self._bash.stdin is not None
-        assert self._bash.stdout is not None
         mark = secrets.token_hex(8)
         # The status of the command before is set again for this one.
-        typed = f"exec 2>&1; (exit {self._status}); {{ {command}\n}} </dev/null; echo {mark} $?\n"
+        typed = f"(exit {self._status}); {{ {command}\n}} </dev/null; echo {mark} $?\n"
         self._bash.stdin.write(typed.encode())
         self._bash.stdin.flush()
-        printed = ""
-        for line in self._bash.stdout:
-            text = line.decode(errors="replace")
-            before, found, status = text.partition(f"{mark} ")
-            printed += before
-            if found:
-                self._status = int(status)
-                return printed
-        raise AssertionError(f"the shell ended: {command}\n{printed}")
+        printed = b""
+        while (found := re.search(rb"%b (\d+)\n" % mark.encode(), printed)) is None:
+            try:
+                printed += os.read(self._screen, 65536)
+            except OSError as end:  # EIO: nobody has the terminal any more
+                raise AssertionError(f"the shell ended: {command}\n{printed!r}") from end
+        self._status = int(found[1])
+        return printed[: found.start()].decode(errors="replace")
+
+
+def _terminal() -> tuple[int, int]:
+    """Return a screen of 100 columns and the terminal that writes to it, line ends as they are."""
+    screen, terminal = os.openpty()
+    settings = termios.tcgetattr(terminal)
+    settings[1] &= ~termios.OPOST
+    termios.tcsetattr(terminal, termios.TCSANOW, settings)
+    termios.tcsetwinsize(terminal, (50, 100))
+    return screen, terminal
 
 
 def compare(where: str, wanted: str, printed: str) -> None:

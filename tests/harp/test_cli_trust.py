@@ -165,7 +165,7 @@ class TrustTests(SynchronousTestCase):
         self.file.write_bytes(old.pem + other.pem)
         done = self.trust("--yes")
         self.assertEqual(done.status, 0)
-        self.assertIn(f"WARNING: {self.file} has ANOTHER certificate for web01.exa", done.err)
+        self.assertIn(f"Warning: {self.file} has ANOTHER certificate for web01.exa", done.err)
         self.assertIn(old.fingerprint, done.err)
         self.assertNotIn(other.fingerprint, done.err)
         self.assertEqual(len(self.known()), 3)

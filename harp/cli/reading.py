@@ -1,0 +1,158 @@
+"""Packets and ends of jobs, read in threads, so that whoever shows them can do more than wait.
+
+A conversation that breaks is taken up where it was: the dispatcher has every packet and the end.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from queue import Empty, Queue
+from typing import Any
+
+from harp import CALL_CANCELLED, CancelledException, CommunicationError, HarpException, RemoteCall
+
+RETRIES = (0.25, 1.0, 3.0)
+"""Seconds before each further attempt: enough for a dispatcher that is started again."""
+
+_MOST = 100  # packets that nobody has taken; a slow terminal slows the conversation, not the job
+
+
+@dataclass(frozen=True)
+class Packet:
+    """A packet of a job."""
+
+    job: RemoteCall
+    number: int
+    value: Any
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The conversation broke; it will be tried again."""
+
+    job: RemoteCall
+    error: CommunicationError
+
+
+@dataclass(frozen=True)
+class End:
+    """How a job ended, or why nobody can tell.
+
+    :param result: what the procedure returned; None if there is an error.
+    """
+
+    job: RemoteCall
+    result: Any
+    error: HarpException | None
+
+
+Event = Packet | Lost | End
+Start = dict[str, int]
+"""Where packets begin: ``since`` or ``recent``, as `harp.RemoteCall.follow` has them."""
+
+
+class Reading:
+    """Reads several jobs to their ends at once.
+
+    :param start: which packets come first; None if none is to come.
+    """
+
+    def __init__(self, jobs: Sequence[RemoteCall], start: Start | None) -> None:
+        self._queue: Queue[Event | Exception] = Queue(_MOST)
+        for job in jobs:
+            threading.Thread(target=self._read, args=(job, start), daemon=True).start()
+
+    def next(self, limit: float | None) -> Event | None:
+        """Return what happened next, None if nothing did.
+
+        :param limit: how long to wait for it, in seconds; None: for ever.
+        """
+        try:
+            found = self._queue.get(timeout=limit)
+        except Empty:
+            return None
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _read(self, job: RemoteCall, start: Start | None) -> None:
+        try:
+            for event in _events(job, start):
+                self._queue.put(event)
+        except Exception as error:  # whoever takes the events has to hear of it
+            self._queue.put(error)
+
+
+def _events(job: RemoteCall, start: Start | None) -> Iterator[Event]:
+    delays = iter(RETRIES)
+    has_been_there = False
+    while True:
+        try:
+            if start is not None:
+                with job.follow(**start, numbered=True) as packets:
+                    has_been_there = True
+                    for number, value in packets:
+                        yield Packet(job, number, value)
+                        start = {"since": number + 1}
+                        delays = iter(RETRIES)
+            yield _end(job, job.result(wait=True))
+            return
+        except CommunicationError as error:
+            delay = next(delays, None) if has_been_there or error.may_have_run else None
+            if delay is None:
+                yield _end(job, error)
+                return
+            yield Lost(job, error)
+            time.sleep(delay)
+        except HarpException as error:
+            yield _end(job, error)
+            return
+
+
+def _end(job: RemoteCall, outcome: Any) -> End:
+    if outcome is CALL_CANCELLED:
+        outcome = CancelledException(f"job {job.id()} was cancelled")
+    if isinstance(outcome, HarpException):
+        return End(job, None, outcome)
+    return End(job, outcome, None)
+
+
+class States:
+    """What the dispatcher tells of jobs (`harp.RemoteCall.detail`), asked again and again.
+
+    :param every: so many seconds.
+    """
+
+    def __init__(self, every: float) -> None:
+        self._every = every
+        self._known: dict[str, dict[str, Any]] = {}
+        self._is_over = threading.Event()
+
+    def watch(self, jobs: Sequence[RemoteCall], wanted: Callable[[RemoteCall], bool]) -> None:
+        """Begin to ask, in a thread.
+
+        :param wanted: whether a job is still of interest.
+        """
+        threading.Thread(target=self._ask, args=(jobs, wanted), daemon=True).start()
+
+    def of(self, job: RemoteCall) -> dict[str, Any]:
+        """Return what is known of a job; nothing if nothing could be learnt."""
+        return self._known.get(job.id(), {})
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._is_over.set()
+
+    def _ask(self, jobs: Sequence[RemoteCall], wanted: Callable[[RemoteCall], bool]) -> None:
+        while not self._is_over.is_set():
+            for job in filter(wanted, jobs):
+                try:
+                    self._known[job.id()] = job.detail()
+                except CommunicationError:
+                    continue  # who reads the job tells of that
+                except HarpException:  # it is not for the caller, or the dispatcher can't tell
+                    return
+            self._is_over.wait(self._every)
