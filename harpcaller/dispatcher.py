@@ -29,7 +29,7 @@ from harpcaller.logs import logger
 from harpcaller.recording import PacketRecorder
 from harpcaller.refusal import RefusedError
 from harpcaller.remote import Conversation
-from harpcaller.secrecy import SecretProcedures, shown_after
+from harpcaller.secrecy import MAX_KNOWN, SecretProcedures, shown_after
 from harpcaller.store import (
     Cancellation,
     Ending,
@@ -143,7 +143,12 @@ class Dispatcher:
 
     async def recover(self) -> None:
         """Close what was running when the dispatcher was stopped, and let the others go on."""
-        await self._followed(self._store.recover(self._now()).addCallback(self._recovered))
+
+        async def recover() -> None:
+            self._secret_procedures = SecretProcedures(await self._store.secret_procedures())
+            self._recovered(await self._store.recover(self._now()))
+
+        await self._followed(Deferred.fromCoroutine(recover()))
 
     async def set_capacity(self, capacity: Capacity) -> None:
         """Let so many run at once from now on; what runs beyond that is left alone.
@@ -257,25 +262,34 @@ class Dispatcher:
 
     def _acknowledged(self, job: Job, shown: bytes | None, told: bytes | None) -> None:
         """Learn from harpd how the arguments may be shown, None if it said nothing of that."""
-        self._secret_procedures.learn(job.host, job.procedure, told is not None)
+        has_secrets = told is not None
+        if self._secret_procedures.learn(job.host, job.procedure, has_secrets):
+            called = job.host, job.procedure
+            note = self._store.note_secret_procedure
+            self._insist(job, lambda: note(*called, has_secrets, MAX_KNOWN))
         if told is not None and (now_shown := shown_after(shown, told)) != shown:
-            replacing = self._replace_arguments(job.id, now_shown, shown is None)
-            self._followed(Deferred.fromCoroutine(replacing))
+            wipe = shown is None
+            self._insist(job, lambda: self._store.replace_arguments(job.id, now_shown, wipe))
 
-    async def _replace_arguments(self, job_id: str, arguments: bytes, wipe: bool) -> None:
-        told = False
-        while True:
-            try:
-                await self._store.replace_arguments(job_id, arguments, wipe)
-                return
-            except Exception:
-                if not told:
-                    text = "the secret arguments of job {id} are not wiped, which is tried again"
-                    _log.failure(text, id=job_id)
-                    told = True
-                if self._grace_is_over:
+    def _insist(self, job: Job, hide: Callable[[], Deferred[None]]) -> None:
+        """Hide what is secret, and go on trying if the store can't yet."""
+
+        async def until_done() -> None:
+            told = False
+            while True:
+                try:
+                    await hide()
                     return
-                await self._a_while()
+                except Exception:
+                    if not told:
+                        text = "what is secret of job {id} is not hidden, which is tried again"
+                        _log.failure(text, id=job.id)
+                        told = True
+                    if self._grace_is_over:
+                        return
+                    await self._a_while()
+
+        self._followed(Deferred.fromCoroutine(until_done()))
 
     def _ended(self, job: Job, result: EndResult, origin: Origin | None) -> None:
         self._running.pop(job.id, None)

@@ -7,6 +7,7 @@ declares. The dispatcher looks into neither.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 NOT_SHOWN = b'["(not shown)"]'
 """What is shown where it is not known which of the arguments are secret."""
@@ -22,25 +23,33 @@ class SecretProcedures:
     """The procedures of which harpd has said that some of their parameters are secret.
 
     Those that were named last are kept.
+
+    :param known: host and procedure of those that it was said of before.
     """
 
-    def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
+    def __init__(self, known: Iterable[tuple[str, str]] = ()) -> None:
+        self._known: OrderedDict[tuple[str, str], None] = OrderedDict.fromkeys(known)
 
     def __contains__(self, called: tuple[str, str]) -> bool:
         return called in self._known
 
-    def learn(self, host: str, procedure: str, has_secrets: bool) -> None:
-        """Take what harpd has said of a procedure, by the acknowledgement of a call."""
+    def learn(self, host: str, procedure: str, has_secrets: bool) -> bool:
+        """Take what harpd has said of a procedure, by the acknowledgement of a call.
+
+        :return: whether something else was known of it.
+        """
         called = (host, procedure)
+        was_known = called in self._known
         if not has_secrets:
-            if self._known:
-                self._known.pop(called, None)
-        elif len(host) + len(procedure) <= MAX_NAME:
-            self._known[called] = None
-            self._known.move_to_end(called)
-            if len(self._known) > MAX_KNOWN:
-                self._known.popitem(last=False)
+            self._known.pop(called, None)
+            return was_known
+        if len(host) + len(procedure) > MAX_NAME:
+            return False
+        self._known[called] = None
+        self._known.move_to_end(called)
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
+        return not was_known
 
 
 def shown_after(before: bytes | None, told: bytes) -> bytes:

@@ -9,7 +9,14 @@ from harp.errors import Origin
 from harp.wire.results import EndResult
 from harpcaller.jobs import Capacity, Job, NewJob
 from harpcaller.packets import Recorded
-from harpcaller.store import changes, listing, packets, queue_lists, records
+from harpcaller.store import (
+    changes,
+    listing,
+    packets,
+    queue_lists,
+    records,
+    secret_procedures,
+)
 from harpcaller.store.access import Access
 from harpcaller.store.cursors import Page
 from harpcaller.store.database import Database
@@ -99,6 +106,19 @@ class JobStore:
         :param wipe: whether what was shown so far has secrets in it, of which nothing must stay.
         """
         return self._change(changes.replace_arguments, job_id, shown, wipe)
+
+    def note_secret_procedure(
+        self, host: str, procedure: str, has_secrets: bool, at_most: int
+    ) -> Deferred[None]:
+        """Keep what harpd has said of a procedure's parameters.
+
+        :param at_most: how many procedures with secrets are kept: those that were added last.
+        """
+        return self._change(secret_procedures.note, host, procedure, has_secrets, at_most)
+
+    def secret_procedures(self) -> Deferred[list[tuple[str, str]]]:
+        """Return host and procedure of each, those that were added last at the end."""
+        return self._read(secret_procedures.everything)
 
     def end(
         self,

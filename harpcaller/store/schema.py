@@ -20,6 +20,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    UniqueConstraint,
     literal_column,
     select,
 )
@@ -233,6 +234,16 @@ secrets = Table(
     metadata,
     Column("job", RowNumber, ForeignKey(jobs.c.seq), primary_key=True),
     Column("arguments", LargeBinary, nullable=False),
+)
+
+# Procedures of hosts that are known to have secret parameters, in the order in which that was said.
+secret_procedures = Table(
+    "secret_procedures",
+    metadata,
+    Column("seq", RowNumber, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("procedure", Text, nullable=False),
+    UniqueConstraint("host", "procedure"),
 )
 
 # A row has packets that were recorded together (`harp.wire.packets.Packets`). With a primary key of

@@ -466,6 +466,19 @@ class SecretTests(DispatcherTestCase):
         await self.ended(third)
         self.assertEqual(await self.shown(third), self.SHOWN)
 
+    async def test_declared_before_a_restart(self) -> None:
+        """What harpd has said is known to the next process, until harpd takes it back."""
+        first = await self.begin()
+        self.harpd(first).reply(Ack(False, self.SHOWN), RESULT)
+        await self.ended(first)
+        for told, shown in ((self.SHOWN, NOT_SHOWN), (None, NOT_SHOWN), (None, self.REAL)):
+            self.dispatcher = self.started()
+            await self.dispatcher.recover()
+            job_id = await self.begin()
+            self.assertEqual(await self.shown(job_id), shown)
+            self.harpd(job_id).reply(Ack(False, told), RESULT)
+            await self.ended(job_id)
+
     async def test_both(self) -> None:
         """Where client and harpd hide different things, both are hidden."""
         mine = msgspec.Raw(b'["(secret)","correct horse"]')
@@ -847,6 +860,7 @@ class RaceTests(OrderTestCase):
         """Jobs that are released together are started in the order of their release."""
         released = [running_job(id=name, host=name) for name in ("a", "b", "c")]
         recovered = Deferred.fromCoroutine(self.dispatcher.recover())
+        self.store.answer("secret_procedures", [])
         self.store.answer("recover", Recovery([], released))
         self.successResultOf(recovered)
         self.assertEqual([each["job_id"] for each in self.store.asked("end")], ["a", "b", "c"])
@@ -941,6 +955,7 @@ class FailureTests(OrderTestCase):
         self.connections.use(endpoint)
         recovered = Deferred.fromCoroutine(self.dispatcher.recover())
         jobs = [running_job(), running_job(id="another")]
+        self.store.answer("secret_procedures", [])
         self.store.answer("recover", Recovery([], jobs))
         self.successResultOf(recovered)
         asked = self.store.answer("end", Ending(ended_job(running_job(), SHUTDOWN), []))

@@ -15,13 +15,21 @@ class SecretProceduresTests(SynchronousTestCase):
     def test_learned(self) -> None:
         """What harpd said last of a procedure counts, for that host alone."""
         known = SecretProcedures()
-        known.learn("web01", "passwd", False)
+        self.assertFalse(known.learn("web01", "passwd", False))
         self.assertNotIn(("web01", "passwd"), known)
-        known.learn("web01", "passwd", True)
+        self.assertTrue(known.learn("web01", "passwd", True))
+        self.assertFalse(known.learn("web01", "passwd", True))
         self.assertIn(("web01", "passwd"), known)
         self.assertNotIn(("web02", "passwd"), known)
-        known.learn("web01", "passwd", False)
+        self.assertTrue(known.learn("web01", "passwd", False))
         self.assertNotIn(("web01", "passwd"), known)
+
+    def test_known_before(self) -> None:
+        """What was learned by an earlier process counts as long as nothing else is said."""
+        known = SecretProcedures([("web01", "passwd"), ("web02", "passwd")])
+        self.assertIn(("web01", "passwd"), known)
+        self.assertFalse(known.learn("web01", "passwd", True))
+        self.assertTrue(known.learn("web02", "passwd", False))
 
     def test_bounded(self) -> None:
         """So many are remembered, those that were used last; none with a very long name."""

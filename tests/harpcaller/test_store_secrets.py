@@ -169,6 +169,28 @@ class SecretTests(StoreTestCase):
         await self.until_gone()
 
 
+class ProceduresTests(StoreTestCase):
+    """What harpd has said of procedures."""
+
+    async def test_kept(self) -> None:
+        """It is there after a restart, in the order in which it was said last."""
+        for procedure, has_secrets in (("a", True), ("b", True), ("c", True), ("a", True)):
+            await self.store.note_secret_procedure("web01", procedure, has_secrets, 10)
+        await self.store.note_secret_procedure("web01", "b", False, 10)
+        await self.store.note_secret_procedure("web02", "c", False, 10)
+        await self.store.close()
+        self.store = await self.opened()
+        known = await self.store.secret_procedures()
+        self.assertEqual(known, [("web01", "c"), ("web01", "a")])
+
+    async def test_bounded(self) -> None:
+        """Only so many are kept, those that were added last."""
+        for number in range(5):
+            await self.store.note_secret_procedure("web01", str(number), True, 3)
+        known = await self.store.secret_procedures()
+        self.assertEqual([procedure for _, procedure in known], ["2", "3", "4"])
+
+
 class FileTests(SynchronousTestCase):
     """What SQLite leaves in the file."""
 

@@ -98,7 +98,7 @@ class BrokenProductTests(SynchronousTestCase):
             self._kept = True
             genuine(self, reason, secured, True)
 
-        self.assert_found(STARTED, attempt.Attempt, "lost", lost, 300)
+        self._assert_repeats(lost, 300)
 
     def test_kept_connection_broken(self) -> None:
         """A call is not sent again because its connection, which was a kept one, broke."""
@@ -116,8 +116,11 @@ class BrokenProductTests(SynchronousTestCase):
         def lost(self: Any, reason: Any, secured: bool, unread: bool) -> None:
             genuine(self, reason, secured, reason.check(ConnectionDone) is not None)
 
-        # The request, which has been taken up, is not there any more.
-        self.assert_found(f"{STARTED}|AssertionError", attempt.Attempt, "lost", lost, 1000)
+        self._assert_repeats(lost, 1000)
+
+    def _assert_repeats(self, lost: Any, seeds: int) -> None:
+        # The request, which has been taken up, is perhaps not there any more.
+        self.assert_found(f"{STARTED}|AssertionError", attempt.Attempt, "lost", lost, seeds)
         gc.collect()
         self.flushLoggedErrors(AssertionError)
 

@@ -1,4 +1,4 @@
-"""Whose jobs they are, keys of each submitter, and a place for secret arguments."""
+"""Whose jobs they are, keys of each submitter, and what has to be known of secret arguments."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -38,6 +38,14 @@ def upgrade() -> None:
         sa.Column("arguments", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("job", name=op.f("pk_secrets")),
         sa.ForeignKeyConstraint(["job"], ["jobs.seq"], name=op.f("fk_secrets_job")),
+    )
+    op.create_table(
+        "secret_procedures",
+        sa.Column("seq", _row_number, nullable=False),
+        sa.Column("host", sa.Text(), nullable=False),
+        sa.Column("procedure", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_secret_procedures")),
+        sa.UniqueConstraint("host", "procedure", name=op.f("uq_secret_procedures_host_procedure")),
     )
 
 
