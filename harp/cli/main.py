@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -97,8 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if instruction := os.environ.get(COMPLETE):
         sys.exit(shell_complete(harp, {}, "harp", COMPLETE, instruction))
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    _prepare_streams()
     try:
         status = run(given)
         sys.stdout.flush()
@@ -111,6 +111,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         status = Status.NOT_CARRIED_OUT
         _forget_output()
     sys.exit(status)
+
+
+def _prepare_streams() -> None:
+    if sys.stderr is None:  # it is closed, and so it is with standard output below
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:
+        Output(out=sys.stderr).failure(Failure("standard output: it is closed"))
+        sys.exit(Status.NOT_CARRIED_OUT)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # JSON between programs is UTF-8 (RFC 8259); a terminal says itself what it takes.
+            encoding = None if stream.isatty() else "utf-8"
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
 def run(arguments: list[str]) -> int:
