@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -104,10 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if instruction := os.environ.get(shells.VARIABLE):
         sys.exit(shells.answer(harp, instruction))
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    _prepare_streams()
     try:
-        status = _run(given)
+        status = run(given)
         sys.stdout.flush()
     except BrokenPipeError:
         _end_by(signal.SIGPIPE)
@@ -120,7 +120,21 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(status)
 
 
-def _run(arguments: list[str]) -> int:
+def _prepare_streams() -> None:
+    if sys.stderr is None:  # it is closed, and so it is with standard output below
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:
+        Output(out=sys.stderr).failure(Failure("standard output: it is closed"))
+        sys.exit(Status.NOT_CARRIED_OUT)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # JSON between programs is UTF-8 (RFC 8259); a terminal says itself what it takes.
+            encoding = None if stream.isatty() else "utf-8"
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command and return its exit status, where no signal and no stream ends it."""
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     choice = Choice(as_json="--json" in options)  # of mistakes in options, too
     try:

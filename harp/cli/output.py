@@ -124,7 +124,8 @@ class Output:
             return
         self._say("Error: ", "red", f"{label}: {failure.message}" if label else failure.message)
         if failure.remedy:
-            self.note(f"  {failure.remedy}")
+            for line in failure.remedy.split("\n"):
+                self.note(f"  {line}")
 
     def confirm(self, question: str, instead: str = "--yes") -> bool:
         """Ask for a yes; an end of file is a no.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, Queue
 from typing import Any
 
@@ -42,11 +42,13 @@ class End:
     """How a job ended, or why nobody can tell.
 
     :param result: what the procedure returned; None if there is an error.
+    :param was_there: whether a dispatcher that can't be reached had been there before.
     """
 
     job: RemoteCall
     result: Any
     error: HarpException | None
+    was_there: bool = False
 
 
 Event = Packet | Lost | End
@@ -98,12 +100,14 @@ def _events(job: RemoteCall, start: Start | None) -> Iterator[Event]:
                         yield Packet(job, number, value)
                         start = {"since": number + 1}
                         delays = iter(RETRIES)
+                start = None
             yield _end(job, job.result(wait=True))
             return
         except CommunicationError as error:
-            delay = next(delays, None) if has_been_there or error.may_have_run else None
+            has_been_there = has_been_there or error.may_have_run
+            delay = next(delays, None) if has_been_there else None
             if delay is None:
-                yield _end(job, error)
+                yield replace(_end(job, error), was_there=has_been_there)
                 return
             yield Lost(job, error)
             time.sleep(delay)
