@@ -61,7 +61,9 @@ def lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "info", as_json(facts["info"])
     yield "state", doing(facts) if facts["end"] is None else _ended(facts["end"])
     if queue := facts.get("queue"):
-        yield "queue", f"{as_json(queue['name'])}, {queue['concurrency']} at once"
+        at_once = queue.get("concurrency")  # of a queue that is gone nobody knows it
+        limit = f", {at_once} at once" if at_once else ""
+        yield "queue", as_json(queue["name"]) + limit
     time = facts["time"]
     yield "submitted", " ".join([moment(time["submit"]), *_who(facts)])
     if time["start"] is not None:

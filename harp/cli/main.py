@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        status = _run(given)
+        status = run(given)
         sys.stdout.flush()
     except BrokenPipeError:
         _end_by(signal.SIGPIPE)
@@ -120,7 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(status)
 
 
-def _run(arguments: list[str]) -> int:
+def run(arguments: list[str]) -> int:
+    """Run the command and return its exit status, where no signal and no stream ends it."""
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     choice = Choice(as_json="--json" in options)  # of mistakes in options, too
     try:

@@ -118,7 +118,7 @@ class StatusLine:
                 cells.append(_bar(progress.done, progress.total))
             line.add_column(no_wrap=True)
             cells.append(Text(progress.text(), style="cyan"))
-        line.add_column(no_wrap=True)
+        line.add_column()  # which alone gives way where there is no room
         cells.append(told)
         line.add_column(no_wrap=True)
         cells.append(Text(_clock(elapsed), style="dim"))

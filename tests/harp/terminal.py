@@ -6,7 +6,6 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import cast
 
 import pexpect
@@ -24,7 +23,7 @@ _CLOCK = re.compile(r"\b\d:\d\d\b")
 
 
 class Terminal:
-    """A terminal with the command on it, ended when the ``with`` block ends.
+    """A terminal with the command on it.
 
     :param columns: how wide it is.
     :param environment: variables that the command gets beside those that are there.
@@ -46,15 +45,8 @@ class Terminal:
         )
         self.raw = b""
 
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the command, if it has not."""
         self._process.close(force=True)
 
     @property
