@@ -59,17 +59,22 @@ class Site:
         self.ready = time.time()
         self.then = ["--before", datetime.fromtimestamp(self.ready).isoformat()]
 
-    def environment(self, **more: str) -> dict[str, str]:
-        """Return the variables of a command that talks to this dispatcher."""
-        own = {"HARP_DISPATCHER": self.address, "XDG_CONFIG_HOME": str(self.deployment.folder)}
-        return {**os.environ, **own, **more}
+    def variables(self, **more: str) -> dict[str, str]:
+        """Return the variables by which a command talks to this dispatcher, and others."""
+        return {
+            "HARP_DISPATCHER": self.address,
+            "HARP_PROFILE": "",
+            "HARP_TOKEN": "",
+            "XDG_CONFIG_HOME": str(self.deployment.folder),
+            **more,
+        }
 
     def harp(self, *arguments: str, given: str = "", **environment: str) -> Done:
         """Run the command without a terminal."""
         done = subprocess.run(
             [SCRIPT, *arguments],
             input=given,
-            env=self.environment(**environment),
+            env={**os.environ, **self.variables(**environment)},
             capture_output=True,
             text=True,
             timeout=TIME_LIMIT,
@@ -77,22 +82,22 @@ class Site:
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
-    def within(self, *arguments: str) -> Done:
+    def within(self, *arguments: str, **environment: str) -> Done:
         """Run the command in this process, which is quicker, without a terminal."""
         out, err = io.StringIO(), io.StringIO()
         with (
-            patch.dict(os.environ, self.environment()),
+            patch.dict(os.environ, self.variables(**environment)),
             redirect_stdout(out),
             redirect_stderr(err),
         ):
             status = run(list(arguments))
-        return Done(status, out.getvalue(), err.getvalue())
+        return Done(int(status), out.getvalue(), err.getvalue())
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start the command without a terminal."""
         return subprocess.Popen(
             [SCRIPT, *arguments],
-            env=self.environment(),
+            env={**os.environ, **self.variables()},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

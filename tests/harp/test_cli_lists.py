@@ -49,13 +49,18 @@ class ListTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.site: Site = site()
 
-    def screen(self, *arguments: str, columns: int = 80, **environment: str) -> str:
+    def terminal(self, *arguments: str, columns: int = 80, **environment: str) -> Terminal:
+        """Run a command on a terminal."""
+        variables = self.site.variables(**environment)
+        terminal = Terminal(*arguments, columns=columns, environment=variables)
+        self.addCleanup(terminal.close)
+        return terminal
+
+    def screen(self, *arguments: str, columns: int = 80) -> str:
         """Return what a command leaves on a terminal; its status is 0."""
-        with Terminal(
-            *arguments, columns=columns, environment=self.site.environment(**environment)
-        ) as terminal:
-            self.assertEqual(terminal.end(), 0, terminal.screen)
-            return ageless(terminal.screen)
+        terminal = self.terminal(*arguments, columns=columns)
+        self.assertEqual(terminal.end(), 0, terminal.screen)
+        return ageless(terminal.screen)
 
     def lines(self, *arguments: str) -> list[Any]:
         """Return the JSON lines that a command prints; its status is 0."""
@@ -84,11 +89,10 @@ class JobsTests(ListTestCase):
 
     def test_colours(self) -> None:
         """Only a terminal gets colours, and not if NO_COLOR is set."""
-        for environment, is_coloured in (({}, True), ({"NO_COLOR": "1"}, False)):
-            with Terminal(
-                "jobs", *self.site.then, environment=self.site.environment(**environment)
-            ) as terminal:
-                terminal.end()
+        environments: list[dict[str, Any]] = [{}, {"NO_COLOR": "1"}]
+        for environment, is_coloured in zip(environments, (True, False), strict=True):
+            terminal = self.terminal("jobs", *self.site.then, **environment)
+            terminal.end()
             self.assertEqual(b"\x1b[32mresult" in terminal.raw, is_coloured)
 
     def test_in_a_pipe(self) -> None:
@@ -153,20 +157,14 @@ class JobsTests(ListTestCase):
 
     def test_watched_on_a_terminal(self) -> None:
         """A terminal shows how the jobs are now, until Ctrl-C."""
-        with Terminal(
-            "jobs",
-            "--watch",
-            "--interval=0.1",
-            "--procedure=echo",
-            environment=self.site.environment(),
-        ) as terminal:
-            terminal.wait_for("no such jobs")
-            self.site.rpc.host(HOST).echo("x")
-            terminal.wait_for("result  web01.exampl…  echo")
-            self.assertNotIn("no such jobs", terminal.screen)
-            self.assertEqual(terminal.screen.count("JOB "), 1)
-            terminal.ctrl_c()
-            self.assertEqual(terminal.end(), 130)
+        terminal = self.terminal("jobs", "--watch", "--interval=0.1", "--procedure=echo")
+        terminal.wait_for("no such jobs")
+        self.site.rpc.host(HOST).echo("x")
+        terminal.wait_for("result  web01.exampl…  echo")
+        self.assertNotIn("no such jobs", terminal.screen)
+        self.assertEqual(terminal.screen.count("JOB "), 1)
+        terminal.ctrl_c()
+        self.assertEqual(terminal.end(), 130)
 
     def test_watched_by_a_program(self) -> None:
         """A program gets a line for each job that is new or has changed."""
@@ -219,8 +217,8 @@ class QueuesTests(ListTestCase):
         name = {"\x1b[2J": "\x9b31m", "z": "ż"}
         running = self.site.rpc.host(HOST, queue=name).sleep(3600)
         self.addCleanup(running.cancel)
-        with Terminal("queues", columns=120, environment=self.site.environment()) as terminal:
-            terminal.end()
+        terminal = self.terminal("queues", columns=120)
+        terminal.end()
         self.assertIn(r'{"\u001b[2J":"\u009b31m","z":"ż"}', terminal.screen)
         self.assertNotIn("\x9b", terminal.raw.decode())
         self.assertNotIn("\x1b[2J", terminal.raw.decode())
