@@ -16,12 +16,13 @@ _HEAD = """\
 
 <!-- Made by `python -m docs.make_errors` from harp/errors.py; edit that. -->
 
-Every exception of the client library is a `harp.HarpException`, and every one says two things:
+Every exception of the client library is a `harp.HarpException`, and every one says three things:
 
 - `origin`: the part of the system in which the failure arose (`harp.Origin`: client, dispatcher,
   network, harpd, procedure); None if that is not known.
 - `may_have_run`: whether what was asked for may have been done all the same. Where it is False, the
   call can be made again without harm. In doubt it is True.
+- `remedy`: what the person who sees it can do, a sentence; None if only the message can tell.
 
 | exception | what happened | origin | may have run |
 |---|---|---|---|

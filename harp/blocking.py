@@ -57,7 +57,8 @@ class StreamIterator(Packets, _Iterator):
     """Packets of a job, as `RemoteCall.stream` and `RemoteCall.follow` return them.
 
     A packet is yielded as soon as it has arrived, and no more than what one read from the socket
-    brought is kept: a slow reader slows the connection, not the job. It belongs to one thread.
+    brought is kept: a slow reader slows the connection, not the job. It is for one thread at a
+    time.
 
     Iterating raises nothing for the job's own failure; `RemoteCall.get` and `RemoteCall.result`
     tell of that. It raises `RemoteError` if there is no such job or it is not for the caller, and
@@ -95,9 +96,13 @@ class RemoteCall(Job[StreamIterator]):
     detail = blocking(Job._detail)
 
     def _packets(
-        self, request: dispatcher.StreamRequest, numbered: bool, patient: bool
+        self,
+        request: dispatcher.StreamRequest,
+        numbered: bool,
+        patient: bool,
+        pulse: float | None = None,
     ) -> StreamIterator:
-        packets = StreamIterator(numbered)
+        packets = StreamIterator(numbered, pulse)
         run(packets._open(self._dispatcher.put(request, patient)))
         return packets
 
@@ -217,8 +222,8 @@ class HarpCaller(Caller[RemoteServer, RemoteCall, Listing]):
     def _host(self, asked: Dispatcher, name: str, options: calls.CallOptions) -> RemoteServer:
         return RemoteServer(asked, name, options)
 
-    def _job(self, job_id: str) -> RemoteCall:
-        return RemoteCall(self._dispatcher, job_id)
+    def _job(self, asked: Dispatcher, job_id: str) -> RemoteCall:
+        return RemoteCall(asked, job_id)
 
 
 class HarpStreamIterator(CallPackets, _Iterator):

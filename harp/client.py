@@ -64,10 +64,7 @@ class Caller(Operator[L], Generic[H, J, L]):
         options = calls.call_options(
             queue, concurrency, timeout, max_exec_time, info, idempotency_key, dedup
         )
-        asked = self._dispatcher
-        if on_behalf_of is not None:
-            asked = asked.on_behalf_of(access.person("on_behalf_of", on_behalf_of))
-        return self._host(asked, name, options)
+        return self._host(self._asked_for(on_behalf_of), name, options)
 
     __call__ = host
 
@@ -75,13 +72,16 @@ class Caller(Operator[L], Generic[H, J, L]):
         checks.public(self, name)
         return self.host(name)
 
-    def job(self, job_id: str) -> J:
+    def job(self, job_id: str, *, on_behalf_of: str | None = None) -> J:
         """Return the job of that id without asking the dispatcher whether there is one.
 
         :param job_id: what `RemoteCall.id` returned, in this process or another.
-        :raises TypeError: if it is not a str.
+        :param on_behalf_of: 1 to 200 characters that name the person for whom this program acts; it
+            goes with all that is asked of the job.
+        :raises TypeError: if one of them is not a str.
+        :raises ValueError: if ``on_behalf_of`` is too short or too long.
         """
-        return self._job(checks.text("job_id", job_id))
+        return self._job(self._asked_for(on_behalf_of), checks.text("job_id", job_id))
 
     def close(self) -> None:
         """Close the connections that are kept for further requests.
@@ -90,10 +90,15 @@ class Caller(Operator[L], Generic[H, J, L]):
         """
         self._dispatcher.close()
 
+    def _asked_for(self, person: str | None) -> Dispatcher:
+        if person is None:
+            return self._dispatcher
+        return self._dispatcher.on_behalf_of(access.person("on_behalf_of", person))
+
     def _host(self, asked: Dispatcher, name: str, options: calls.CallOptions) -> H:
         raise NotImplementedError
 
-    def _job(self, job_id: str) -> J:
+    def _job(self, asked: Dispatcher, job_id: str) -> J:
         raise NotImplementedError
 
     def __repr__(self) -> str:

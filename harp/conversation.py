@@ -120,18 +120,22 @@ class Conversation(Generic[R]):
             self.close()
             raise RemoteProtocolError(error.type, self._text(error.message)) from error
 
-    async def wait(self) -> None:
+    async def wait(self, pulse: float | None = None) -> bool:
         """Return when something more has arrived.
 
+        :param pulse: return after so many seconds of silence too, whatever patience there is.
+        :return: whether something has arrived.
         :raises StopAsyncIteration: if nothing comes behind the last reply, or this is closed.
         :raises CommunicationError: if nothing comes.
         """
         while self._channel is not None:
             try:
-                data = await self._channel.receive(self.patience)
+                data = await self._channel.receive(self.patience if pulse is None else pulse)
                 if not data:
                     raise Ended("the connection was closed") from self._unsent
             except NetworkFailure as failure:
+                if pulse is not None and isinstance(failure, Silence):
+                    return False
                 if self._channel is not None:  # it was not closed while we waited
                     await self._recover(failure)
             except BaseException:
@@ -140,7 +144,7 @@ class Conversation(Generic[R]):
             else:
                 self._is_heard = True
                 self._replies = self._session.receive(data)
-                return
+                return True
         raise StopAsyncIteration
 
     def close(self) -> None:

@@ -122,9 +122,13 @@ class RemoteCall(Job[StreamIterator]):
     detail = deferred(Job._detail)
 
     def _packets(
-        self, request: dispatcher.StreamRequest, numbered: bool, patient: bool
+        self,
+        request: dispatcher.StreamRequest,
+        numbered: bool,
+        patient: bool,
+        pulse: float | None = None,
     ) -> StreamIterator:
-        packets = StreamIterator(numbered)
+        packets = StreamIterator(numbered, pulse)
         opening = packets._open(self._dispatcher.put(request, patient))
         packets._start(Deferred.fromCoroutine(opening))
         return packets
@@ -192,8 +196,8 @@ class HarpCaller(Caller[RemoteServer, RemoteCall, Listing]):
     def _host(self, asked: Dispatcher, name: str, options: calls.CallOptions) -> RemoteServer:
         return RemoteServer(asked, name, options)
 
-    def _job(self, job_id: str) -> RemoteCall:
-        return RemoteCall(self._dispatcher, job_id)
+    def _job(self, asked: Dispatcher, job_id: str) -> RemoteCall:
+        return RemoteCall(asked, job_id)
 
 
 class HarpStreamIterator(CallPackets, _AsyncIterator):

@@ -183,12 +183,16 @@ class HarpException(Exception):
     may_have_run: bool = True
     """Whether what was asked for may have been done all the same, in doubt True."""
 
+    remedy: str | None = None
+    """What the person who sees it can do, in a sentence; None if only the text can tell."""
+
 
 class UnsupportedError(HarpException):
     """The daemon can't do what was asked of it, because it is older or of another make."""
 
     origin = Origin.CLIENT
     may_have_run = False
+    remedy = "Install a newer version there, or do without what the message names."
 
 
 class CommunicationError(HarpException):
@@ -198,6 +202,7 @@ class CommunicationError(HarpException):
     """
 
     origin = Origin.NETWORK
+    remedy = "Check the address, that a daemon runs there, the firewall, and the certificate."
 
     def __init__(self, message: str, may_have_run: bool = True) -> None:
         super().__init__(message)
@@ -261,8 +266,8 @@ class RemoteException(_Fault):
 class RemoteError(_Fault):
     """The call could not be carried out: ``type`` is a name from ``ERROR_TYPES``.
 
-    `origin` and `may_have_run` are those of the table's row, unless more is known. A type that is
-    not in the table may have come from anywhere.
+    `origin`, `may_have_run` and `remedy` are those of the table's row, unless more is known. A type
+    that is not in the table may have come from anywhere, and has no remedy.
 
     :param origin: where it arose, None if the table must tell.
     :param may_have_run: whether the procedure may have started, None if the table must tell.
@@ -284,3 +289,4 @@ class RemoteError(_Fault):
             may_have_run = row is None or row.may_have_run
         self.origin = origin
         self.may_have_run = may_have_run
+        self.remedy = None if row is None else row.remedy

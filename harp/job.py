@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Generic, Literal, TypeVar
 
-from harp import calls, outcomes
+from harp import calls, checks, outcomes
 from harp.dispatchers import Dispatcher
 from harp.errors import RemoteError
 from harp.wire import dispatcher
@@ -79,21 +79,35 @@ class Job(Generic[I]):
         return self._packets(request, numbered, patient=False)
 
     def follow(
-        self, since: int | None = None, recent: int | None = None, numbered: bool = False
+        self,
+        since: int | None = None,
+        recent: int | None = None,
+        numbered: bool = False,
+        pulse: float | None = None,
     ) -> I:
         """Return the packets until the job ends, only new ones if nothing else is said.
 
         :param since: the number of the first packet wanted; they count from 0.
         :param recent: how many of the packets recorded so far are wanted before the new ones.
         :param numbered: whether to yield ``(number, packet)`` instead of packets.
-        :raises TypeError: if a number is not a whole one.
-        :raises ValueError: if a number is negative, or both are given.
+        :param pulse: yield ``CALL_NOT_FINISHED``, without a number, each time that nothing has come
+            for so many seconds, so that the program can look whether somebody still reads.
+        :raises TypeError: if a number is not a whole one, or ``pulse`` is none.
+        :raises ValueError: if a number is negative, or both are given, or ``pulse`` is not
+            positive.
         """
         start = calls.stream_start(since, recent)
+        beat = None if pulse is None else checks.seconds("pulse", pulse)
         request = dispatcher.FollowStream(harpcaller=1, follow_stream=self._id, **start)
-        return self._packets(request, numbered, patient=True)
+        return self._packets(request, numbered, patient=True, pulse=beat)
 
-    def _packets(self, request: dispatcher.StreamRequest, numbered: bool, patient: bool) -> I:
+    def _packets(
+        self,
+        request: dispatcher.StreamRequest,
+        numbered: bool,
+        patient: bool,
+        pulse: float | None = None,
+    ) -> I:
         raise NotImplementedError
 
     async def _cancel(self) -> bool:

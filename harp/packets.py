@@ -16,12 +16,14 @@ class Packets(Items):
     """The core of `harp.StreamIterator`.
 
     :param numbered: whether to give ``(number, packet)`` instead of packets.
+    :param pulse: seconds of silence after which CALL_NOT_FINISHED is given, None: never.
     """
 
     _question: Question | None = None
 
-    def __init__(self, numbered: bool) -> None:
+    def __init__(self, numbered: bool, pulse: float | None = None) -> None:
         self._numbered = numbered
+        self._pulse = pulse
 
     async def _open(self, question: Coroutine[Any, Any, Question]) -> None:
         self._question = await question
@@ -30,7 +32,8 @@ class Packets(Items):
     async def _more(self) -> Iterator[Any]:
         if self._question is None:
             raise StopAsyncIteration
-        await self._question.wait()
+        if not await self._question.wait(self._pulse):
+            return iter((outcomes.CALL_NOT_FINISHED,))
         return _values(self._question, self._numbered)
 
     def close(self) -> None:

@@ -18,10 +18,10 @@ from tests.docs.pages import ROOT, Block
 from tests.docs.shell import commands
 
 _FOREIGN = """
-    adduser apt apt-get cat cd chgrp chmod chown cp curl dpkg echo export getent git grep groupadd
-    install ip journalctl kill ln logger ls make mkdir mv nft openssl pip pipx rm rsync scp sed
-    setpriv sh sleep source sqlite3 ssh sudo systemctl systemd-analyze systemd-creds
-    systemd-sysusers systemd-tmpfiles tail tar timedatectl touch useradd usermod
+    adduser apt apt-get cat cd chgrp chmod chown cp curl dpkg echo export flask getent git grep
+    groupadd gunicorn install ip journalctl kill ln logger ls make mkdir mv nft openssl pip pipx rm
+    rsync scp sed setpriv sh sleep source sqlite3 ssh sudo systemctl systemd-analyze systemd-creds
+    systemd-sysusers systemd-tmpfiles tail tar timedatectl touch useradd usermod uvicorn
 """
 """Programs of others. A word that is none of these is taken for a mistake."""
 

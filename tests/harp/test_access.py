@@ -96,6 +96,16 @@ class WhoAsks(ContractTestCase):
         alone = {"token": TOKEN}
         self.assertEqual(self.heard(), [BOTH, BOTH, alone, {**alone, "on_behalf_of": "bob"}])
 
+    async def test_on_behalf_of_for_a_job(self) -> None:
+        """The name given with a job's id goes with what is asked of it, and with nothing else."""
+        peer = self.dispatcher(FALSE, FALSE)
+        rpc = self.caller(peer.port, token=TOKEN)
+        await self.mode.done(rpc.job(ID, on_behalf_of="ada").cancel())
+        await self.mode.done(rpc.job(ID).cancel())
+        self.assertEqual(self.heard(), [BOTH, {"token": TOKEN}])
+        with self.assertRaisesRegex(ValueError, "on_behalf_of"):
+            rpc.job(ID, on_behalf_of="")
+
     async def test_on_behalf_of_alone(self) -> None:
         """A name needs no token: a certificate or a uid can tell who asks."""
         peer = self.dispatcher(JOB)

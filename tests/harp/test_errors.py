@@ -138,6 +138,7 @@ class CauseTests(SynchronousTestCase):
             error = RemoteError(row.name, "M")
             self.assertIs(error.may_have_run, row.may_have_run)
             self.assertIs(error.origin, row.origins[0] if len(row.origins) == 1 else None)
+            self.assertEqual(error.remedy, row.remedy)
 
     def test_what_is_known_better(self) -> None:
         """What somebody knows better than the table wins."""
@@ -147,7 +148,7 @@ class CauseTests(SynchronousTestCase):
     def test_unknown_type(self) -> None:
         """A type that is not in the table may come from anywhere, and is in doubt."""
         error = RemoteError("new_one", "M")
-        self.assertEqual((error.origin, error.may_have_run), (None, True))
+        self.assertEqual((error.origin, error.may_have_run, error.remedy), (None, True, None))
 
     def test_the_others(self) -> None:
         """What is not a RemoteError has one cause each."""
@@ -160,6 +161,7 @@ class CauseTests(SynchronousTestCase):
             (harp.UnsupportedError("M"), Origin.CLIENT, False),
         ]:
             self.assertEqual((error.origin, error.may_have_run), (origin, may_have_run), error)
+            self.assertRegex(error.remedy or "None.", r"^[A-Z].*\.$", error)
 
 
 class ExceptionTests(SynchronousTestCase):

@@ -1,0 +1,1 @@
+"""Backups that people start, watch and cancel."""
