@@ -160,6 +160,11 @@ class Dispatcher:
                 _log.failure("the jobs that wait can't be looked at, which is tried again")
                 await self._a_while()
 
+    @property
+    def running(self) -> int:
+        """How many jobs are being run."""
+        return len(self._running)
+
     def is_running(self, job_id: str) -> bool:
         """Say whether a job is known to run; then its end is yet to be announced."""
         return job_id in self._not_ended
