@@ -7,7 +7,7 @@ VENV := .venv
 SECONDS ?= 60
 STAMP := $(VENV)/.installed
 
-.PHONY: test test-all demo lint types trial test-faults fuzz deb clean
+.PHONY: test test-all demo lint types trial test-faults fuzz deb test-deb clean
 
 test: lint types trial
 
@@ -41,6 +41,10 @@ test-all:
 # build/deb/harpcaller_VERSION_ARCHITECTURE.deb, for the release of Debian that this machine has.
 deb: $(STAMP)
 	packaging/deb/build $(DEB_PYTHON) $(VENV)/bin/python build/deb
+
+# Installs it in a systemd that is booted in namespaces of the kernel, as root; leaves nothing.
+test-deb: deb
+	HARPCALLER_DEB=$$(ls build/deb/*.deb) $(VENV)/bin/python -m twisted.trial tests.acceptance.test_debian
 
 # setup.cfg names what is needed; the packages themselves are used from the checkout.
 $(STAMP): setup.cfg pyproject.toml

@@ -1,7 +1,7 @@
 """Makes what both daemons need to start on a machine where nothing is configured yet.
 
-A self-signed certificate for harpd, a password, and a hosts script that knows this machine under the
-name localhost. What is there already is left alone.
+A self-signed certificate for harpd, a password, and a hosts script that knows this machine under
+the name localhost. What is there already is left alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DAYS = 3650
 USER = "harpcaller"
 
 SCRIPT = """#!/bin/sh
-# The hosts registry's script: prints a line of JSON for each host, with its name, address and login.
+# The hosts registry's script: prints a line of JSON for each host with its name, address and login.
 # This one was made by the installation and knows this machine only.
 cat <<'HOSTS'
 {host}
