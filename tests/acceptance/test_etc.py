@@ -62,7 +62,7 @@ class SampleTests(SynchronousTestCase):
         self.assertEqual(printed, "OK\n")
 
     def test_harpd(self) -> None:
-        """Harpd's passes --test with the sample procedures, once certificate and users are there."""
+        """The one of harpd passes --test with the sample procedures, given certificate and users."""
         deployment = deploy()
         for source, name in (("harpd.pem", "cert.pem"), ("harpd.key", "key.pem")):
             shutil.copy(deployment.folder / source, self.folder / name)
@@ -83,17 +83,16 @@ class SampleTests(SynchronousTestCase):
 
     def test_every_key(self) -> None:
         """All keys that the daemons know stand in the samples, some of them in comments."""
-        for sample, module in (
-            ("harpcaller.yaml", harpcaller.config),
-            ("harpd.yaml", harpd.config),
-        ):
-            named = set(re.findall(r"^ *#?([a-z_0-9]+):", (ETC / sample).read_text(), re.M))
-            package = Path(str(module.__file__)).parent
+        samples = {"harpcaller.yaml": harpcaller.config, "harpd.yaml": harpd.config}
+        for sample, module in samples.items():
+            text = (ETC / sample).read_text()
             asked: set[str] = set()
-            for source in package.glob("*.py"):
+            for source in Path(str(module.__file__)).parent.glob("*.py"):
                 pattern = r"(?:keys|root|section|network)\.\w+\(\s*\"([a-z_0-9]+)\""
                 asked |= set(re.findall(pattern, source.read_text()))
-            self.assertEqual(asked - named, set(), sample)
+            self.assertGreater(len(asked), 10)
+            missing = [key for key in asked if not re.search(rf"\b{key}:", text)]
+            self.assertEqual(missing, [], sample)
 
     def test_list_hosts(self) -> None:
         """The script prints hosts that the registry takes, all of them."""
