@@ -1,4 +1,4 @@
-# Two commands, each enough by itself on a fresh clone: make test, make demo.
+# Each command is enough by itself on a fresh clone: make test, make demo, make docs.
 # Everything they install or write stays inside the clone.
 PYTHON ?= python3
 # What the Debian package runs on, an interpreter of Debian's.
@@ -7,12 +7,18 @@ VENV := .venv
 SECONDS ?= 60
 STAMP := $(VENV)/.installed
 
-.PHONY: test test-all demo lint types trial test-faults fuzz deb test-deb clean
+.PHONY: test test-all demo docs lint types trial test-faults fuzz deb test-deb clean
 
 test: lint types trial
 
 demo: $(STAMP)
-	$(VENV)/bin/python -m harpcaller.demo $(if $(filter-out 0,$(KEEP)),--keep)
+	rm -rf demo-run
+	$(VENV)/bin/harp demo --folder=demo-run $(if $(filter-out 0,$(KEEP)),--keep)
+
+# HTML and manual pages, in build/docs.
+docs: $(STAMP)
+	$(VENV)/bin/sphinx-build -W --keep-going -n -q -b html docs build/docs/html
+	$(VENV)/bin/sphinx-build -W --keep-going -n -q -b man docs build/docs/man
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -36,8 +36,8 @@ class Job(Generic[I]):
         """Return what became of the job; its failure is returned, not raised.
 
         :param wait: whether to wait for the job's end, however long it takes.
-        :return: the value that the procedure returned, a `RemoteException` if it raised, a
-            `RemoteError` if the call could not be carried out, there is no such job, or the
+        :return: the value that the procedure returned, a `harp.RemoteException` if it raised, a
+            `harp.RemoteError` if the call could not be carried out, there is no such job, or the
             dispatcher does not let the caller know,
             ``CALL_CANCELLED`` if it was cancelled, ``CALL_NOT_FINISHED`` if it has not ended.
         :raises CommunicationError: if the dispatcher can't be asked.

@@ -10,12 +10,10 @@ from twisted.internet.interfaces import IPushProducer, ITransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from harp import errors
-from harp.errors import RemoteProtocolError
-from harp.wire import harpd, results
-from harp.wire.replies import ReplyReader
+from harp.wire import harpd
 from harp.wire.results import EndResult
-from harpd.call_limits import NO_LIMITS, CallLimits, OutputMeter
+from harpd.call_limits import NO_LIMITS, CallLimits
+from harpd.reported import Reported
 
 
 class Caller(Interface):
@@ -48,8 +46,7 @@ class CallProcess(Protocol):
         self._caller = caller
         self._kill = kill
         self._limits = limits
-        self._meter = None if limits == NO_LIMITS else OutputMeter(limits)
-        self._reader = ReplyReader()
+        self._reported = Reported(limits)
         self._ended = False
         self._closed = False
         self._exit: EndResult | None = None
@@ -74,21 +71,9 @@ class CallProcess(Protocol):
         """Check what the process reports and pass it on."""
         if self._ended:
             return
-        self._reader.feed(data)
-        found: list[harpd.Reply] = []
-        try:
-            while not self._ended and (reply := self._reader.next()) is not None:
-                if self._meter is None:
-                    found.append(reply)
-                else:
-                    found += self._meter.within(reply)
-                    if found[-1] is not reply:
-                        self._kill()
-                self._ended = isinstance(found[-1], EndResult)
-        except RemoteProtocolError as error:
-            self._ended = True
-            text = f"the process of the call wrote no reply: {error}"
-            found.append(results.error(errors.INVALID_MESSAGE, text))
+        found = self._reported.feed(data)
+        self._ended = self._reported.ended
+        if self._reported.is_refused:
             self._kill()
         if found:
             self._caller.replies(found)

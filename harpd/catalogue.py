@@ -18,7 +18,7 @@ from harpd.arguments import Parameters
 from harpd.descriptors import open_descriptors, take_away
 from harpd.identity import Identity, find_identity
 from harpd.options import NO_DEFAULTS, Defaults, common_mistakes, option_mistakes
-from harpd.proc import Procedure
+from harpd.proc import Groups, Procedure
 from harpd.surroundings import Surroundings, find_surroundings
 
 MODULE_NAME = "harpd_procedures"
@@ -56,9 +56,15 @@ class Entry:
     surroundings: Surroundings | None = None
 
 
-def load(file: str, defaults: Defaults = NO_DEFAULTS) -> Mapping[str, Entry]:
+FindIdentity = Callable[[str | int | None, Groups | None], Identity | None]
+
+
+def load(
+    file: str, defaults: Defaults = NO_DEFAULTS, find_identity: FindIdentity = find_identity
+) -> Mapping[str, Entry]:
     """Run the procedures file and return what is marked in it, by name.
 
+    :param find_identity: finds who is meant by a uid and a gid, as `harpd.identity.find_identity`.
     :raises CatalogueError: with every mistake that could be found.
     """
     module = types.ModuleType(MODULE_NAME)
@@ -85,7 +91,7 @@ def load(file: str, defaults: Defaults = NO_DEFAULTS) -> Mapping[str, Entry]:
         for name, value in vars(module).items()
         if isinstance(value, Procedure) and not name.startswith("_")
     }
-    mistakes = _default_mistakes(defaults)
+    mistakes = _default_mistakes(defaults, find_identity)
     if mistakes:
         defaults = NO_DEFAULTS  # that they are wrong is said once
     if not marked:
@@ -93,7 +99,7 @@ def load(file: str, defaults: Defaults = NO_DEFAULTS) -> Mapping[str, Entry]:
     entries: dict[str, Entry] = {}
     for name, value in marked.items():
         try:
-            entries[name] = _entry(name, value, defaults)
+            entries[name] = _entry(name, value, defaults, find_identity)
         except CatalogueError as error:
             where = _where(value) or file
             mistakes += [f"{where}: procedure {name}: {mistake}" for mistake in error.mistakes]
@@ -129,7 +135,7 @@ def _target(procedure: Procedure) -> Callable[..., Any]:
     return procedure.__call__ if procedure.function is None else procedure.function
 
 
-def _default_mistakes(defaults: Defaults) -> list[str]:
+def _default_mistakes(defaults: Defaults, find_identity: FindIdentity) -> list[str]:
     mistakes = list(common_mistakes(defaults))
     try:
         find_identity(defaults.uid, defaults.gid)
@@ -138,7 +144,9 @@ def _default_mistakes(defaults: Defaults) -> list[str]:
     return [f"defaults of the procedures: {mistake}" for mistake in mistakes]
 
 
-def _entry(name: str, procedure: Procedure, defaults: Defaults) -> Entry:
+def _entry(
+    name: str, procedure: Procedure, defaults: Defaults, find_identity: FindIdentity
+) -> Entry:
     mistakes = [*option_mistakes(procedure), *_kind_mistakes(procedure)]
     parameters = identity = None
     try:

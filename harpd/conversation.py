@@ -18,14 +18,16 @@ from harp import errors
 from harp.errors import ErrorType, LocalProtocolError, RemoteProtocolError
 from harp.logs import shown
 from harp.session import CallState, IncomingCall
-from harp.wire import harpd, results
+from harp.wire import harpd
 from harp.wire.results import EndResult
 from harp.wire.text import encode, refuse_repeated_keys
+from harpd import refusals
 from harpd.audit import Audit
 from harpd.auth.turns import TooManyLoginsError
 from harpd.call import CallProcess
 from harpd.offers import Offer, ProceduresError
 from harpd.parts import Connection, Parts
+from harpd.refusals import Refusal
 from harpd.zygote_process import PlannedCall
 
 _log = Logger("harpd.call")  # of no class: what is logged would hold the conversation
@@ -135,13 +137,13 @@ class Conversation:
         if isinstance(request, harpd.DescribeRequest):
             audit.allowed()
             told = (offer.description for name, offer in catalogue.items() if granted.allows(name))
-            self._end(harpd.Procedures(b"[%b]" % b",".join(told)), self._keepalive)
+            offered = harpd.Procedures(b"[%b]" % b",".join(told), self._parts.now())
+            self._end(offered, self._keepalive)
             return
         offer = catalogue.get(request.procedure)
         if offer is None:
-            name = request.procedure
             audit.refused(errors.NO_SUCH_PROCEDURE.name)
-            self.refuse(errors.NO_SUCH_PROCEDURE, f"no procedure {name}", {"procedure": name})
+            self.refuse(*refusals.no_such_procedure(request.procedure))
         elif len(self._parts.running) >= self._parts.policy.limits.max_calls:
             text = f"harpd has {len(self._parts.running)} calls already, its limit"
             audit.refused(text)
@@ -278,7 +280,7 @@ class Conversation:
         if self._process is not None:
             assert self._planned is not None
             self._planned.kill()
-        error = results.error(type, message, *(() if data is None else (data,)))
+        error = Refusal(type, message, data).end()
         self._end(error, self._keepalive and type not in _CLOSING)
 
     def _refuse_request(self, error: RemoteProtocolError) -> None:
@@ -286,11 +288,10 @@ class Conversation:
         self.refuse(error.type, error.message, logged=_QUOTED_KEY.sub(r"\1 …", error.message))
 
     def _locked(self, lock: str, waited: float) -> None:
-        text = f"lock {lock} was not free within {waited:g} s"
-        self.refuse(errors.LOCKED, text, {"lock": lock})
+        self.refuse(*refusals.locked(lock, waited))
 
     def _time_out(self, limit: float) -> None:
-        self.refuse(errors.TIMEOUT, f"the procedure's own limit of {limit:g} s was exceeded")
+        self.refuse(*refusals.timed_out(limit))
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(CancelledError):

@@ -1,4 +1,4 @@
-"""What the authors of procedures import: the decorators, and the container of an end result.
+"""What the authors of procedures import: the decorators, and what a stream consists of.
 
 Only marks the functions; `harpd.catalogue` finds and checks them, `harpd.child` runs them. It is
 loaded into the process that every call is forked from, so it imports as little as it can.
@@ -38,6 +38,42 @@ class Result:
 
     def __init__(self, value: Any) -> None:
         self.value = value
+
+
+def progress(
+    done: float, total: float | None = None, unit: str | None = None
+) -> dict[str, dict[str, float | str]]:
+    """Return a packet that says how far a streaming procedure is.
+
+    It is there to be yielded: ``yield progress(3, 10, "files")``. Programs that follow the
+    job, as the command ``harp`` does, may show it as a progress bar. It is a packet like any other:
+    recorded, replayed, and counted by ``max_output``.
+
+    :param done: how much has been done.
+    :param total: how much there is to do, if that is known; ``done`` may exceed an estimate.
+    :param unit: what is counted, such as "files" or "bytes".
+    :return: ``{"progress": {"done": …, "total": …, "unit": …}}``, without what is not said.
+    :raises TypeError: if one is no number or text.
+    :raises ValueError: if a number is negative or not finite, or the unit is empty.
+    """
+    said: dict[str, float | str] = {"done": _amount("done", done)}
+    if total is not None:
+        said["total"] = _amount("total", total)
+    if unit is not None:
+        if not isinstance(unit, str):
+            raise TypeError(f"progress: unit must be a text, not {unit!r}")
+        if not unit.strip():
+            raise ValueError("progress: unit is empty")
+        said["unit"] = unit
+    return {"progress": said}
+
+
+def _amount(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"progress: {name} must be a number, not {value!r}")
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"progress: {name} must be a finite number from 0, not {value!r}")
+    return value
 
 
 class Options(TypedDict, total=False):
@@ -141,7 +177,7 @@ class Procedure:
             self.function = function
             self.__doc__ = function.__doc__
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the function as if it were not marked."""
         if self.function is None:
             raise TypeError(f"{type(self).__name__} has neither a function nor a __call__")

@@ -40,7 +40,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from os import close
@@ -93,12 +93,21 @@ class Settings:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
+Load = Callable[[str, Defaults], Mapping[str, Entry]]
+"""What loads the procedures file, as `harpd.catalogue.load` does."""
+
+
 class Zygote:
     """Forks the calls and watches over their process trees."""
 
     def __init__(
-        self, control: socket.socket, register: guard.Register, settings: Settings
+        self,
+        control: socket.socket,
+        register: guard.Register,
+        settings: Settings,
+        load: Load = load,
     ) -> None:
+        self._load_file = load
         self._control = control
         self._register = register
         self._settings = settings
@@ -163,7 +172,7 @@ class Zygote:
         mine = os.getpid()
         self._end_with_daemon(True)
         try:
-            return load(self._settings.procedures, Defaults(**self._settings.defaults))
+            return self._load_file(self._settings.procedures, Defaults(**self._settings.defaults))
         finally:
             if os.getpid() != mine:
                 os._exit(0)  # what the file forked must not go on as another zygote
@@ -277,7 +286,7 @@ class Zygote:
             self._control.send(message)
 
 
-def main() -> None:
+def main(load: Load = load) -> None:
     """Run as ``python -P -m harpd.zygote DESCRIPTOR``."""
     with open(int(sys.argv[1]), "rb") as file:
         settings = Settings(**json.load(file))
@@ -288,7 +297,7 @@ def main() -> None:
     sys.path[:0] = settings.path
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    Zygote(control, register, settings).serve()
+    Zygote(control, register, settings, load).serve()
 
 
 if __name__ == "__main__":

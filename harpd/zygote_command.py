@@ -46,12 +46,13 @@ def write_settings(settings: Settings) -> int:
     return descriptor
 
 
-def zygote_command(settings: int) -> list[str]:
+def zygote_command(settings: int, module: str = "harpd.zygote") -> list[str]:
     """Return the command that runs a zygote; -P keeps the working directory out of its modules.
 
     :param settings: what `write_settings` has returned.
+    :param module: the one that is run.
     """
-    return [sys.executable, "-P", "-m", "harpd.zygote", str(settings)]
+    return [sys.executable, "-P", "-m", module, str(settings)]
 
 
 def zygote_environment() -> dict[str, str]:

@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from harp.cli.status import escaped
+from harp.cli.output import escaped
 from harp.fingerprints import fingerprint_of
 from harp.network import Address
 

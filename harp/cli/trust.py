@@ -11,7 +11,8 @@ import click
 from cryptography import x509
 
 from harp.cli import certificates, known_certs
-from harp.cli.status import Failure, Unreachable, escaped
+from harp.cli.output import escaped
+from harp.cli.status import Failure, Status, Unreachable
 from harp.fingerprints import read_fingerprint
 from harp.network import Address
 from harp.wire.harpd import DEFAULT_PORT
@@ -138,7 +139,7 @@ def _ask(file: Path) -> None:
             " whatever is there"
         )
     if not click.confirm(f"Add it to {file}?", default=False):
-        raise Failure("nothing was added")
+        raise Failure("nothing was added", Status.CANCELLED)
 
 
 def _add(certificate: x509.Certificate, address: Address, file: Path, fingerprint: str) -> None:

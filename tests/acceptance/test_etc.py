@@ -62,7 +62,7 @@ class SampleTests(SynchronousTestCase):
         self.assertEqual(printed, "OK\n")
 
     def test_harpd(self) -> None:
-        """The one of harpd passes --test with the sample procedures, given certificate and users."""
+        """What harpd has passes --test with the sample procedures, given certificate and users."""
         deployment = deploy()
         for source, name in (("harpd.pem", "cert.pem"), ("harpd.key", "key.pem")):
             shutil.copy(deployment.folder / source, self.folder / name)

@@ -1,23 +1,21 @@
-"""Runs the client's blocks of one page as one program.
+"""Runs what is to be run of one page, from its first block to its last.
 
-It is called as ``python -m tests.docs.run_page PAGE PORTS``.
-``PORTS`` is a JSON object: which port of this machine stands for which in the examples. Whatever
-the name of a host is, it is this machine, so that the examples are run as they stand there.
+It is called as ``python -m tests.docs.run_page PAGE``, in the page's folder and with the
+environment that ``tests.docs.setting`` gives.
 """
 
 from __future__ import annotations
 
 import contextlib
-import doctest
 import io
-import json
-import socket
+import os
 import sys
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
 from tests.docs.pages import blocks
+from tests.docs.shell import Shell, compare
 
 
 def run(page: Path) -> None:
@@ -25,17 +23,26 @@ def run(page: Path) -> None:
 
     :raises AssertionError: if they do not print what the page says.
     """
-    namespace: dict[str, Any] = {"__name__": "__main__"}
-    printed = io.StringIO()
-    for block in blocks(page):
-        if block.kind == "client":
-            # Blank lines before it, so that a traceback names the line of the page.
-            code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")
-            with contextlib.redirect_stdout(printed):
-                _execute(code, namespace)
-        elif block.kind == "output":
-            _compare(f"{page}:{block.line}", block.text, printed.getvalue())
-            printed = io.StringIO()
+    shell = Shell(Path.cwd(), dict(os.environ))
+    with contextlib.closing(shell):
+        namespace: dict[str, Any] = {"__name__": "__main__"}
+        printed = io.StringIO()
+        for block in blocks(page):
+            match block.kind:
+                case "client":
+                    # Blank lines before it, so that a traceback names the line of the page.
+                    code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")
+                    with contextlib.redirect_stdout(printed):
+                        _execute(code, namespace)
+                case "output":
+                    compare(block.place, block.text, printed.getvalue())
+                    printed = io.StringIO()
+                case "console" if block.of == "stays":
+                    shell.stay(block.place, block.text)
+                case "console":
+                    shell.type(block.place, block.text)
+                case "write" | "append":
+                    _write(Path(block.of), block.text, "w" if block.kind == "write" else "a")
 
 
 def _execute(code: CodeType, namespace: dict[str, Any]) -> None:
@@ -46,22 +53,11 @@ def _execute(code: CodeType, namespace: dict[str, Any]) -> None:
             raise
 
 
-def _compare(where: str, wanted: str, printed: str) -> None:
-    checker = doctest.OutputChecker()
-    if not checker.check_output(wanted, printed, doctest.ELLIPSIS):
-        raise AssertionError(f"{where}: the page says\n{wanted}\nthe program says\n{printed}")
-
-
-def redirect(ports: dict[str, int]) -> None:
-    """Let every name be this machine, and its well-known ports the ones that are free here."""
-    look_up = socket.getaddrinfo
-
-    def here(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
-        return look_up("127.0.0.1", ports.get(str(port), port), *args, **kwargs)
-
-    socket.getaddrinfo = here
+def _write(path: Path, text: str, mode: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, mode) as file:
+        file.write(text)
 
 
 if __name__ == "__main__":
-    redirect(json.loads(sys.argv[2]))
     run(Path(sys.argv[1]))

@@ -2,72 +2,82 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
+import re
+from functools import cache
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.acceptance.daemons import deploy
-from tests.docs.pages import KINDS, ROOT, Block, blocks, pages
+from harpcaller.demo.deployment import Deployment
+from tests.docs import setting
+from tests.docs.checks import check
+from tests.docs.pages import CHECKED, KINDS, ROOT, RUN, blocks, pages
 
-TIME_LIMIT = 60
-"""Seconds after which a page's examples are taken to hang."""
+ELSEWHERE = {"first-steps.md": "tests.docs.test_tutorial"}
+"""Pages whose examples need more than a deployment, and who runs them."""
+
+
+class MarkTests(SynchronousTestCase):
+    """Every block of code says what a test does with it."""
+
+    def test_marks(self) -> None:
+        """It does so in words that are known here, and is in a language that fits."""
+        seen = set()
+        for page in pages():
+            for block in blocks(page):
+                self.assertIn(block.kind, KINDS, f"{block.place} has no mark that is known")
+                assert block.kind is not None
+                seen.add(block.kind)
+                languages = KINDS[block.kind]
+                if languages is not None:
+                    self.assertIn(block.language, languages, block.place)
+        self.assertTrue({"client", "procedures", "output"} <= seen)
+
+
+class CheckTests(SynchronousTestCase):
+    """Blocks that are not run."""
+
+    def test_checks(self) -> None:
+        """Each shows what is so."""
+        deployment = setting.deployment()
+        wrong = []
+        for page in pages():
+            for block in blocks(page):
+                if block.kind in CHECKED:
+                    try:
+                        check(block, deployment)
+                    except AssertionError as error:
+                        wrong.append(str(error))
+        self.assertEqual(wrong, [], "\n".join(wrong))
 
 
 class ExampleTests(SynchronousTestCase):
     """The daemons are real, and so is the program; only the ports are others."""
 
-    def test_marks(self) -> None:
-        """Every block of Python says how it is run, in words that are known here."""
-        for page in pages():
-            for block in blocks(page):
-                where = f"{page.relative_to(ROOT)}:{block.line}"
-                if block.language == "python":
-                    self.assertIn(block.kind, KINDS, where)
-                if block.kind is not None:
-                    self.assertIn(block.kind, KINDS, where)
+    def run_page(self, page: Path) -> None:
+        running = _running()
+        setting.load(running, list(blocks(page)))
+        done = setting.run(running, page)
+        self.assertEqual(done.returncode, 0, done.stdout)
 
-    def test_every_fence_is_seen(self) -> None:
-        """No block escapes by the way in which it is written."""
-        for page in pages():
-            fences = [line for line in page.read_text().splitlines() if "```" in line]
-            self.assertEqual(len(fences), 2 * len(blocks(page)), page)
 
-    def test_examples(self) -> None:
-        """Each page's procedures are loaded by harpd, and its program runs as the page says."""
-        ran = []
-        for page in pages():
-            found = blocks(page)
-            if any(block.kind == "client" for block in found):
-                self.run_page(page, found)
-                ran.append(page.name)
-        self.assertIn("README.md", ran)
+@cache
+def _running() -> Deployment:
+    return setting.deployment().__enter__()
 
-    def run_page(self, page: Path, found: list[Block]) -> None:
-        with tempfile.NamedTemporaryFile("w", suffix=".py") as procedures:
-            for block in found:
-                if block.kind == "procedures":
-                    procedures.write(block.text)
-            procedures.flush()
-            deployment = deploy(Path(procedures.name))
-        # The page's client certificate is any that there is; no dispatcher gets to see it.
-        for kind in ("pem", "key"):
-            shutil.copy(deployment.folder / f"harpd.{kind}", deployment.folder / f"panel.{kind}")
-        with deployment:
-            ports = {"3502": deployment.port, "4306": deployment.harpd_port}
-            program = subprocess.run(
-                [sys.executable, "-m", "tests.docs.run_page", str(page), json.dumps(ports)],
-                cwd=deployment.folder,  # where the page's ca.pem is
-                env={**os.environ, "PYTHONPATH": str(ROOT), "HARP_TOKEN": "harp_token"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=TIME_LIMIT,
-                check=False,
-            )
-        self.assertEqual(program.returncode, 0, program.stdout)
+
+def _add_tests() -> None:
+    """Make a test of each page, so that what fails has the page's name."""
+    for page in pages():
+        if page.name in ELSEWHERE or not any(block.kind in RUN for block in blocks(page)):
+            continue
+
+        def test(self: ExampleTests, page: Path = page) -> None:
+            self.run_page(page)
+
+        test.__doc__ = f"The program of {page.name} does what the page says."
+        name = re.sub(r"\W", "_", str(page.relative_to(ROOT).with_suffix("")).lower())
+        setattr(ExampleTests, f"test_{name}", test)
+
+
+_add_tests()

@@ -22,7 +22,7 @@ class CommandTests(SynchronousTestCase):
         done = harp("--help")
         self.assertEqual(done.status, 0)
         self.assertRegex(done.out, r"(?m)^ +token +Make a token")
-        self.assertRegex(done.out, r"(?m)^ +trust +Show the certificate")
+        self.assertRegex(done.out, r"(?m)^ +trust +Show a daemon")
 
     def test_wrong_usage(self) -> None:
         """What it does not know is refused with the status for that."""

@@ -126,7 +126,7 @@ class TrustTests(SynchronousTestCase):
         for answer in ("n\n", "\n", "\x04"):
             arguments = ("trust", "--known-certs", str(self.file), self.harpd())
             done = harp_on_terminal(*arguments, answer=answer)
-            self.assertEqual(done.status, 1, done.out)
+            self.assertEqual(done.status, 3, done.out)
             self.assertFalse(self.file.exists())
 
     def test_nobody_to_ask(self) -> None:
@@ -150,7 +150,7 @@ class TrustTests(SynchronousTestCase):
     def test_fingerprint(self) -> None:
         """A fingerprint says yes to one certificate only; it may be written as OpenSSL does."""
         done = self.trust("--fingerprint", "sha256:" + 64 * "0", "--yes")
-        self.assertEqual(done.status, 1)
+        self.assertEqual(done.status, 5)
         self.assertIn("the fingerprint is another one", done.err)
         self.assertFalse(self.file.exists())
         digits = self.own.fingerprint.removeprefix("sha256:").upper()
@@ -191,12 +191,12 @@ class TrustTests(SynchronousTestCase):
         broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
         self.file.write_bytes(broken)
         done = self.trust("--yes")
-        self.assertEqual(done.status, 1)
+        self.assertEqual(done.status, 5)
         self.assertIn(f"{self.file} has something that is no certificate in PEM", done.err)
         self.assertEqual(self.file.read_bytes(), broken)
         self.file = self.folder / "missing" / "known_certs.pem"
         done = self.trust("--yes")
-        self.assertEqual(done.status, 1)
+        self.assertEqual(done.status, 5)
         self.assertIn(f"{self.file} can't be written: No such file or directory", done.err)
 
     def test_not_reachable(self) -> None:

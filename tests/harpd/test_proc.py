@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from harpd.proc import Options, Procedure, Result, procedure, streaming_procedure
+from harpd.proc import Options, Procedure, Result, procedure, progress, streaming_procedure
 
 
 def double(x: int, times: int = 2) -> int:
@@ -96,3 +97,42 @@ class MarkTests(SynchronousTestCase):
         *packets, last = streaming_procedure(timeout=1)(count)(2)
         self.assertEqual((packets, last.value), ([0, 1], 2))
         self.assertEqual(procedure(double).__doc__, "Return more.")
+
+    def test_any_argument(self) -> None:
+        """A keyword argument may have any name."""
+
+        @procedure
+        def names(**given: int) -> list[str]:
+            return list(given)
+
+        self.assertEqual(names(self=1, function=2), ["self", "function"])
+
+
+class ProgressTests(SynchronousTestCase):
+    """The packet that says how far a procedure is."""
+
+    def test_packet(self) -> None:
+        """It has what is said and nothing else."""
+        self.assertEqual(progress(3), {"progress": {"done": 3}})
+        self.assertEqual(progress(0, 0), {"progress": {"done": 0, "total": 0}})
+        self.assertEqual(progress(12.5, unit="s"), {"progress": {"done": 12.5, "unit": "s"}})
+        whole = {"progress": {"done": 11, "total": 10, "unit": "files"}}
+        self.assertEqual(progress(11, total=10, unit="files"), whole)
+
+    def test_mistakes(self) -> None:
+        """What is wrong is named."""
+        cases: list[tuple[dict[str, Any], type[Exception], str]] = [
+            ({"done": "3"}, TypeError, "done must be a number, not '3'"),
+            ({"done": True}, TypeError, "done must be a number, not True"),
+            ({"done": None}, TypeError, "done must be a number, not None"),
+            ({"done": -1}, ValueError, "done must be a finite number from 0, not -1"),
+            ({"done": 1, "total": [2]}, TypeError, "total must be a number, not [2]"),
+            ({"done": 1, "total": -0.5}, ValueError, "total must be a finite number from 0"),
+            ({"done": float("nan")}, ValueError, "done must be a finite number from 0, not nan"),
+            ({"done": 1, "total": float("inf")}, ValueError, "total must be a finite number"),
+            ({"done": 1, "unit": 5}, TypeError, "unit must be a text, not 5"),
+            ({"done": 1, "unit": " "}, ValueError, "unit is empty"),
+        ]
+        for given, kind, text in cases:
+            error = self.assertRaises(kind, lambda given=given: progress(**given))
+            self.assertIn(f"progress: {text}", str(error))
