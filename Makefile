@@ -10,7 +10,8 @@ STAMP := $(VENV)/.installed
 test: lint types trial
 
 demo: $(STAMP)
-	$(VENV)/bin/python -m harpcaller.demo $(if $(filter-out 0,$(KEEP)),--keep)
+	rm -rf demo-run
+	$(VENV)/bin/harp demo --folder=demo-run $(if $(filter-out 0,$(KEEP)),--keep)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -205,8 +205,10 @@ class HarpCaller(Caller[RemoteServer, RemoteCall, Listing]):
     cancel_queue = blocking(Caller._cancel_queue)
     refresh_hosts = blocking(Caller._refresh_hosts)
     procedures = blocking(Caller._procedures)
+    describe = blocking(Caller._describe)
     prune = blocking(Caller._prune)
     reload = blocking(Caller._reload)
+    stop_dispatcher = blocking(Caller._stop_dispatcher)
     server_info = blocking(Caller._server_info)
 
     def _listing(self, ask: Ask) -> Listing:

@@ -180,8 +180,10 @@ class HarpCaller(Caller[RemoteServer, RemoteCall, Listing]):
     cancel_queue = deferred(Caller._cancel_queue)
     refresh_hosts = deferred(Caller._refresh_hosts)
     procedures = deferred(Caller._procedures)
+    describe = deferred(Caller._describe)
     prune = deferred(Caller._prune)
     reload = deferred(Caller._reload)
+    stop_dispatcher = deferred(Caller._stop_dispatcher)
     server_info = deferred(Caller._server_info)
 
     def _listing(self, ask: Ask) -> Listing:

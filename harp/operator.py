@@ -159,22 +159,33 @@ class Operator(Generic[L]):
         reply = await self._ask(operation.CancelQueue(harpcaller=1, cancel_queue=queue))
         return reply["cancelled_jobs"]  # type: ignore[no-any-return]
 
-    async def _refresh_hosts(self) -> dict[str, Any]:
+    async def _refresh_hosts(self, accept_loss: bool = False) -> dict[str, Any]:
         """Have the dispatcher read its hosts again.
 
+        :param accept_loss: whether most of the hosts may be missing from the new list, which else
+            is taken for a mistake.
         :return: ``hosts_known``, how many there are now, and ``problem``: why the list is still the
             old one, None if it is not.
         """
-        return await self._ask(operation.RefreshHosts(harpcaller=1, refresh_hosts=True))
+        how = operation.RefreshOptions(accept_loss=True) if accept_loss else True
+        return await self._ask(operation.RefreshHosts(harpcaller=1, refresh_hosts=how))
 
     async def _procedures(self, host: str) -> list[dict[str, Any]]:
         """Return what a host offers; see `harp.HarpServer.procedures`.
 
         :raises RemoteError: if the host can't be asked.
         """
+        return (await self._describe(host))["procedures"]  # type: ignore[no-any-return]
+
+    async def _describe(self, host: str) -> dict[str, Any]:
+        """Have the dispatcher ask a host what it offers and what its clock says.
+
+        :return: ``procedures``, as `procedures` returns them, and ``clock``: by how many seconds
+            the host's clock is ahead of the dispatcher's, None if that is not told.
+        :raises RemoteError: if the host can't be asked.
+        """
         name = checks.text("host", host)
-        reply = await self._ask(operation.ListProcedures(harpcaller=1, list_procedures=name))
-        return reply["procedures"]  # type: ignore[no-any-return]
+        return await self._ask(operation.ListProcedures(harpcaller=1, list_procedures=name))
 
     async def _prune(self, older_than: float) -> int:
         """Forget the jobs that ended more than so many seconds ago, and return how many."""
@@ -189,8 +200,22 @@ class Operator(Generic[L]):
         """
         return await self._ask(operation.Reload(harpcaller=1, reload=True))
 
+    async def _stop_dispatcher(self) -> dict[str, Any]:
+        """Stop the dispatcher for everybody, as SIGTERM does; nothing here can start it again.
+
+        It takes no more calls and lets what runs go on for a while. Jobs that wait go on waiting
+        until it is started again.
+
+        :return: ``stopping``, which is True; ``running``, how many jobs run now; ``grace``, for how
+            many seconds they may go on.
+        """
+        return await self._ask(operation.Stop(harpcaller=1, stop=True))
+
     async def _server_info(self) -> dict[str, Any]:
-        """Return the dispatcher's ``version`` and its ``extensions`` of the protocol."""
+        """Return the dispatcher's ``version`` and its ``extensions`` of the protocol.
+
+        Newer ones say ``time`` too: what their clock says, in unix seconds.
+        """
         return await self._ask(operation.ServerInfo(harpcaller=1, server_info=True))
 
     async def _ask(self, request: dispatcher.Request) -> dict[str, Any]:

@@ -160,6 +160,10 @@ class Dispatcher:
                 _log.failure("the jobs that wait can't be looked at, which is tried again")
                 await self._a_while()
 
+    def count_running(self) -> int:
+        """Return how many jobs are on their hosts now."""
+        return len(self._running)
+
     def is_running(self, job_id: str) -> bool:
         """Say whether a job is known to run; then its end is yet to be announced."""
         return job_id in self._not_ended
@@ -182,7 +186,7 @@ class Dispatcher:
         """
         self._is_stopping = True
         if self._running or self._under_way:
-            _log.info("waiting for {count} running jobs", count=len(self._running))
+            _log.info("waiting for {count} running jobs", count=self.count_running())
             self._idle = Deferred()
             timer = self._reactor.callLater(grace, self._end_grace)
             await self._idle

@@ -42,6 +42,9 @@ class Parts:
     :param permissions: who may do what; whoever gets an answer is allowed to ask, and sees what the
         own permissions show.
     :param reload: reads the configuration again; fires with what is wrong with it.
+    :param stop: has the dispatcher stopped in the next turn of the reactor; returns for how many
+        seconds what runs may go on.
+    :param now: returns unix seconds.
     """
 
     version: str
@@ -52,10 +55,12 @@ class Parts:
     connections: Connections
     retention: Retention
     reload: Callable[[], Deferred[list[str]]]
+    stop: Callable[[], float]
+    now: Callable[[], float]
 
 
 async def _server_info(parts: Parts, answer: Answer, request: wire.ServerInfo) -> None:
-    answer.finish(wire.ServerVersion(parts.version, list(wire.EXTENSIONS)))
+    answer.finish(wire.ServerVersion(parts.version, list(wire.EXTENSIONS), parts.now()))
 
 
 async def _list_jobs(parts: Parts, answer: Answer, request: wire.ListJobs) -> None:
@@ -113,8 +118,10 @@ async def _list_procedures(parts: Parts, answer: Answer, request: wire.ListProce
         return
     described = await describe(parts.connections, host)
     if isinstance(described, harpd.Procedures):
+        clock = None if described.time is None else described.time - parts.now()
         grants = parts.permissions.grants(answer.identity)
-        answer.finish(wire.Procedures(_shown_procedures(described.procedures, name, grants)))
+        shown = _shown_procedures(described.procedures, name, grants)
+        answer.finish(wire.Procedures(shown, clock))
     else:
         answer.finish(described)
 
@@ -126,6 +133,11 @@ async def _prune_jobs(parts: Parts, answer: Answer, request: wire.PruneJobs) -> 
 async def _reload(parts: Parts, answer: Answer, request: wire.Reload) -> None:
     mistakes = await parts.reload()
     answer.finish(wire.Reloaded(not mistakes, mistakes))
+
+
+async def _stop(parts: Parts, answer: Answer, request: wire.Stop) -> None:
+    grace = parts.stop()
+    answer.finish(wire.Stopping(True, parts.dispatcher.count_running(), grace))
 
 
 class _Description(msgspec.Struct):
@@ -191,4 +203,5 @@ ANSWERS: Mapping[type[wire.Request], Callable[[Parts, Answer, Any], Coroutine[An
     wire.ListProcedures: _list_procedures,
     wire.PruneJobs: _prune_jobs,
     wire.Reload: _reload,
+    wire.Stop: _stop,
 }

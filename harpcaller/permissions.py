@@ -138,5 +138,6 @@ REQUESTS: Mapping[type[wire.Request], Kind] = {
     ),
     wire.PruneJobs: _administered("prune_jobs"),
     wire.Reload: _administered("reload"),
+    wire.Stop: _administered("stop"),
 }
 """All kinds of requests. What is not here is refused."""

@@ -95,6 +95,8 @@ class DispatcherService(Service):
             connections=connections,
             retention=self._retention,
             reload=self._reload,
+            stop=self._stop_soon,
+            now=time.time,
             announcements=announcements,
             ready=self._when_ready,
         )
@@ -118,6 +120,7 @@ class DispatcherService(Service):
         )
         self._started: Deferred[None] = Deferred()
         self._is_ready = False
+        self._stop_is_due = False
         self._waiting: list[Deferred[None]] = []
 
     def privilegedStartService(self) -> None:
@@ -184,6 +187,13 @@ class DispatcherService(Service):
 
     def _reload(self) -> Deferred[list[str]]:
         return self._reloading.reload()
+
+    def _stop_soon(self) -> float:
+        """Have the daemon stopped as SIGTERM does it, with status 0, when who asked is answered."""
+        if self.running and not self._stop_is_due:
+            self._stop_is_due = True
+            self._reactor.callLater(0, self._reactor.stop)
+        return self._reloading.config.shutdown_grace
 
     def _when_ready(self) -> Deferred[None] | None:
         if self._is_ready:

@@ -135,7 +135,8 @@ class Conversation:
         if isinstance(request, harpd.DescribeRequest):
             audit.allowed()
             told = (offer.description for name, offer in catalogue.items() if granted.allows(name))
-            self._end(harpd.Procedures(b"[%b]" % b",".join(told)), self._keepalive)
+            offered = harpd.Procedures(b"[%b]" % b",".join(told), self._parts.now())
+            self._end(offered, self._keepalive)
             return
         offer = catalogue.get(request.procedure)
         if offer is None:

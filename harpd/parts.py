@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from typing import Protocol as Interface
@@ -36,6 +38,7 @@ class Parts:
     """What all conversations share.
 
     :param running: the numbers of the calls that there are.
+    :param now: returns unix seconds.
     """
 
     reactor: Any
@@ -44,6 +47,7 @@ class Parts:
     policy: Policy = field(default_factory=Policy)
     locks: Locks[InLine] = field(default_factory=Locks)
     running: set[int] = field(default_factory=set)
+    now: Callable[[], float] = time.time
 
 
 class Connection(Interface):

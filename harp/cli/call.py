@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from harp import HarpException, RemoteCall
-from harp.cli import signature, values
+from harp.cli import completers, signature, values
 from harp.cli.session import Session, connected
+from harp.cli.times import read_length
 from harp.cli.values import Json
 
 CATALOGUE_LIMIT = 5.0
@@ -16,8 +17,10 @@ CATALOGUE_LIMIT = 5.0
 
 
 @click.command(add_help_option=False)
-@click.argument("host", metavar="HOST", required=False)
-@click.argument("procedure", metavar="PROCEDURE", required=False)
+@click.argument("host", metavar="HOST", required=False, shell_complete=completers.hosts)
+@click.argument(
+    "procedure", metavar="PROCEDURE", required=False, shell_complete=completers.procedures
+)
 @click.argument("words", metavar="[ARG]... [KEY=VALUE]...", nargs=-1)
 @click.option(
     "--json-args",
@@ -30,6 +33,7 @@ CATALOGUE_LIMIT = 5.0
     "--queue",
     metavar="JSON",
     type=Json(dict, "object"),
+    shell_complete=completers.queues,
     help='The queue that the job waits in, any JSON object, such as \'{"disk": "web01"}\'.',
 )
 @click.option(
@@ -41,11 +45,11 @@ CATALOGUE_LIMIT = 5.0
 )
 @click.option(
     "--timeout",
-    type=float,
-    metavar="SECONDS",
-    help="The longest silence: from packet to packet, or until the result.",
+    callback=read_length,
+    metavar="TIME",
+    help="The longest silence, such as 90, 15m or 2h: from packet to packet, or until the result.",
 )
-@click.option("--max-exec-time", type=float, metavar="SECONDS", help="The longest run.")
+@click.option("--max-exec-time", callback=read_length, metavar="TIME", help="The longest run.")
 @click.option(
     "--info", metavar="JSON", type=Json(), help="Anything that is to be kept with the job."
 )

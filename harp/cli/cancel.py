@@ -5,12 +5,15 @@ from __future__ import annotations
 import click
 
 from harp import RemoteCall
+from harp.cli import completers
 from harp.cli.session import Session, connected
 from harp.cli.several import for_each
 
 
 @click.command()
-@click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
+@click.argument(
+    "jobs", metavar="JOB...", nargs=-1, required=True, shell_complete=completers.open_jobs
+)
 @connected
 def cancel(session: Session, /, jobs: tuple[str, ...]) -> None:
     """Cancel jobs, whether they wait or run.

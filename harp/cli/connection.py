@@ -14,6 +14,7 @@ from pathlib import Path
 from harp import HarpCaller, settings
 from harp.cli.addresses import UNIX, read_address
 from harp.cli.status import Failure, Status
+from harp.network import Address
 from harp.wire.dispatcher import DEFAULT_PORT
 
 TLS = "tls:"
@@ -41,6 +42,21 @@ class Connection:
     on_behalf_of: str | None = None
     connect_timeout: float = CONNECT_TIMEOUT
     reply_timeout: float = REPLY_TIMEOUT
+
+    @property
+    def tls_address(self) -> Address | None:
+        """Where the dispatcher shows a certificate; None if it is spoken to without TLS.
+
+        :raises ValueError: if it is no address.
+        """
+        text, tls = self.dispatcher, self.tls
+        if text.startswith(TLS):
+            text, tls = text[len(TLS) :], True
+        if tls is None:
+            tls = bool(self.ca_file or self.cert or self.server_name)
+        if not tls or text.startswith(UNIX):
+            return None
+        return read_address(text, DEFAULT_PORT, self.connect_timeout, self.reply_timeout)
 
     def open(self) -> HarpCaller:
         """Return the dispatcher; nothing is sent yet.

@@ -11,21 +11,19 @@ from importlib import import_module
 from typing import NamedTuple, NoReturn
 
 import click
-from click.shell_completion import CompletionItem, shell_complete
+from click.shell_completion import CompletionItem
 
+from harp.cli import shells
 from harp.cli.output import Output
 from harp.cli.session import Choice, common_options
 from harp.cli.status import Failure, Status, failure
 from harp.errors import HarpException
 
-COMPLETE = "_HARP_COMPLETE"
-"""The variable by which a shell asks for completions."""
-
 
 class _Entry(NamedTuple):
     """A command: a function of its name in a module of ``harp.cli``.
 
-    :param help: the first sentence of its help, so that it need not be loaded to be listed.
+    :param help: what it does, in one line, so that it need not be loaded to be listed.
     """
 
     section: str
@@ -41,6 +39,15 @@ _COMMANDS = {
     "result": _Entry("Calls and jobs", "result", "Wait for jobs and print their results."),
     "status": _Entry("Calls and jobs", "status_command", "Tell what is known of jobs."),
     "cancel": _Entry("Calls and jobs", "cancel", "Cancel jobs, whether they wait or run."),
+    "jobs": _Entry("Calls and jobs", "jobs", "List jobs, once or as they change."),
+    "queues": _Entry("Calls and jobs", "queues", "List queues or the jobs of one; cancel them."),
+    "hosts": _Entry("Hosts", "hosts", "List the hosts, or have them read again."),
+    "procedures": _Entry("Hosts", "procedures", "List what a host offers."),
+    "direct": _Entry("Hosts", "direct", "Call a procedure of a daemon without the dispatcher."),
+    "check": _Entry("Operation", "check", "Check configuration, certificates, hosts and clocks."),
+    "admin": _Entry("Operation", "admin", "Reload, prune or stop the dispatcher."),
+    "demo": _Entry("Operation", "demo", "Show HarpCaller at work on this machine, then end."),
+    "completion": _Entry("Operation", "completion", "Print the completion for a shell."),
     "token": _Entry("Access", "token", "Make a token for a user of the dispatcher."),
     "trust": _Entry("Access", "trust", "Show a daemon's certificate, and trust it after a yes."),
 }
@@ -96,8 +103,8 @@ def harp(choice: Choice, dispatcher: str | None, profile: str | None, as_json: b
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and end the process."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if instruction := os.environ.get(COMPLETE):
-        sys.exit(shell_complete(harp, {}, "harp", COMPLETE, instruction))
+    if instruction := os.environ.get(shells.VARIABLE):
+        sys.exit(shells.answer(harp, instruction))
     _prepare_streams()
     try:
         status = run(given)
@@ -106,8 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _end_by(signal.SIGPIPE)
     except KeyboardInterrupt:
         _end_by(signal.SIGINT)
-    except OSError as error:  # of standard output: all others are told where they arise
-        Output().failure(Failure(f"standard output: {error.strerror or error}"))
+    except OSError as error:  # those of files are told where they arise
+        place = error.filename or "standard output"
+        Output().failure(Failure(f"{place}: {error.strerror or error}"))
         status = Status.NOT_CARRIED_OUT
         _forget_output()
     sys.exit(status)

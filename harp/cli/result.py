@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from harp.cli import watching
+from harp.cli import completers, watching
 from harp.cli.session import Session, connected
 
 
 @click.command()
-@click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
+@click.argument("jobs", metavar="JOB...", nargs=-1, required=True, shell_complete=completers.jobs)
 @connected
 def result(session: Session, /, jobs: tuple[str, ...]) -> None:
     """Wait for jobs and print their results.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, TypeVar
 
 import click
 
+from harp.cli import completers
 from harp.cli.output import Output
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class Session:
         self._choice = choice
 
     @cached_property
-    def _connection(self) -> Connection:
+    def connection(self) -> Connection:
+        """Which dispatcher it is, and who asks it."""
         from harp.cli import connection  # which loads YAML
 
         where = self._choice
@@ -60,14 +62,14 @@ class Session:
     @cached_property
     def rpc(self) -> HarpCaller:
         """The dispatcher; nothing is sent yet."""
-        return self._connection.open()
+        return self.connection.open()
 
     def within(self, seconds: float) -> HarpCaller:
         """Return the dispatcher for what is not worth a longer wait than this.
 
         :param seconds: for connecting, and for each answer.
         """
-        wanted = self._connection
+        wanted = self.connection
         return replace(
             wanted,
             connect_timeout=min(seconds, wanted.connect_timeout),
@@ -99,6 +101,7 @@ def place_options(function: F) -> F:
     function = click.option(
         "--profile",
         metavar="NAME",
+        shell_complete=completers.profiles,
         help="Connect as this profile of ~/.config/harp/config.yaml says.",
     )(function)
     return click.option(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import click
 
 from harp import RemoteCall
-from harp.cli import job_facts
+from harp.cli import completers, job_facts
 from harp.cli.session import Session, connected
 from harp.cli.several import for_each
 
 
 @click.command()
-@click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
+@click.argument("jobs", metavar="JOB...", nargs=-1, required=True, shell_complete=completers.jobs)
 @connected
 def status(session: Session, /, jobs: tuple[str, ...]) -> None:
     """Tell what is known of jobs.

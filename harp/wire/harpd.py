@@ -106,9 +106,11 @@ class Procedures(msgspec.Struct, frozen=True):
     """An extension: what this daemon offers.
 
     :param procedures: JSON of a list of objects.
+    :param time: what the daemon's clock says, in unix seconds; None if it does not tell.
     """
 
     procedures: bytes
+    time: float | None = None
 
 
 Reply = Ack | Waiting | Packets | Procedures | EndResult
@@ -154,8 +156,9 @@ def encode_reply(reply: Reply) -> bytes:
             return b'{"harp":1,"waiting":null}\n'
         case Waiting(lock):
             return b'{"harp":1,"waiting":{"lock":%b}}\n' % encode(lock)
-        case Procedures(procedures):
-            return b'{"harp":1,"procedures":%b}\n' % procedures
+        case Procedures(procedures, time):
+            more = b"" if time is None else b',"time":%b' % encode(time)
+            return b'{"harp":1,"procedures":%b%b}\n' % (procedures, more)
         case EndResult(EndKind.ERROR, value):
             return b'{"harp":1,"error":%b}\n' % value
         case EndResult(kind, value):
@@ -181,7 +184,7 @@ def decode_reply_line(line: bytes) -> Reply:
     if fields.waiting is not msgspec.UNSET:
         found.append(Waiting(None if fields.waiting is None else fields.waiting.lock))
     if fields.procedures is not msgspec.UNSET:
-        found.append(Procedures(bytes(fields.procedures)))
+        found.append(Procedures(bytes(fields.procedures), fields.time))
     found.extend(fields.end_results())
     if len(found) != 1:
         raise RemoteProtocolError(
@@ -200,6 +203,7 @@ class _ReplyFields(EndFields):
     stream: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     waiting: _Lock | msgspec.UnsetType | None = msgspec.UNSET
     procedures: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    time: float | None = None
 
 
 _call_decoder = msgspec.json.Decoder(CallRequest)

@@ -1,34 +1,42 @@
-"""Shows HarpCaller at its main job, then ends; with --keep it stays until Ctrl-C."""
+"""Shows HarpCaller at its main job, then ends: ``harp demo``, and ``make demo``."""
 
 from __future__ import annotations
 
-import shutil
+import argparse
 import signal
 import sys
+import tempfile
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import harp
-from harpcaller.demo.deployment import HOST, Deployment
-
-ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "demo-run"
+from harpcaller.demo.deployment import HOST, Deployment, StartError
 
 
 def main() -> None:
     """Run the demo."""
-    keep = "--keep" in sys.argv[1:]
+    parser = argparse.ArgumentParser(prog="harp demo")
+    parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--folder", type=Path)
+    options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    print(f"Certificates, passwords, procedures and configurations are made in {FOLDER.name}/.")
-    with Deployment(FOLDER, Path(__file__).with_name("procedures.py")) as deployment:
+    with ExitStack() as stack:
+        folder = options.folder
+        if folder is None:
+            temporary = tempfile.TemporaryDirectory(prefix="harp-demo-", ignore_cleanup_errors=True)
+            folder = Path(stack.enter_context(temporary))
+        print(f"Certificates, passwords, procedures and configurations are made in {folder}/.")
+        deployment = stack.enter_context(
+            Deployment(folder, Path(__file__).with_name("procedures.py"))
+        )
         print(f"harpd listens on port {deployment.harpd_port}, harpcaller on {deployment.port}.")
         rpc = harp.HarpCaller("127.0.0.1", deployment.port)
         show_result(rpc)
-        show_stream(rpc, FOLDER / "growing.log")
+        show_stream(rpc, deployment.folder / "growing.log")
         show_exception(rpc)
-        if keep:
+        if options.keep:
             stay(deployment)
     print("\nBoth daemons have been stopped.")
 
@@ -91,13 +99,18 @@ def stay(deployment: Deployment) -> None:
     print(f"""
 Both daemons go on. Talk to them from another terminal:
 
+  export HARP_DISPATCHER=127.0.0.1:{deployment.port}
+  harp call {HOST} disk_usage /
+  harp jobs
+
+or from Python:
+
   {sys.executable}
   >>> import harp
   >>> rpc = harp.HarpCaller("127.0.0.1", {deployment.port})
-  >>> job = rpc.host("{HOST}").disk_usage("/")
-  >>> job.get()
+  >>> rpc.host("{HOST}").disk_usage("/").get()
 
-What they log is in {FOLDER.name}/harpd.log and {FOLDER.name}/harpcaller.log.
+What they log is in {deployment.harpd.log} and {deployment.harpcaller.log}.
 Ctrl-C stops them.""", flush=True)  # fmt: skip
     try:
         signal.pause()
@@ -115,3 +128,6 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+    except StartError as error:
+        print(f"{error}\nA daemon did not start; this is what it logged.", file=sys.stderr)
+        sys.exit(5)  # could not be carried out, as all commands of harp have it

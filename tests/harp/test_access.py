@@ -146,6 +146,7 @@ class WhoAsks(ContractTestCase):
             lambda rpc: rpc.queues().all(),
             lambda rpc: rpc.cancel_queue({}),
             lambda rpc: rpc.reload(),
+            lambda rpc: rpc.stop_dispatcher(),
             lambda rpc: rpc.prune(1),
         ]
         for line, kind in ((NOT_ALLOWED, "not_allowed"), (NOT_AUTHENTICATED, "not_authenticated")):

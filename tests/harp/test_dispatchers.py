@@ -333,6 +333,18 @@ class Operators(ContractTestCase):
                 {"list_procedures": "web01"},
             ),
             (
+                lambda rpc: rpc.describe("web01"),
+                b'{"procedures":[],"clock":-0.25}\n',
+                {"procedures": [], "clock": -0.25},
+                {"list_procedures": "web01"},
+            ),
+            (
+                lambda rpc: rpc.describe("web01"),
+                b'{"procedures":[]}\n',
+                {"procedures": [], "clock": None},
+                {"list_procedures": "web01"},
+            ),
+            (
                 lambda rpc: rpc.prune(3600),
                 b'{"pruned":3}\n',
                 3,
@@ -345,9 +357,27 @@ class Operators(ContractTestCase):
                 {"reload": True},
             ),
             (
+                lambda rpc: rpc.stop_dispatcher(),
+                b'{"stopping":true,"running":2,"grace":30}\n',
+                {"stopping": True, "running": 2, "grace": 30},
+                {"stop": True},
+            ),
+            (
+                lambda rpc: rpc.refresh_hosts(accept_loss=True),
+                b'{"hosts_known":1,"problem":null}\n',
+                {"hosts_known": 1, "problem": None},
+                {"refresh_hosts": {"accept_loss": True}},
+            ),
+            (
+                lambda rpc: rpc.server_info(),
+                b'{"harpcaller":1,"version":"1.0","extensions":["keepalive"],"time":1.5}\n',
+                {"version": "1.0", "extensions": ["keepalive"], "time": 1.5},
+                {"server_info": True},
+            ),
+            (
                 lambda rpc: rpc.server_info(),
                 info("keepalive"),
-                {"version": "1.0", "extensions": ["keepalive"]},
+                {"version": "1.0", "extensions": ["keepalive"], "time": None},
                 {"server_info": True},
             ),
         ]

@@ -61,6 +61,7 @@ REPLIES: list[tuple[bytes, harpd.Reply]] = [
     (b'{"harp":1,"waiting":{"lock":"disk"}}', harpd.Waiting("disk")),
     (b'{"harp":1,"waiting":null}', harpd.Waiting(None)),
     (b'{"harp":1,"procedures":[{"name":"du"}]}', harpd.Procedures(b'[{"name":"du"}]')),
+    (b'{"harp":1,"procedures":[],"time":1.5}', harpd.Procedures(b"[]", 1.5)),
 ]
 
 

@@ -49,6 +49,7 @@ OPERATION: dict[bytes, Request] = {
         1, prune_jobs=operation.OlderThan(older_than=3600)
     ),
     b'"reload":true': dispatcher.Reload(1, reload=True),
+    b'"stop":true': dispatcher.Stop(1, stop=True),
 }
 
 _JOB = dispatcher.JobSummary(
@@ -58,16 +59,17 @@ _QUEUE = dispatcher.QueueSummary(NAME, 3, 2, 1)
 
 # What answers which request.
 SUMMARIES: list[tuple[bytes, dispatcher.Summary]] = [
-    (b'"server_info":true', dispatcher.ServerVersion("0.1", ["keepalive"])),
+    (b'"server_info":true', dispatcher.ServerVersion("0.1", ["keepalive"], 1000.25)),
     (b'"list_jobs":{}', dispatcher.Jobs([_JOB], "next")),
     (b'"list_queues":{}', dispatcher.Queues([_QUEUE])),
     (b'"list_queue":{"name":{"disk":"web01"}}', dispatcher.QueueJobs(_QUEUE, [_JOB])),
     (b'"cancel_queue":{"name":{"disk":"web01"}}', dispatcher.CancelledJobs(3)),
     (b'"list_hosts":{"limit":1000}', dispatcher.Hosts([dispatcher.Host("h", "::1", 1, ["a"])])),
     (b'"refresh_hosts":true', dispatcher.HostsRefreshed(2, "none was printed")),
-    (b'"list_procedures":"web01"', dispatcher.Procedures(Raw(b'[{"name":"du"}]'))),
+    (b'"list_procedures":"web01"', dispatcher.Procedures(Raw(b'[{"name":"du"}]'), -0.5)),
     (b'"prune_jobs":{"older_than":3600}', dispatcher.Pruned(7)),
     (b'"reload":true', dispatcher.Reloaded(False, ["a mistake"])),
+    (b'"stop":true', dispatcher.Stopping(True, 2, 30.0)),
 ]
 
 
@@ -143,6 +145,7 @@ class RequestTests(SynchronousTestCase):
             ('"cancel_queue": {"name": null}', "$.cancel_queue.name"),
             ('"server_info": false', "true"),
             ('"reload": false', "true"),
+            ('"stop": false', "true"),
             ('"refresh_hosts": false', "true"),
             ('"prune_jobs": {"older_than": 0}', "$.prune_jobs.older_than"),
             ('"reload": true, "server_info": true', "several things"),

@@ -39,6 +39,11 @@ def never_reloaded() -> Deferred[list[str]]:
     raise AssertionError("nobody asked for a reload")
 
 
+def never_stopped() -> float:
+    """Stand for the end of the dispatcher in a test that asks for none."""
+    raise AssertionError("nobody asked for that")
+
+
 def parts(
     reactor: Any,
     store: JobStore,
@@ -47,6 +52,7 @@ def parts(
     ready: Callable[[], Deferred[None] | None] = lambda: None,
     now: Callable[[], float] = lambda: NOW,
     rules: Sequence[Rule] | None = None,
+    stop: Callable[[], float] = never_stopped,
 ) -> Parts:
     """Return what the API answers with, on a store."""
     registry = registry or hosts()
@@ -62,6 +68,8 @@ def parts(
         connections=connections,
         retention=Retention(reactor, now, store, Ages(None, None)),
         reload=reload,
+        stop=stop,
+        now=now,
         announcements=announcements,
         ready=ready,
     )

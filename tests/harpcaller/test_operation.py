@@ -119,10 +119,32 @@ class ServerInfoTests(OperationTestCase):
                 "list_procedures",
                 "prune_jobs",
                 "reload",
+                "stop",
                 "server_info",
             },
         )
         self.assertLessEqual(options, set(answer["extensions"]))
+        self.now += 0.5
+        self.assertEqual((await self.ask(server_info=True))["time"], 5000.5)
+
+
+class StopTests(OperationTestCase):
+    """``stop``."""
+
+    async def test_stop(self) -> None:
+        """It is begun once for each who asks, who learns what runs and for how long it may."""
+        asked: list[str] = []
+
+        def stop() -> float:
+            asked.append("stop")
+            return 12.5
+
+        self.parts = parts(real_reactor(), self.store, self.registry, stop=stop)
+        conversations = {"a": None, "b": None}
+        self.patch(self.parts.dispatcher, "_running", conversations)
+        answer = await self.ask(stop=True)
+        self.assertEqual(answer, {"stopping": True, "running": 2, "grace": 12.5})
+        self.assertEqual(asked, ["stop"])
 
 
 class JobListTests(OperationTestCase):
@@ -366,6 +388,13 @@ class ProcedureTests(OperationTestCase):
         error = (await self.ask(list_procedures="web02"))["error"]
         self.assertEqual(error, {"type": "closed", "message": "harpd went away"})
         self.assertEqual(asked, ["web01", "web02"])
+
+    async def test_clock(self) -> None:
+        """A host that says what time it is there is compared with the dispatcher's own."""
+        told = harpd.Procedures(b"[]", 4999.25)
+        self.patch(operation, "describe", lambda *_: succeed(told))
+        answer = await self.ask(list_procedures="web01")
+        self.assertEqual(answer, {"procedures": [], "clock": -0.75})
 
     async def test_only_those_that_may_be_called(self) -> None:
         """Who may call some procedures of a host is shown those; of other hosts, nothing."""

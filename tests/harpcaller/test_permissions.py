@@ -57,6 +57,7 @@ WALK: Mapping[type[wire.Request], tuple[bytes, set[str]]] = {
     wire.ListProcedures: (b'"list_procedures":"web01"', {"calls", "administers"}),
     wire.PruneJobs: (b'"prune_jobs":{"older_than":60}', {"administers"}),
     wire.Reload: (b'"reload":true', {"administers"}),
+    wire.Stop: (b'"stop":true', {"administers"}),
 }
 """Every kind of request: the keys of one, and the permissions each of which is enough for it."""
 
@@ -362,6 +363,7 @@ class AuditTests(PermissionsTestCase):
             (wire.CancelQueue, {"queue": '{"disk":"sda"}'}),
             (wire.PruneJobs, {"older_than": "60"}),
             (wire.Reload, {}),
+            (wire.Stop, {}),
             (wire.RefreshHosts, {}),
         ):
             self.ask(WALK[kind][0], self.rule)

@@ -172,6 +172,29 @@ class ServiceTests(ServiceTestCase):
             await deferToThread(talk, context)
             await made.stopService()
 
+    async def test_stop_on_request(self) -> None:
+        """Who may stop it is answered, and the daemon ends; asked again, it does not end twice."""
+        made = self.started(shutdown_grace=7)
+        wanted = {"stopping": True, "running": 0, "grace": 7}
+        for _ in range(2):
+            self.assertEqual(await self.told(b'"stop":true'), wanted)
+        await self.until(lambda: self.reactor.stops)
+        await made.stopService()
+        self.assertEqual(self.reactor.stops, 1)
+
+    async def test_stop_when_stopping(self) -> None:
+        """A request to stop changes nothing where a signal has done it already."""
+        harpds = self.harpds()
+        made = self.started(shutdown_grace=60)
+        await self.call()
+        await self.until(lambda: harpds.connections)
+        stopped = made.stopService()
+        wanted = {"stopping": True, "running": 1, "grace": 60}
+        self.assertEqual(await self.told(b'"stop":true'), wanted)
+        harpds.connections[0].leave()
+        await stopped
+        self.assertEqual(self.reactor.stops, 0)
+
     async def test_stop_with_grace(self) -> None:
         """When it stops, new calls are refused, and what runs gets its time and its result."""
         harpds = self.harpds()

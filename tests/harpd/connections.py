@@ -208,7 +208,7 @@ class ConnectionTestCase(SynchronousTestCase):
         self.spawner = FakeSpawner()
         self.policy = Policy()
         login, spawner = cast(Login, self.login), cast(Spawner, self.spawner)
-        parts = self.parts = Parts(self.clock, login, spawner, self.policy)
+        parts = self.parts = Parts(self.clock, login, spawner, self.policy, now=lambda: 1000.25)
         self.factory = HarpdFactory(parts)
 
     def connect(self, data: bytes = b"") -> Connection:

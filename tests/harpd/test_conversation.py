@@ -33,14 +33,14 @@ class DescribeTests(ConnectionTestCase):
     """What this daemon offers."""
 
     def test_describe(self) -> None:
-        """Everything the procedures file tells, to who may call."""
+        """Everything the procedures file tells, and the time, to who may call."""
         self.spawner.offers = {
             "a": Offer(False, description=b'{"name":"a"}'),
             "b": Offer(False, description=b'{"name":"b"}'),
         }
         auth = b'"auth":{"user":"panel","password":"secret"}'
         line = b'{"harp":1,"describe":true,%b}\n' % auth
-        expected = b'{"harp":1,"procedures":[{"name":"a"},{"name":"b"}]}\n'
+        expected = b'{"harp":1,"procedures":[{"name":"a"},{"name":"b"}],"time":1000.25}\n'
         self.assert_ended(self.connect(line), expected)
         self.assert_ended(self.connect(line.replace(b"secret", b"x")), AUTH_ERROR)
         kept = self.connect(line.replace(b"true", b'true,"keepalive":true'))

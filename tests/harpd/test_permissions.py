@@ -103,9 +103,8 @@ class RefusalTests(ConnectionTestCase):
         }
         self.policy.permissions = Permissions({"panel": ["[ac]"]})
         line = json.dumps(SAMPLES[harpd.DescribeRequest]).encode() + b"\n"
-        self.assert_ended(
-            self.connect(line), b'{"harp":1,"procedures":[{"name":"a"},{"name":"c"}]}\n'
-        )
+        expected = b'{"harp":1,"procedures":[{"name":"a"},{"name":"c"}],"time":1000.25}\n'
+        self.assert_ended(self.connect(line), expected)
 
     def test_kept_connection(self) -> None:
         """What is taken away by a reload is away for connections that are open, too."""

@@ -112,8 +112,10 @@ class Node:
             store=self.store,
             hosts=registry,
             connections=self.connections,
-            retention=cast(Retention, None),  # nobody asks to prune or to reload
+            retention=cast(Retention, None),  # nobody asks to prune, to reload or to stop
             reload=cast(Any, None),
+            stop=cast(Any, None),
+            now=now,
             announcements=announcements,
             ready=self._when_ready,
         )

@@ -30,6 +30,8 @@ from harp.wire.dispatcher.operation import (
     Reloaded,
     ServerInfo,
     ServerVersion,
+    Stop,
+    Stopping,
     Summary,
 )
 from harp.wire.dispatcher.replies import (
@@ -112,6 +114,8 @@ __all__ = [
     "ServerVersion",
     "Status",
     "StatusDetail",
+    "Stop",
+    "Stopping",
     "StreamRequest",
     "Summary",
     "Times",

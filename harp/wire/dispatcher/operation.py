@@ -148,11 +148,21 @@ class Reload(Request, frozen=True, kw_only=True):
     reload: bool
 
 
-class ServerVersion(msgspec.Struct, frozen=True):
-    """Which version the dispatcher has, and the names of its extensions."""
+class Stop(Request, frozen=True, kw_only=True):
+    """Stop the dispatcher, as SIGTERM does."""
+
+    stop: bool
+
+
+class ServerVersion(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which version the dispatcher has, and the names of its extensions.
+
+    :param time: what its clock says, in unix seconds; None if it does not tell.
+    """
 
     version: str
     extensions: list[str]
+    time: float | None = None
 
 
 class JobTimes(msgspec.Struct, frozen=True):
@@ -254,13 +264,16 @@ class HostsRefreshed(msgspec.Struct, frozen=True):
     problem: str | None = None
 
 
-class Procedures(msgspec.Struct, frozen=True):
+class Procedures(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a host offers.
 
     :param procedures: JSON of a list, as harpd wrote it.
+    :param clock: by how many seconds the host's clock was ahead of the dispatcher's, but for the
+        time that the answer took; None if harpd does not tell.
     """
 
     procedures: msgspec.Raw
+    clock: float | None = None
 
 
 class Pruned(msgspec.Struct, frozen=True):
@@ -276,6 +289,19 @@ class Reloaded(msgspec.Struct, frozen=True, omit_defaults=True):
     mistakes: list[str] = []
 
 
+class Stopping(msgspec.Struct, frozen=True):
+    """The dispatcher is stopping.
+
+    :param stopping: always True.
+    :param running: how many jobs run now.
+    :param grace: for how many seconds they may go on; what runs then ends with ``shutdown``.
+    """
+
+    stopping: bool
+    running: int
+    grace: float
+
+
 Summary = (
     ServerVersion
     | Jobs
@@ -287,6 +313,7 @@ Summary = (
     | Procedures
     | Pruned
     | Reloaded
+    | Stopping
 )
 """What answers the requests of this module."""
 
@@ -301,6 +328,7 @@ REQUESTS: dict[str, type[Request]] = {
     "list_procedures": ListProcedures,
     "prune_jobs": PruneJobs,
     "reload": Reload,
+    "stop": Stop,
 }
 """The key that only this kind of request has."""
 
@@ -315,6 +343,7 @@ REPLIES: dict[type[Request], type[Summary]] = {
     ListProcedures: Procedures,
     PruneJobs: Pruned,
     Reload: Reloaded,
+    Stop: Stopping,
 }
 """What answers each of them, unless it is refused."""
 
@@ -327,6 +356,7 @@ _TELLING: dict[str, type[Summary]] = {
     "procedures": Procedures,
     "pruned": Pruned,
     "reloaded": Reloaded,
+    "stopping": Stopping,
 }
 _decoders = {kind: msgspec.json.Decoder(kind) for kind in [Jobs, QueueJobs, *_TELLING.values()]}
 

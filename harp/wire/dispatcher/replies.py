@@ -137,11 +137,8 @@ def encode_reply(reply: Reply) -> bytes:
         case JobId(job_id, duplicate):
             more = b',"duplicate":true' if duplicate else b""
             return b'{"harpcaller":1,"job_id":%b%b}\n' % (encode(job_id), more)
-        case ServerVersion(version, extensions):
-            return b'{"harpcaller":1,"version":%b,"extensions":%b}\n' % (
-                encode(version),
-                encode(extensions),
-            )
+        case ServerVersion():
+            return b'{"harpcaller":1,%b\n' % encode(reply)[1:]
         case NoResult():
             return b'{"no_result":true}\n'
         case Continue():

@@ -180,6 +180,7 @@ def _check(request: Request) -> None:
             operation.ServerInfo(server_info=False)
             | operation.RefreshHosts(refresh_hosts=False)
             | operation.Reload(reload=False)
+            | operation.Stop(stop=False)
         ):
             raise _invalid("Expected `true`, for the key is the request")
         case _:
