@@ -93,9 +93,10 @@ def call(
     JSON. -- ends the options: what follows may begin with a hyphen.
 
     \b
-    harp call web01 restart nginx
-    harp call web01 back_up databases='["orders"]' --queue '{"disk": "web01"}'
-    harp call web01 back_up --help
+    Examples:
+      harp call web01 restart nginx
+      harp call web01 back_up databases='["orders"]' --queue '{"disk": "web01"}'
+      harp call web01 back_up --help
     """  # noqa: D301 - click takes \\b for: leave these lines as they are
     if wants_help and procedure is None:
         click.echo(click.get_current_context().get_help())
