@@ -101,7 +101,7 @@ class TroubleTests(CommandTestCase):
         """People see that it is tried again, and are told when that is given up."""
         self.dispatcher([ACCEPTED], [FIRST, reset])
         terminal = self.terminal("call", "web01", "back_up", columns=120)
-        terminal.wait_for("; trying again 0:0")
+        terminal.wait_for("⠋ trying again: 127.0.0.1:")
         self.assertEqual(terminal.end(), 6)
         _, packet, error, _, how = terminal.screen.splitlines()
         self.assertEqual(packet, '"first"')
