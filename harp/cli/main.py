@@ -23,7 +23,7 @@ from harp.errors import HarpException
 class _Entry(NamedTuple):
     """A command: a function of its name in a module of ``harp.cli``.
 
-    :param help: the first sentence of its help, so that it need not be loaded to be listed.
+    :param help: what it does, in one line, so that it need not be loaded to be listed.
     """
 
     section: str
@@ -113,8 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _end_by(signal.SIGPIPE)
     except KeyboardInterrupt:
         _end_by(signal.SIGINT)
-    except OSError as error:  # of standard output: all others are told where they arise
-        Output().failure(Failure(f"standard output: {error.strerror or error}"))
+    except OSError as error:  # those of files are told where they arise
+        place = error.filename or "standard output"
+        Output().failure(Failure(f"{place}: {error.strerror or error}"))
         status = Status.NOT_CARRIED_OUT
         _forget_output()
     sys.exit(status)

@@ -90,7 +90,7 @@ class Watch:
         found = failure(error, end.job.id())
         if end.was_there:
             how = self._how(end.job.id())
-            found.remedy = f"The job is not touched by that; to go on with it:\n  {how}"
+            found.remedy = f"The job is not lost; to go on with it:\n  {how}"
         return found
 
     def _next(self) -> Event | None:
@@ -103,7 +103,8 @@ class Watch:
                 self._packet(job_id, value)
                 self._seen[job_id] = number
             case Lost(_, error):
-                self._output.note(f"{error}; trying again")
+                told = {"job": job_id, "lost": str(error)}
+                self._output.told(told, f"{error}; trying again")
             case End(_, result, None):
                 self._ends[job_id] = event
                 self._result(job_id, result)

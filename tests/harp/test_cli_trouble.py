@@ -33,10 +33,12 @@ class TroubleTests(CommandTestCase):
             taken.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{taken.getsockname()[1]}"
             self.environment["HARP_DISPATCHER"] = address
+            said = f"Error: {address}: can't connect: Connection refused\n"
+            said += "  Check the address, and that the daemon runs there."
             for command in ("result", "follow", "status", "cancel"):
                 done = self.harp(command, JOB_ID)
                 self.assertEqual((done.status, done.out), (6, ""))
-                self.assertEqual(done.err, f"Error: {address}: can't connect: Connection refused\n")
+                self.assertEqual(done.err, f"{said}\n")
             done = self.harp("--json", "call", "web01", "greet", "Ada")
             self.assertEqual((done.status, done.out), (6, ""))
             told = json.loads(done.err)
@@ -44,7 +46,6 @@ class TroubleTests(CommandTestCase):
             self.assertFalse(told["error"]["may_have_run"])
             terminal = self.terminal("call", "web01", "greet", "Ada")
             self.assertEqual(terminal.end(), 6)
-            said = f"Error: {address}: can't connect: Connection refused"
             self.assertEqual(terminal.screen, said)
         self.environment["HARP_DISPATCHER"] = f"unix:{self.folder}/none"
         self.assertEqual(self.harp("result", JOB_ID).status, 6)
@@ -100,7 +101,7 @@ class TroubleTests(CommandTestCase):
         """People see that it is tried again, and are told when that is given up."""
         self.dispatcher([ACCEPTED], [FIRST, reset])
         terminal = self.terminal("call", "web01", "back_up", columns=120)
-        terminal.wait_for("; trying again 0:0")
+        terminal.wait_for("⠋ trying again: 127.0.0.1:")
         self.assertEqual(terminal.end(), 6)
         _, packet, error, _, how = terminal.screen.splitlines()
         self.assertEqual(packet, '"first"')
