@@ -1,8 +1,8 @@
 """How shells ask for completions and get them.
 
-click's own ways do for zsh and, but for commas in what is offered, for fish. Its way for bash
-takes the words as readline cuts them, at each ``:`` and ``=``; bash has another one here: it gives
-the line, and gets what is to stand in it.
+click's own ways do, with some mending, for zsh and fish. Its way for bash takes the words as
+readline cuts them, at each ``:`` and ``=``; bash has another one here: it gives the line, and gets
+what is to stand in it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from click.shell_completion import (
     CompletionItem,
     FishComplete,
     ShellComplete,
+    ZshComplete,
     add_completion_class,
     get_completion_class,
     shell_complete,
@@ -135,7 +136,28 @@ class Bash(BashComplete):
         return read_line(os.environ.get("COMP_LINE", ""))
 
 
-class Fish(FishComplete):
+class _WholeWords(ShellComplete):
+    """Of shells in which what is offered takes the place of the whole word at the cursor."""
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
+        """Return what can stand at the cursor; click leaves out the option of --option=value."""
+        found = super().get_completions(args, incomplete)
+        option, equals, _ = incomplete.partition("=")
+        if not (equals and option.startswith("--")):
+            return found
+        return [
+            CompletionItem(f"{option}={each.value}", each.type, each.help)
+            if each.type == "plain"
+            else each
+            for each in found
+        ]
+
+
+class Zsh(_WholeWords, ZshComplete):
+    """Completion for zsh."""
+
+
+class Fish(_WholeWords, FishComplete):
     """Completion for fish; the first comma alone ends what kind of thing is offered."""
 
     source_template = FishComplete.source_template.replace('split ","', 'split -m 1 ","')
@@ -160,5 +182,5 @@ def script(command: click.Command, shell: str) -> str:
 
 
 def _prepare() -> None:
-    for kind in (Bash, Fish):
+    for kind in (Bash, Zsh, Fish):
         add_completion_class(kind)

@@ -96,6 +96,17 @@ class CompletersTests(SynchronousTestCase):
         self.assertEqual(self.offered(f"harp cancel {self.site.jobs[0]}"), [])
         self.assertEqual(self.offered(f"harp cancel {self.site.jobs[-1]}"), [self.site.jobs[-1]])
 
+    def test_words_of_zsh_and_fish(self) -> None:
+        """What they are offered is the whole word, and may have commas and colons in it."""
+        line = f"harp jobs --host={HOST[:3]}"
+        for shell, current, wanted in (
+            ("zsh", "2", ["plain", f"--host={HOST}", "_"]),
+            ("fish", f"--host={HOST[:3]}", [f"plain,--host={HOST}"]),
+        ):
+            variables = {shells.VARIABLE: f"{shell}_complete", "COMP_CWORD": current}
+            done = self.site.harp(COMP_WORDS=line, **variables)
+            self.assertEqual(done.out.splitlines(), wanted)
+
     def test_silent(self) -> None:
         """Whatever is wrong, nothing is offered, and nothing told."""
         for environment in (
