@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 
-from harpd.proc import Result, streaming_procedure
+from harpd.proc import Result, progress, streaming_procedure
 
 TABLES = {"orders": 3, "users": 20, "archive": 100_000}
 
@@ -16,5 +16,5 @@ def back_up(database: str) -> Iterator[object]:
     total = TABLES[database]
     for done in range(1, total + 1):
         time.sleep(0.02)  # in place of the work
-        yield {"progress": {"done": done, "total": total, "unit": "tables"}}
+        yield progress(done, total, "tables")
     yield Result({"database": database, "tables": total})

@@ -27,7 +27,7 @@ def create_app() -> Flask:
         connect_timeout=5,  # somebody waits for the answer
         reply_timeout=10,
     )
-    os.makedirs(app.instance_path, exist_ok=True)
+    os.makedirs(os.path.dirname(app.config["DATABASE"]), exist_ok=True)
     database.init_app(app)
     app.register_blueprint(login.blueprint)
     app.register_blueprint(backups.blueprint)
