@@ -45,7 +45,7 @@ test-all:
 	$(PYTHON) tests/every_python.py
 
 # build/deb/harpcaller_VERSION_ARCHITECTURE.deb, for the release of Debian that this machine has.
-deb: $(STAMP)
+deb: docs
 	packaging/deb/build $(DEB_PYTHON) $(VENV)/bin/python build/deb
 
 # Installs it in a systemd that is booted in namespaces of the kernel, as root; leaves nothing.

@@ -55,7 +55,7 @@ def endpoint(reactor: object, description: str) -> IStreamServerEndpoint:
         found: IStreamServerEndpoint = serverFromString(reactor, translated)
     except Exception as error:  # plug-ins raise what they like, Twisted's own parsers too
         if is_inherited(description) and isinstance(error, IndexError | KeyError):
-            text = "systemd has handed over no such socket"
+            text = f"{description!r} can't be used: systemd has handed over no such socket"
             raise ValueError(text) from error
         raise ValueError(f"{description!r} can't be used ({error}): {_HOW}") from error
     return found
