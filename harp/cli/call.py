@@ -9,6 +9,7 @@ import click
 from harp import HarpException, RemoteCall
 from harp.cli import completers, signature, values
 from harp.cli.session import Session, connected
+from harp.cli.times import read_length
 from harp.cli.values import Json
 
 CATALOGUE_LIMIT = 5.0
@@ -44,11 +45,11 @@ CATALOGUE_LIMIT = 5.0
 )
 @click.option(
     "--timeout",
-    type=float,
-    metavar="SECONDS",
-    help="The longest silence: from packet to packet, or until the result.",
+    callback=read_length,
+    metavar="TIME",
+    help="The longest silence, such as 90, 15m or 2h: from packet to packet, or until the result.",
 )
-@click.option("--max-exec-time", type=float, metavar="SECONDS", help="The longest run.")
+@click.option("--max-exec-time", callback=read_length, metavar="TIME", help="The longest run.")
 @click.option(
     "--info", metavar="JSON", type=Json(), help="Anything that is to be kept with the job."
 )
@@ -92,9 +93,10 @@ def call(
     JSON. -- ends the options: what follows may begin with a hyphen.
 
     \b
-    harp call web01 restart nginx
-    harp call web01 back_up databases='["orders"]' --queue '{"disk": "web01"}'
-    harp call web01 back_up --help
+    Examples:
+      harp call web01 restart nginx
+      harp call web01 back_up databases='["orders"]' --queue '{"disk": "web01"}'
+      harp call web01 back_up --help
     """  # noqa: D301 - click takes \\b for: leave these lines as they are
     if wants_help and procedure is None:
         click.echo(click.get_current_context().get_help())

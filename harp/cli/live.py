@@ -28,7 +28,8 @@ class LiveWatch(Watch):
 
     def run(self) -> None:
         """Print what comes until all jobs have ended, or who watches does not want more."""
-        self._states.watch(self._jobs, self._goes_on)
+        if len(self._jobs) == 1:
+            self._states.watch(self._jobs[0], self._goes_on)
         try:
             while True:
                 try:
@@ -45,12 +46,12 @@ class LiveWatch(Watch):
     def _next(self) -> Event | None:
         event = self._reading.next(status_line.EVERY)
         if event is None:
-            self._line.show(self._told(), self._progress)
+            self._draw()
         return event
 
     def _show(self, event: Event) -> None:
         if isinstance(event, Lost):
-            self._trouble = f"{event.error}; trying again"
+            self._trouble = f"trying again: {event.error}"
             return
         self._trouble = ""
         if isinstance(event, Packet) and (found := status_line.read_progress(event.value)):
@@ -61,7 +62,10 @@ class LiveWatch(Watch):
         self._line.clear()
         super()._show(event)
         if len(self._ends) < len(self._jobs):
-            self._line.show(self._told(), self._progress)
+            self._draw()
+
+    def _draw(self) -> None:
+        self._line.show(self._told(), None if self._trouble else self._progress)
 
     def _told(self) -> str:
         """Return what goes on."""
@@ -69,7 +73,7 @@ class LiveWatch(Watch):
             return self._trouble
         if len(self._jobs) > 1:
             return f"{len(self._ends)} of {len(self._jobs)} jobs have ended"
-        return job_facts.doing(self._states.of(self._jobs[0]), self._where)
+        return job_facts.doing(self._states.known, self._where)
 
     def _goes_on(self, job: RemoteCall) -> bool:
         return job.id() not in self._ends

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -22,7 +23,7 @@ from harp.errors import HarpException
 class _Entry(NamedTuple):
     """A command: a function of its name in a module of ``harp.cli``.
 
-    :param help: the first sentence of its help, so that it need not be loaded to be listed.
+    :param help: what it does, in one line, so that it need not be loaded to be listed.
     """
 
     section: str
@@ -104,8 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if instruction := os.environ.get(shells.VARIABLE):
         sys.exit(shells.answer(harp, instruction))
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    _prepare_streams()
     try:
         status = run(given)
         sys.stdout.flush()
@@ -113,11 +113,25 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _end_by(signal.SIGPIPE)
     except KeyboardInterrupt:
         _end_by(signal.SIGINT)
-    except OSError as error:  # of standard output: all others are told where they arise
-        Output().failure(Failure(f"standard output: {error.strerror or error}"))
+    except OSError as error:  # those of files are told where they arise
+        place = error.filename or "standard output"
+        Output().failure(Failure(f"{place}: {error.strerror or error}"))
         status = Status.NOT_CARRIED_OUT
         _forget_output()
     sys.exit(status)
+
+
+def _prepare_streams() -> None:
+    if sys.stderr is None:  # it is closed, and so it is with standard output below
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:
+        Output(out=sys.stderr).failure(Failure("standard output: it is closed"))
+        sys.exit(Status.NOT_CARRIED_OUT)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # JSON between programs is UTF-8 (RFC 8259); a terminal says itself what it takes.
+            encoding = None if stream.isatty() else "utf-8"
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
 def run(arguments: list[str]) -> int:

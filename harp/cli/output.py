@@ -107,7 +107,10 @@ class Output:
         self._err.flush()
 
     def warn(self, text: str) -> None:
-        """Warn people on standard error."""
+        """Warn on standard error."""
+        if self.as_json:
+            self.note(as_json({"warning": text}))
+            return
         self._say("Warning: ", "yellow", text)
 
     def told(self, facts: dict[str, Any], text: str) -> None:
@@ -124,7 +127,8 @@ class Output:
             return
         self._say("Error: ", "red", f"{label}: {failure.message}" if label else failure.message)
         if failure.remedy:
-            self.note(f"  {failure.remedy}")
+            for line in failure.remedy.split("\n"):
+                self.note(f"  {line}")
 
     def confirm(self, question: str, instead: str = "--yes") -> bool:
         """Ask for a yes; an end of file is a no.
@@ -132,14 +136,14 @@ class Output:
         :param instead: the options that spare the question.
         :raises click.UsageError: if nobody can be asked, for this is no terminal.
         """
-        if not (sys.stdin.isatty() and self._err.isatty()):
+        if not self._can_ask():
             text = f"nobody can be asked, for this is no terminal: give {instead}"
             raise click.UsageError(text)
         return (self.ask(f"{question} [y/N] ") or "").strip().lower() in ("y", "yes")
 
     def ask(self, question: str) -> str | None:
         """Ask on the terminal and return the line that is typed; None if nobody can answer."""
-        if not sys.stdin.isatty():
+        if not self._can_ask():
             return None
         self._err.write(escaped(question))
         self._err.flush()
@@ -154,9 +158,12 @@ class Output:
 
     def ask_secret(self, name: str) -> str | None:
         """Ask for a text that is not shown while it is typed; None if nobody can answer."""
-        if not (sys.stdin.isatty() and self._err.isatty()):
+        if not self._can_ask():
             return None
         return getpass.getpass(f"{escaped(name)}: ", self._err)
+
+    def _can_ask(self) -> bool:
+        return sys.stdin is not None and sys.stdin.isatty() and self._err.isatty()
 
     def _json(self, text: str, label: str = "") -> None:
         if not self.is_terminal or len(text) > _MOST_COLOURED:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, Queue
 from typing import Any
 
@@ -16,6 +16,8 @@ from harp import CALL_CANCELLED, CancelledException, CommunicationError, HarpExc
 
 RETRIES = (0.25, 1.0, 3.0)
 """Seconds before each further attempt: enough for a dispatcher that is started again."""
+
+_AT_ONCE = 32  # connections, and threads
 
 _MOST = 100  # packets that nobody has taken; a slow terminal slows the conversation, not the job
 
@@ -42,11 +44,13 @@ class End:
     """How a job ended, or why nobody can tell.
 
     :param result: what the procedure returned; None if there is an error.
+    :param was_there: whether a dispatcher that can't be reached had been there before.
     """
 
     job: RemoteCall
     result: Any
     error: HarpException | None
+    was_there: bool = False
 
 
 Event = Packet | Lost | End
@@ -55,15 +59,16 @@ Start = dict[str, int]
 
 
 class Reading:
-    """Reads several jobs to their ends at once.
+    """Reads several jobs to their ends, many of them at once.
 
     :param start: which packets come first; None if none is to come.
     """
 
     def __init__(self, jobs: Sequence[RemoteCall], start: Start | None) -> None:
         self._queue: Queue[Event | Exception] = Queue(_MOST)
-        for job in jobs:
-            threading.Thread(target=self._read, args=(job, start), daemon=True).start()
+        left = iter(jobs)  # of which each thread takes the next
+        for _ in range(min(len(jobs), _AT_ONCE)):
+            threading.Thread(target=self._read, args=(left, start), daemon=True).start()
 
     def next(self, limit: float | None) -> Event | None:
         """Return what happened next, None if nothing did.
@@ -78,10 +83,11 @@ class Reading:
             raise found
         return found
 
-    def _read(self, job: RemoteCall, start: Start | None) -> None:
+    def _read(self, jobs: Iterator[RemoteCall], start: Start | None) -> None:
         try:
-            for event in _events(job, start):
-                self._queue.put(event)
+            for job in jobs:
+                for event in _events(job, start):
+                    self._queue.put(event)
         except Exception as error:  # whoever takes the events has to hear of it
             self._queue.put(error)
 
@@ -98,12 +104,14 @@ def _events(job: RemoteCall, start: Start | None) -> Iterator[Event]:
                         yield Packet(job, number, value)
                         start = {"since": number + 1}
                         delays = iter(RETRIES)
+                start = None
             yield _end(job, job.result(wait=True))
             return
         except CommunicationError as error:
-            delay = next(delays, None) if has_been_there or error.may_have_run else None
+            has_been_there = has_been_there or error.may_have_run
+            delay = next(delays, None) if has_been_there else None
             if delay is None:
-                yield _end(job, error)
+                yield replace(_end(job, error), was_there=has_been_there)
                 return
             yield Lost(job, error)
             time.sleep(delay)
@@ -121,38 +129,34 @@ def _end(job: RemoteCall, outcome: Any) -> End:
 
 
 class States:
-    """What the dispatcher tells of jobs (`harp.RemoteCall.detail`), asked again and again.
+    """What the dispatcher tells of a job (`harp.RemoteCall.detail`), asked again and again.
 
     :param every: so many seconds.
+    :ivar known: the last of it; nothing if nothing could be learnt.
     """
 
     def __init__(self, every: float) -> None:
         self._every = every
-        self._known: dict[str, dict[str, Any]] = {}
+        self.known: dict[str, Any] = {}
         self._is_over = threading.Event()
 
-    def watch(self, jobs: Sequence[RemoteCall], wanted: Callable[[RemoteCall], bool]) -> None:
+    def watch(self, job: RemoteCall, wanted: Callable[[RemoteCall], bool]) -> None:
         """Begin to ask, in a thread.
 
-        :param wanted: whether a job is still of interest.
+        :param wanted: whether the job is still of interest.
         """
-        threading.Thread(target=self._ask, args=(jobs, wanted), daemon=True).start()
-
-    def of(self, job: RemoteCall) -> dict[str, Any]:
-        """Return what is known of a job; nothing if nothing could be learnt."""
-        return self._known.get(job.id(), {})
+        threading.Thread(target=self._ask, args=(job, wanted), daemon=True).start()
 
     def close(self) -> None:
         """Ask no more."""
         self._is_over.set()
 
-    def _ask(self, jobs: Sequence[RemoteCall], wanted: Callable[[RemoteCall], bool]) -> None:
-        while not self._is_over.is_set():
-            for job in filter(wanted, jobs):
-                try:
-                    self._known[job.id()] = job.detail()
-                except CommunicationError:
-                    continue  # who reads the job tells of that
-                except HarpException:  # it is not for the caller, or the dispatcher can't tell
-                    return
+    def _ask(self, job: RemoteCall, wanted: Callable[[RemoteCall], bool]) -> None:
+        while wanted(job) and not self._is_over.is_set():
+            try:
+                self.known = job.detail()
+            except CommunicationError:
+                pass  # who reads the job tells of that
+            except HarpException:  # it is not for the caller, or the dispatcher can't tell
+                return
             self._is_over.wait(self._every)

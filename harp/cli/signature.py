@@ -26,6 +26,8 @@ _TYPES = {
     "object": "dict",
 }
 
+_DEEPEST = 10
+
 
 @dataclass(frozen=True)
 class Signature:
@@ -114,26 +116,31 @@ def is_secret(schema: Schema) -> bool:
     return schema.get("writeOnly") is True
 
 
-def type_name(schema: Schema) -> str:
-    """Return what a schema demands, as a type hint says it."""
+def type_name(schema: Schema, depth: int = 0) -> str:
+    """Return what a schema demands, as a type hint says it.
+
+    :param depth: how deep in another it stands; what is too deep is not read.
+    """
+    if depth > _DEEPEST:
+        return "..."
     if is_secret(schema):
         bare = {key: value for key, value in schema.items() if key not in ("writeOnly", "format")}
-        inner = type_name(bare)
+        inner = type_name(bare, depth)
         return "Secret" if inner == "str" else f"Secret[{inner}]"
     match schema:
         case {"enum": list(values)}:
             return " | ".join(map(as_json, values))
         case {"anyOf": list(options)}:
-            return " | ".join(type_name(_schema(each)) for each in options)
+            return " | ".join(type_name(_schema(each), depth + 1) for each in options)
         case {"type": "array", "prefixItems": list(items)}:
-            return f"tuple[{', '.join(type_name(_schema(each)) for each in items)}]"
+            return f"tuple[{', '.join(type_name(_schema(each), depth + 1) for each in items)}]"
         case {"type": "array", "items": dict(item)}:
-            return f"list[{type_name(item)}]"
+            return f"list[{type_name(item, depth + 1)}]"
         case {"type": "object", "properties": dict(properties)}:
-            inner = ", ".join(f"{key}: {type_name(_schema(of))}" for key, of in properties.items())
-            return f"{{{inner}}}"
+            types = {key: type_name(_schema(of), depth + 1) for key, of in properties.items()}
+            return f"{{{', '.join(f'{key}: {kind}' for key, kind in types.items())}}}"
         case {"type": "object", "additionalProperties": dict(value)}:
-            return f"dict[str, {type_name(value)}]"
+            return f"dict[str, {type_name(value, depth + 1)}]"
         case {"type": str(name)}:
             return _TYPES.get(name, name)
     return "Any"

@@ -108,6 +108,8 @@ def failure(error: HarpException, job_id: str | None = None) -> Failure:
                 remedy = " ".join(filter(None, (remedy, _LATE if error.may_have_run else _SAFE)))
         case CommunicationError():
             status = Status.UNREACHABLE
+            if not error.may_have_run:
+                remedy = "Check the address, and that the daemon runs there."
         case UnsupportedError():
             remedy = "What you talk to is older than this command, or of another make."
     told["remedy"] = remedy

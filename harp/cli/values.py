@@ -147,7 +147,10 @@ def _refuse_repeated(names: Sequence[str]) -> None:
 
 
 def _converted(name: str, schema: Schema, text: str) -> Any:
-    value = _value(schema, text)
+    try:
+        value = _value(schema, text)
+    except RecursionError:  # of a daemon that means to be a nuisance
+        value = _guessed(text)
     if value is _MISFIT:
         shown = "what is given" if is_secret(schema) else repr(text)
         raise ValueError(f"{name} must be {type_name(schema)}, not {shown}")
@@ -172,8 +175,9 @@ def _value(schema: Schema, text: str) -> Any:
             by_text = {each if isinstance(each, str) else json.dumps(each): each for each in values}
             return by_text.get(text, _MISFIT)
         case {"anyOf": list(options)}:
-            found = [_value(each, text) for each in options if each.get("type") != "string"]
-            found += [text for each in options if each.get("type") == "string"]
+            schemas = [each for each in options if isinstance(each, dict)]
+            schemas.sort(key=lambda each: each.get("type") == "string")  # which takes all
+            found = (_value(each, text) for each in schemas)
             return next((each for each in found if each is not _MISFIT), _MISFIT)
         case {"type": "string"}:
             return text

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from harp import RemoteCall
+from harp import HarpException, RemoteCall
 from harp.cli.output import Output
 from harp.cli.reading import End, Event, Lost, Packet, Reading, Start
-from harp.cli.status import failure
+from harp.cli.status import Failure, failure
 
 
 def watch(output: Output, jobs: Sequence[RemoteCall], start: Start | None, where: str = "") -> None:
@@ -62,7 +62,7 @@ class Watch:
     def end(self) -> None:
         """End the command as the jobs have ended."""
         ends = [self._ends[job.id()] for job in self._jobs]
-        failures = [failure(end.error, end.job.id()) for end in ends if end.error is not None]
+        failures = [self._failure(end, end.error) for end in ends if end.error is not None]
         if failures and len(self._jobs) == 1:
             raise failures[0]
         if failures:
@@ -70,14 +70,28 @@ class Watch:
 
     def tell_how_to_go_on(self) -> None:
         """Say how the jobs that are left running are found again."""
-        for job in self._jobs:
-            if job.id() not in self._ends:
-                since = self._seen.get(job.id(), -1) + 1
-                command = "result" if not self._has_packets else "follow"
-                rest = f" --since {since}" if since else ""
-                how = f"harp {command} {job.id()}{rest}"
-                text = f"job {job.id()} is left running; to go on with it:\n  {how}"
-                self._output.told({"job": job.id(), "left": True, "since": since}, text)
+        for job_id in (job.id() for job in self._jobs):
+            if job_id not in self._ends:
+                text = f"job {job_id} is left running; to go on with it:\n  {self._how(job_id)}"
+                since = self._since(job_id)
+                self._output.told({"job": job_id, "left": True, "since": since}, text)
+
+    def _how(self, job_id: str) -> str:
+        """Return the command that goes on with a job."""
+        if not self._has_packets:
+            return f"harp result {job_id}"
+        since = self._since(job_id)
+        return f"harp follow {job_id}" + (f" --since {since}" if since else "")
+
+    def _since(self, job_id: str) -> int:
+        return self._seen.get(job_id, -1) + 1
+
+    def _failure(self, end: End, error: HarpException) -> Failure:
+        found = failure(error, end.job.id())
+        if end.was_there:
+            how = self._how(end.job.id())
+            found.remedy = f"The job is not lost; to go on with it:\n  {how}"
+        return found
 
     def _next(self) -> Event | None:
         return self._reading.next(None)
@@ -89,14 +103,15 @@ class Watch:
                 self._packet(job_id, value)
                 self._seen[job_id] = number
             case Lost(_, error):
-                self._output.note(f"{error}; trying again")
+                told = {"job": job_id, "lost": str(error)}
+                self._output.told(told, f"{error}; trying again")
             case End(_, result, None):
                 self._ends[job_id] = event
                 self._result(job_id, result)
             case End(_, _, error):
                 self._ends[job_id] = event
                 if len(self._jobs) > 1 and error is not None:
-                    self._output.failure(failure(error, job_id), self._label(job_id))
+                    self._output.failure(self._failure(event, error), job_id)
 
     def _packet(self, job_id: str, value: Any) -> None:
         if self._output.as_json:

@@ -220,8 +220,8 @@ greet(name: str, greeting: str = "Hello", times: int = 1)
         self.gate.touch()
         done = self.harp(*told[1].split()[1:])
         self.assertEqual(done.status, 0)
-        self.assertEqual([json.loads(line) for line in done.out.splitlines()][1:], [None])
-        self.assertIn('"last"', done.out)
+        *_, packet, result = done.out.splitlines()
+        self.assertEqual((json.loads(packet)["step"], result), ("last", "null"))
 
 
 class JobTests(CommandTestCase):
