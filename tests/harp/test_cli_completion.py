@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
 import subprocess
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -184,7 +184,7 @@ class ShellTests(SynchronousTestCase):
         deadline = time.monotonic() + PATIENCE
         while True:  # a machine with much to do may not answer in time
             self.shell.send("\t")
-            with suppress(pexpect.TIMEOUT):
+            with contextlib.suppress(pexpect.TIMEOUT):
                 self.shell.expect_exact(wanted, timeout=10)
                 break
             self.assertLess(time.monotonic(), deadline, self.shell.before)

@@ -40,11 +40,11 @@ class TableTests(SynchronousTestCase):
             "0123456789  a name that is long       7  and more of it",
         ]
         self.assertEqual(table(None, ROW), wanted)
-        self.assertEqual(table(57, ROW), wanted)
+        self.assertEqual(table(55, ROW), wanted)
 
     def test_narrow(self) -> None:
         """Extra columns go, others are cut to no less than is useful, and whole ones never."""
-        self.assertEqual(table(55, ROW)[1], "0123456789  a name that is l…       7  and more of…")
+        self.assertEqual(table(50, ROW)[1], "0123456789  a name that i…       7  and more of it")
         without = "0123456789  a name that is long       7"
         self.assertEqual(table(len(without), ROW)[1], without)
         least = table(10, ROW)[1]
@@ -106,7 +106,7 @@ class TimeTests(SynchronousTestCase):
         ):
             self.assertEqual(read_moment(CONTEXT, PARAMETER, text), moment.timestamp())
         self.assertIsNone(read_moment(CONTEXT, PARAMETER, None))
-        for text in ("", "now", "2026-02-30", "12", "-2h", "0001-01-01T00:00:00+23:00"):
+        for text in ("", "now", "2026-02-30", "12", "-2h"):
             with self.assertRaises(click.BadParameter, msg=text):
                 read_moment(CONTEXT, PARAMETER, text)
 
