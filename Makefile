@@ -5,13 +5,14 @@ PYTHON ?= python3
 DEB_PYTHON ?= /usr/bin/python3
 VENV := .venv
 SECONDS ?= 60
+RUNS := $(VENV)/.runs
 STAMP := $(VENV)/.installed
 
 .PHONY: test test-all demo docs lint types trial test-faults fuzz deb test-deb clean
 
 test: lint types trial
 
-demo: $(STAMP)
+demo: $(RUNS)
 	rm -rf demo-run
 	$(VENV)/bin/harp demo --folder=demo-run $(if $(filter-out 0,$(KEEP)),--keep)
 
@@ -53,8 +54,13 @@ test-deb: deb
 	HARPCALLER_DEB=$$(ls build/deb/*.deb) $(VENV)/bin/python -m twisted.trial tests.acceptance.test_debian
 
 # setup.cfg names what is needed; the packages themselves are used from the checkout.
-$(STAMP): setup.cfg pyproject.toml
+$(RUNS): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --editable .
+	touch $@
+
+# With what tests and documentation need besides.
+$(STAMP): $(RUNS)
 	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 

@@ -24,9 +24,9 @@ def copy_to(folder: Path) -> None:
     environment = folder / ".venv"
     environment.mkdir()
     for entry in Path(sys.prefix).iterdir():
-        if entry.name != ".installed":
+        if entry.name not in {".runs", ".installed"}:
             (environment / entry.name).symlink_to(entry)
-    (environment / ".installed").touch()  # newer than setup.cfg, so make is content
+    (environment / ".runs").touch()  # newer than setup.cfg, so make is content
 
 
 class TutorialTests(SynchronousTestCase):
