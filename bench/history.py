@@ -30,7 +30,7 @@ def history(setting: Setting) -> Iterator[Figure]:
             _leave_examples(deployment)
         full.harpcaller.stop()
         wanted = setting.some(_ENDED)
-        ids = _multiply(full.folder / "jobs.db", wanted)
+        ids = multiply(full.folder / "jobs.db", wanted)
         full.harpcaller.start()
         askers = [
             _Asker(empty, [job["job_id"] for job in islice(caller(empty).jobs(), _PAGE)]),
@@ -88,7 +88,7 @@ def _leave_examples(deployment: Deployment) -> None:
             job.result(wait=True)
 
 
-def _multiply(file: Path, wanted: int) -> list[str]:
+def multiply(file: Path, wanted: int) -> list[str]:
     """Put copies of the jobs of a database before them, as if they had run in the weeks before.
 
     Each has a job id, times and an idempotency key of its own; everything else is an example's.
@@ -127,8 +127,9 @@ def _multiply(file: Path, wanted: int) -> list[str]:
         # The client gives each call a key of its own.
         database.execute(
             f"""
-            INSERT INTO keys (key, job_id, submitted)
-            SELECT substr(replace(id, '-', ''), 1, 12) || lower(hex(randomblob(12))), id, submitted
+            INSERT INTO keys (key, submitter, on_behalf_of, job_id, submitted)
+            SELECT substr(replace(id, '-', ''), 1, 12) || lower(hex(randomblob(12))), '', '', id,
+            submitted
             FROM jobs WHERE seq <= {wanted}
             """
         )
