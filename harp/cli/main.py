@@ -94,8 +94,12 @@ def harp(choice: Choice, dispatcher: str | None, profile: str | None, as_json: b
     The dispatcher is the one of --dispatcher or --profile, else of HARP_DISPATCHER or HARP_PROFILE,
     else of the default profile in ~/.config/harp/config.yaml, else the one of this machine.
 
+    A profile has dispatcher, and if wanted ca_file, cert, server_name, tls, token or token_file,
+    on_behalf_of, connect_timeout, reply_timeout. HARP_TOKEN comes before the token of a profile.
+
     Exit status: 0 there is a result, 1 the procedure raised, 2 wrong usage, 3 cancelled, 4 time
-    limit, 5 could not be carried out, 6 dispatcher not reachable, 7 not allowed.
+    limit, 5 could not be carried out, 6 dispatcher not reachable, 7 not allowed. Ctrl-C and a
+    closed pipe end it by their signals, which a shell tells as 130 and 141.
     """
     choice.add(dispatcher, profile, as_json)
 

@@ -92,6 +92,8 @@ class SteadyLoad:
 
     def pause(self) -> None:
         """Return when all calls have ended and have been judged."""
+        while self._idle.acquire(blocking=False):
+            pass  # of those who had nothing to do before
         self._going.clear()
         until = time.monotonic() + PATIENCE
         back = 0

@@ -62,7 +62,8 @@ class CommandTestCase(SynchronousTestCase):
         """Start the command without a terminal."""
         return subprocess.Popen(
             [SCRIPT, *arguments],
-            env={**os.environ, **self.environment},
+            # Buffered as people have it, whoever runs the tests.
+            env={**os.environ, **self.environment, "PYTHONUNBUFFERED": ""},
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=subprocess.PIPE,

@@ -40,7 +40,13 @@ class Terminal:
             str(SCRIPT),
             list(arguments),
             dimensions=(_ROWS, columns),
-            env={**inherited, "TERM": "xterm-256color", "LANG": "C.UTF-8", **(environment or {})},
+            env={
+                **inherited,
+                "TERM": "xterm-256color",
+                "LANG": "C.UTF-8",
+                "PYTHONUNBUFFERED": "",
+                **(environment or {}),
+            },
             timeout=None,
         )
         self.raw = b""

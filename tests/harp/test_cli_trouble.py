@@ -14,6 +14,10 @@ JOB_ID = "01a2063f-9970-75a6-8acb-1e9a1e74df06"
 ACCEPTED = b'{"harpcaller":1,"job_id":"%s"}\n' % JOB_ID.encode()
 FIRST = b'{"packet":0,"data":"first"}\n'
 SECOND = b'{"packet":1,"data":"second"}\n'
+STATUS = (
+    b'{"call":{"host":"web01","procedure":"back_up","arguments":[]},'
+    b'"time":{"submit":1,"start":2,"end":3},"info":null}\n'
+)
 DONE = b'{"result":"done"}\n'
 
 
@@ -107,6 +111,20 @@ class TroubleTests(CommandTestCase):
         self.assertEqual(packet, '"first"')
         self.assertRegex(error, "Error: 127.0.0.1:[0-9]+: can't connect: Connection refused")
         self.assertEqual(how, f"    harp follow {'J' * 36} --since 1")
+
+    def test_older_than_the_command(self) -> None:
+        """A dispatcher of version 1 does what it can: arguments are guessed, facts are fewer."""
+        peer = self.dispatcher([ACCEPTED], [STATUS], [DONE])
+        done = self.harp("call", "web01", "back_up", "--help")
+        self.assertEqual((done.status, done.out), (5, ""))
+        self.assertIn("the dispatcher has no list_procedures", done.err)
+        done = self.harp("call", "web01", "back_up", "5", "x", "--detach")
+        self.assertEqual((done.status, done.out), (0, f"{JOB_ID}\n"))
+        self.assertEqual(json.loads(peer.requests[0])["arguments"], [5, "x"])
+        done = self.harp("--json", "status", JOB_ID)
+        self.assertEqual((done.status, done.err), (0, ""))
+        facts = json.loads(done.out)
+        self.assertEqual((facts["state"], facts["end"]), ("ended", {"kind": "result"}))
 
     def test_something_else_listens(self) -> None:
         """What is no dispatcher is told from one that is away."""
