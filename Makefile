@@ -51,7 +51,7 @@ deb: docs
 
 # Installs it in a systemd that is booted in namespaces of the kernel, as root; leaves nothing.
 test-deb: deb
-	HARPCALLER_DEB=$$(ls build/deb/*.deb) $(VENV)/bin/python -m twisted.trial tests.acceptance.test_debian
+	HARPCALLER_DEB=$$(ls $(CURDIR)/build/deb/*.deb) $(VENV)/bin/python -m twisted.trial tests.acceptance.test_debian
 
 # setup.cfg names what is needed; the packages themselves are used from the checkout.
 $(RUNS): setup.cfg pyproject.toml

@@ -21,9 +21,9 @@ ETC = Path(__file__).parents[2] / "etc"
 
 UNITS = ("harpcaller.service", "harpcaller.socket", "harpd.service", "harpd.socket")
 
-EXPOSURE = {"harpcaller.service": 20, "harpd.service": 100}
-"""How exposed a unit may be in tenths, as systemd-analyze security counts. harpd's procedures may
-do everything, so there is nothing to be counted on."""
+EXPOSURE = 20
+"""How exposed the dispatcher's unit may be, in tenths of the points of systemd-analyze security.
+Newer versions of systemd count more. harpd's procedures may do everything, so it has no bound."""
 
 
 def found(program: str) -> str:
@@ -105,21 +105,18 @@ class UnitTests(SynchronousTestCase):
     """What systemd says of its files."""
 
     def test_verify(self) -> None:
-        """The units have no mistakes but that what they start, and its pages, are not installed."""
+        """The units have no mistakes but that what they start is not installed here."""
         analyze = found("systemd-analyze")
-        printed = run(analyze, "verify", *(str(ETC / name) for name in UNITS)).stderr
-        expected = re.compile(r"twistd is not executable|Command 'man .*' failed|^$")
-        wrong = [line for line in printed.splitlines() if not expected.search(line)]
+        printed = run(analyze, "verify", "--man=no", *(str(ETC / name) for name in UNITS)).stderr
+        wrong = [line for line in printed.splitlines() if "twistd is not executable" not in line]
         self.assertEqual(wrong, [])
 
     def test_security(self) -> None:
         """The dispatcher's unit stays as closed as it is."""
         analyze = found("systemd-analyze")
-        for name, most in EXPOSURE.items():
-            done = run(
-                analyze, "security", "--offline=true", f"--threshold={most}", str(ETC / name)
-            )
-            self.assertEqual(done.returncode, 0, done.stdout[-200:] + done.stderr)
+        unit = str(ETC / "harpcaller.service")
+        done = run(analyze, "security", "--offline=true", f"--threshold={EXPOSURE}", unit)
+        self.assertEqual(done.returncode, 0, done.stdout[-200:] + done.stderr)
 
     def test_users_and_folders(self) -> None:
         """The users are made, then the folders that are theirs, on a machine that has neither."""
