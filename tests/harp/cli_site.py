@@ -93,11 +93,11 @@ class Site:
             status = run(list(arguments))
         return Done(int(status), out.getvalue(), err.getvalue())
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start the command without a terminal."""
         return subprocess.Popen(
             [SCRIPT, *arguments],
-            env={**os.environ, **self.variables()},
+            env={**os.environ, **self.variables(**environment)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

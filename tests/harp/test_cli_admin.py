@@ -13,7 +13,7 @@ from harp.cli.token import hash_of
 from harpcaller.demo.deployment import HOST
 from tests.acceptance.daemons import PATIENCE, deploy
 from tests.harp.cli_site import Site, site
-from tests.harp.commands import Done
+from tests.harp.commands import TIME_LIMIT, Done
 from tests.harp.terminal import Terminal
 
 TOKEN = "harp_of-the-administrator"
@@ -31,7 +31,7 @@ class AdminTests(SynchronousTestCase):
         version = self.site.rpc.server_info()["version"]
         self.assertRegex(done.out, rf"(?m)^version +{version}$")
         self.assertRegex(done.out, r"(?m)^extensions .*\bstop\b")
-        self.assertRegex(done.out, r"(?m)^clock +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+")
+        self.assertRegex(done.out, r"(?m)^clock +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]")
         found = json.loads(self.site.within("admin", "info", "--json").out)
         self.assertEqual(found.keys(), {"version", "extensions", "time"})
         self.assertLess(abs(found["time"] - time.time()), PATIENCE)
@@ -116,7 +116,13 @@ class StopTests(SynchronousTestCase):
         self.assertEqual(refused.type, "shutdown")
         found = json.loads(self.harp("admin", "stop", "--yes", "--json", token=TOKEN).out)
         self.assertEqual(found, {"stopping": True, "running": 1, "grace": 60})
-        running.cancel()
+        address = f"127.0.0.1:{self.deployment.port}"
+        with site().start("jobs", "--watch", "--json", HARP_DISPATCHER=address) as watch:
+            assert watch.stdout is not None
+            watch.stdout.readline()
+            running.cancel()
+            self.assertIn(address, watch.communicate(timeout=TIME_LIMIT)[1])
+        self.assertEqual(watch.returncode, 6)
         process = self.deployment.harpcaller.process
         assert process is not None
         self.assertEqual(process.wait(PATIENCE), 0)
