@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 
 from harp import RemoteCall
@@ -25,25 +26,33 @@ class LiveWatch(Watch):
         self._progress: status_line.Progress | None = None
         self._states = States(ASK_EVERY)
         self._trouble = ""
+        self._ctrl_c = _CtrlC()
 
     def run(self) -> None:
         """Print what comes until all jobs have ended, or who watches does not want more."""
         if len(self._jobs) == 1:
             self._states.watch(self._jobs[0], self._goes_on)
         try:
-            while True:
-                try:
-                    super().run()
-                    return
-                except KeyboardInterrupt:
-                    self._line.clear()
-                    if not self._decide():
-                        raise
+            while not self._run():
+                self._line.clear()
+                if not self._decide():
+                    raise KeyboardInterrupt
         finally:
             self._states.close()
             self._line.clear()
 
+    def _run(self) -> bool:
+        """Return whether that came to its end, False if there was a Ctrl-C."""
+        with self._ctrl_c:
+            try:
+                super().run()
+            except KeyboardInterrupt:
+                return False
+        return True
+
     def _next(self) -> Event | None:
+        if self._ctrl_c.came:
+            raise KeyboardInterrupt
         event = self._reading.next(status_line.EVERY)
         if event is None:
             self._draw()
@@ -94,3 +103,24 @@ class LiveWatch(Watch):
                     return True
                 case "l" | "":
                     return False
+
+
+class _CtrlC:
+    """Notes the first Ctrl-C, so that no event is lost between two steps; raises the second.
+
+    :ivar came: whether there was one.
+    """
+
+    came = False
+
+    def __enter__(self) -> None:
+        self.came = False
+        self._before = signal.signal(signal.SIGINT, self._note)
+
+    def __exit__(self, *exc_info: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, *_: object) -> None:
+        if self.came:
+            raise KeyboardInterrupt
+        self.came = True

@@ -157,6 +157,8 @@ class States:
                 self.known = job.detail()
             except CommunicationError:
                 pass  # who reads the job tells of that
-            except HarpException:  # it is not for the caller, or the dispatcher can't tell
+            except Exception:
+                # It is not for the caller, or the dispatcher can't tell; or the command has ended
+                # and its connections are gone. Nobody needs to hear of it: the line tells less.
                 return
             self._is_over.wait(self._every)

