@@ -127,7 +127,8 @@ def show(
         rows = (job_table.row(job, now) for job in some)
         tables.show(output, job_table.COLUMNS, rows, nothing)
     if limit is not None and next(found, None) is not None:
-        output.note(f"These are {limit}, there are more: --limit or --all shows them.")
+        text = f"These are {limit}, there are more: --limit or --all shows them."
+        output.told({"limit": limit, "more": True}, text)
 
 
 def _watch(

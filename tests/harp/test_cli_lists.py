@@ -132,9 +132,12 @@ class JobsTests(ListTestCase):
 
     def test_limit(self) -> None:
         """Where there are more jobs than are listed, that is told beside the list."""
-        done = self.site.harp("jobs", *self.site.then, "--json", "--limit", "2")
+        done = self.site.within("jobs", *self.site.then, "--json", "--limit", "2")
         self.assertEqual(len(done.out.splitlines()), 2)
-        self.assertIn("These are 2, there are more", done.err)
+        self.assertEqual(json.loads(done.err), {"limit": 2, "more": True})
+        done = self.site.within("jobs", *self.site.then, "--limit", "5")
+        self.assertIn("These are 5, there are more", done.err)
+        self.assertEqual(self.site.within("jobs", *self.site.then, "--limit", "6").err, "")
         self.assertEqual(len(self.lines("jobs", *self.site.then, "--limit", "2", "--all")), 6)
 
     def test_nothing(self) -> None:
