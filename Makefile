@@ -1,15 +1,18 @@
 # Each command is enough by itself on a fresh clone: make test, make demo, make docs.
 # Everything they install or write stays inside the clone.
 PYTHON ?= python3
+# What the Debian package runs on, an interpreter of Debian's.
+DEB_PYTHON ?= /usr/bin/python3
 VENV := .venv
 SECONDS ?= 60
+RUNS := $(VENV)/.runs
 STAMP := $(VENV)/.installed
 
-.PHONY: test demo docs lint types trial test-faults fuzz clean
+.PHONY: test test-all demo docs lint types trial test-faults fuzz deb test-deb clean
 
 test: lint types trial
 
-demo: $(STAMP)
+demo: $(RUNS)
 	rm -rf demo-run
 	$(VENV)/bin/harp demo --folder=demo-run $(if $(filter-out 0,$(KEEP)),--keep)
 
@@ -38,11 +41,28 @@ fuzz: $(STAMP)
 	for target in $$($(VENV)/bin/python -m tests.fuzz --list); do \
 	    $(VENV)/bin/python -m tests.fuzz $$target --seconds $(SECONDS) || exit 1; done
 
+# On every Python from 3.11 on that this machine has, each with an environment of its own (.venvs).
+test-all:
+	$(PYTHON) tests/every_python.py
+
+# build/deb/harpcaller_VERSION_ARCHITECTURE.deb, for the release of Debian that this machine has.
+deb: docs
+	packaging/deb/build $(DEB_PYTHON) $(VENV)/bin/python build/deb
+
+# Installs it in a systemd that is booted in namespaces of the kernel, as root; leaves nothing.
+test-deb: deb
+	HARPCALLER_DEB=$$(ls $(CURDIR)/build/deb/*.deb) $(VENV)/bin/python -m twisted.trial tests.acceptance.test_debian
+
 # setup.cfg names what is needed; the packages themselves are used from the checkout.
-$(STAMP): setup.cfg pyproject.toml
+$(RUNS): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --editable .
+	touch $@
+
+# With what tests and documentation need besides.
+$(STAMP): $(RUNS)
 	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) _trial_temp* demo-run build dist *.egg-info
+	rm -rf $(VENV) .venvs _trial_temp* demo-run build dist *.egg-info

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
+from docutils import nodes
+
 from docs import samples, usage
 
 ROOT = Path(__file__).parent.parent
@@ -28,6 +30,7 @@ _MARK = re.compile(r"^<!-- (?P<what>pages|keys|commands|names)(?:: (?P<of>[^\n]*
 def setup(app: Any) -> dict[str, bool]:
     """Register it with Sphinx."""
     app.connect("source-read", _read)
+    app.connect("doctree-resolved", _without_links)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -36,6 +39,14 @@ def _read(app: Any, _page: str, source: list[str]) -> None:
         return _MADE[match["what"]](match["of"] or "", app.env.note_dependency)
 
     source[0] = _MARK.sub(made, source[0])
+
+
+def _without_links(app: Any, doctree: nodes.document, _page: str) -> None:
+    """Leave the text alone of links to other pages, which a manual page can't have."""
+    if app.builder.name == "man":
+        for link in list(doctree.findall(nodes.reference)):
+            if link.get("internal"):
+                link.replace_self(link.children)
 
 
 def _pages(of: str, note: Callable[[str], None]) -> str:
@@ -64,7 +75,10 @@ def _names(of: str, note: Callable[[str], None]) -> str:
         options: list[str] = []
         match thing:
             case type() if issubclass(thing, BaseException):
-                kind, options = "exception", ["members", "inherited-members: Exception"]
+                kind, options = (
+                    "exception",
+                    ["members", "inherited-members: Exception, BaseException"],
+                )
             case type():
                 kind, options = "class", ["members", "inherited-members"]
                 options.append("exclude-members: StreamIterator")

@@ -24,10 +24,7 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
     yield from _help(command.epilog or "")
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
-            try:
-                below = command.get_command(context, name)
-            except ModuleNotFoundError:
-                continue  # TODO
+            below = command.get_command(context, name)
             if below is not None and not below.hidden:
                 with click.Context(below, info_name=name, parent=context) as own:
                     yield from _command(below, own)
@@ -37,13 +34,14 @@ def _options(command: click.Command, context: click.Context) -> Iterator[str]:
     rows = [
         row
         for parameter in command.get_params(context)
-        if parameter.name not in _COMMON or context.parent is None
-        if (row := parameter.get_help_record(context)) is not None
+        if parameter.name not in _COMMON or (context.parent is None and parameter.name != _HELP)
+        if (row := parameter.get_help_record(context)) is not None and row[1]
     ]
-    yield "\n".join(f"`{options}`\n: {_text(text) or '…'}\n" for options, text in rows)
+    yield "\n".join(f"`{options}`\n: {_text(text)}\n" for options, text in rows)
 
 
-_COMMON = {"help", "dispatcher", "profile", "as_json"}
+_HELP = "_click_default_help"
+_COMMON = {_HELP, "dispatcher", "profile", "as_json"}
 """What every command has, and is told once."""
 
 

@@ -73,6 +73,11 @@ class Crowd:
         self._untold = 0
         self._told: float | None = None
 
+    @property
+    def count(self) -> int:
+        """How many connections there are."""
+        return self._total
+
     def admits(self, host: str) -> bool:
         """Return whether one more may come from there; log it if not."""
         total = self.bounds.total

@@ -85,5 +85,6 @@ class Pool:
 
 
 def _abandon(idle: deque[tuple[Channel, float]]) -> None:
-    for channel, _ in idle:
-        channel.abandon()
+    with suppress(IndexError):
+        while True:  # at the end of a program its other threads may still take and give
+            idle.pop()[0].abandon()

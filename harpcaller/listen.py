@@ -54,8 +54,16 @@ def endpoint(reactor: object, description: str) -> IStreamServerEndpoint:
     try:
         found: IStreamServerEndpoint = serverFromString(reactor, translated)
     except Exception as error:  # plug-ins raise what they like, Twisted's own parsers too
+        if is_inherited(description) and isinstance(error, IndexError | KeyError):
+            text = f"{description!r} can't be used: systemd has handed over no such socket"
+            raise ValueError(text) from error
         raise ValueError(f"{description!r} can't be used ({error}): {_HOW}") from error
     return found
+
+
+def is_inherited(description: str) -> bool:
+    """Return whether that is a socket with which systemd has started this process."""
+    return _kind(description) == "systemd"
 
 
 class TlsAddress(NamedTuple):
@@ -153,6 +161,11 @@ def check(description: str, terms: Terms) -> None:
         what = missing(description, terms)
         if what is not None:
             raise ValueError(f"{description!r} {what}")
+    elif is_inherited(description):
+        # Twisted sets the mode 0666 of such a socket, whatever systemd was told, and removes it.
+        if "domain=UNIX" in description:
+            text = "unix:PATH:mode=660 opens one; systemd's are of the domains INET and INET6"
+            raise ValueError(f"{description!r} can't be used: {text}")
     elif kind not in _kinds():
         raise ValueError(f"{description!r} can't be understood: {_HOW}")
 

@@ -106,10 +106,12 @@ class Ports:
         self, description: str, terms: Terms, leaving: Sequence[_Port], closed: list[_Port]
     ) -> _Port:
         """Open a port, and close those before that leave and have its number."""
+        if listen.is_inherited(description):  # its descriptor may be something else by now
+            raise ValueError("what systemd has opened is taken at the start only: restart")
         try:
             return await self._listen(description, terms)
         except CannotListenError as error:
-            in_the_way = [each for each in leaving if each.number == error.port]
+            in_the_way = [each for each in leaving if each.number == error.port and each.is_ours]
             if not in_the_way or error.port in [each.number for each in closed]:
                 raise
         closed += in_the_way
@@ -132,7 +134,8 @@ class Ports:
             raise ValueError(what)
         factory = self._factory(is_local)
         door.leads_to = factory if tls is None else TLSMemoryBIOFactory(tls, False, factory)
-        return _Port(port, getattr(port.getHost(), "port", None), is_local, tls)
+        number = getattr(port.getHost(), "port", None)
+        return _Port(port, number, is_local, tls, not listen.is_inherited(description))
 
     def _warn(self, terms: Terms) -> None:
         if terms.insecure:
@@ -174,6 +177,7 @@ class _Port:
     number: int | None
     is_local: bool
     tls: ClientTls | None
+    is_ours: bool  # else closing it leaves it open elsewhere
 
 
 async def _close(ports: Iterable[_Port]) -> None:

@@ -11,6 +11,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.threads import deferToThreadPool
 
+from harp.service_manager import ServiceManager
 from harp.settings import ConfigError
 from harpcaller import audit, config, logs
 from harpcaller.connections import Connections, endpoint_by
@@ -28,6 +29,8 @@ class Reloading(Service):
 
     :param file: the configuration.
     :param config: what stands in it now.
+    :param manager: told that it is read, and when that is over.
+    :ivar is_refused: whether the last reload has changed nothing because of mistakes.
     """
 
     _log = logs.logger("harpcaller.reload")
@@ -45,6 +48,7 @@ class Reloading(Service):
         store: JobStore,
         retention: Retention,
         permissions: Permissions,
+        manager: ServiceManager,
     ) -> None:
         self._reactor = reactor
         self._file = file
@@ -57,6 +61,8 @@ class Reloading(Service):
         self._store = store
         self._retention = retention
         self._permissions = permissions
+        self._manager = manager
+        self.is_refused = False
         self._turn = DeferredLock()
         self._is_due = False
 
@@ -97,6 +103,7 @@ class Reloading(Service):
     async def _reload(self) -> list[str]:
         if not self.running:
             return ["the dispatcher is being started or stopped"]
+        self._manager.reloading()
         try:
             new = await deferToThreadPool(
                 self._reactor, self._reactor.getThreadPool(), config.load, self._file
@@ -114,6 +121,8 @@ class Reloading(Service):
             self._log.error(text, mistakes="; ".join(mistakes))
         else:
             self._take(new)
+        self.is_refused = bool(mistakes)
+        self._manager.ready()
         return mistakes
 
     def _compare(self, new: config.Config) -> list[str]:

@@ -18,6 +18,7 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from harp import logfile
+from harp.service_manager import ServiceManager
 from harp.settings import ConfigError
 from harpcaller import config, logs
 from harpcaller.announcements import Announcements
@@ -70,8 +71,11 @@ class DispatcherService(Service):
 
     _log = logs.logger("harpcaller")
 
-    def __init__(self, reactor: Any, file: Path, config: config.Config) -> None:
+    def __init__(
+        self, reactor: Any, file: Path, config: config.Config, manager: ServiceManager
+    ) -> None:
         self._reactor = reactor
+        self._manager = manager
         self._store = JobStore(
             str(config.database), reactor, config.capacity, key_life=config.key_life
         )
@@ -101,7 +105,7 @@ class DispatcherService(Service):
             ready=self._when_ready,
         )
         respond = Api(parts).respond
-        gate = Gate(reactor.seconds, config.terms)
+        self._gate = gate = Gate(reactor.seconds, config.terms)
         self._ports = Ports(
             reactor, gate, lambda is_local: ClientFactory(reactor, respond, gate, is_local)
         )
@@ -117,6 +121,7 @@ class DispatcherService(Service):
             self._store,
             self._retention,
             self._permissions,
+            manager,
         )
         self._started: Deferred[None] = Deferred()
         self._is_ready = False
@@ -147,12 +152,14 @@ class DispatcherService(Service):
                 "neither ca_file nor known_certs_file is given: whoever answers at the address of a"
                 " host that has no fingerprint gets its password and runs its jobs"
             )
+        self._manager.watch(self._status)
         starting = Deferred.fromCoroutine(self._start()).addErrback(self._give_up)
         starting.chainDeferred(self._started)
 
     def stopService(self) -> Deferred[None]:
         """Take no more calls, give what runs its time, end it, close the store."""
         super().stopService()  # type: ignore[no-untyped-call]
+        self._manager.stopping()
         return Deferred.fromCoroutine(self._stop())
 
     async def _start(self) -> None:
@@ -165,8 +172,9 @@ class DispatcherService(Service):
         await self._dispatcher.recover()
         self._is_ready = True
         self._retention.startService()
-        self._reloading.startService()
         self._log.info("harpcaller is ready")
+        self._manager.ready()
+        self._reloading.startService()
         waiting, self._waiting = self._waiting, []
         for deferred in waiting:
             deferred.callback(None)
@@ -184,6 +192,14 @@ class DispatcherService(Service):
             if service.running:
                 await maybeDeferred(service.stopService)
         await self._store.close()
+        self._manager.close()
+
+    def _status(self) -> str:
+        refused = "; the last reload was refused, see the log" if self._reloading.is_refused else ""
+        return (
+            f"{self._hosts.count()} hosts, {self._dispatcher.count_running()} jobs running, "
+            f"{self._gate.crowd.count} connections{refused}"
+        )
 
     def _reload(self) -> Deferred[list[str]]:
         return self._reloading.reload()
@@ -224,7 +240,9 @@ def makeService(options: Options) -> IService:
     sys.setswitchinterval(0.001)
     _share_heap()
     service = MultiService()
-    DispatcherService(reactor, options.file, options.config).setServiceParent(service)
+    manager = ServiceManager(reactor, os.environ)
+    dispatcher = DispatcherService(reactor, options.file, options.config, manager)
+    dispatcher.setServiceParent(service)
     return service
 
 

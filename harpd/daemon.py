@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from harp.service_manager import ServiceManager
 from harp.settings import ConfigError, Contents
 from harpd import audit, privileges
 from harpd.auth import Login
@@ -21,16 +22,13 @@ from harpd.config import Config
 from harpd.factory import HarpdFactory, TlsFactory
 from harpd.keeper_process import KeeperError, KeeperProcess
 from harpd.limits import Limits, raise_descriptors
+from harpd.listening import listen, start_listening
 from harpd.named_files import Files
 from harpd.offers import ProceduresError
 from harpd.parts import Parts, Policy
 from harpd.privileges import PrivilegeError
 from harpd.spawner import Spawner
 from harpd.tls import ServerTls
-
-BACKLOG = 1024
-"""Connections that may wait to be accepted: a dispatcher can come with hundreds at once, and those
-beyond wait for a second and longer (tcp(7), retransmission of SYN)."""
 
 
 class Daemon(Service):
@@ -39,6 +37,7 @@ class Daemon(Service):
     :param keeper: not started yet.
     :param read: reads the configuration again, out of the files that it is handed; raises
         `ConfigError`.
+    :param manager: told what becomes of the daemon.
     """
 
     _log = Logger("harpd")
@@ -49,19 +48,22 @@ class Daemon(Service):
         config: Config,
         keeper: KeeperProcess,
         read: Callable[[Contents], Config],
+        manager: ServiceManager,
     ) -> None:
         self._reactor = reactor
         self._config = config
         self._keeper = keeper
         self._read = read
+        self._manager = manager
         self._tls = ServerTls(config.tls, reactor.seconds)
         self._login = Login(reactor, config.authenticator)
-        self._spawner = Spawner(reactor, keeper, config.kill_grace)
+        self._spawner = Spawner(reactor, keeper, config.kill_grace, self._can_take_calls)
         self._policy = Policy(config.permissions)
-        self._factory = HarpdFactory(Parts(reactor, self._login, self._spawner, self._policy))
+        self._parts = Parts(reactor, self._login, self._spawner, self._policy)
+        self._factory = HarpdFactory(self._parts)
         self._port: IListeningPort | None = None
         self._reloading: Deferred[None] | None = None
-        self._is_asked_again = False
+        self._is_asked_again = self._is_refused = self._is_ready = False
 
     def privilegedStartService(self) -> None:
         """Start keeper and zygote and bind the port while the daemon is privileged."""
@@ -70,7 +72,7 @@ class Daemon(Service):
         self._descriptors = raise_descriptors()  # which the calls, by the keeper, do not have
         self._use_limits(self._config.limits)
         self._spawner.start()
-        self._port = self._listen(self._config)
+        self._port = self._listen(self._config, start_listening)
 
     def startService(self) -> None:
         """Give up root, before the reactor reads anything; then say when calls can be taken.
@@ -91,14 +93,26 @@ class Daemon(Service):
                 "the process that is open to the network stays root: "
                 "the configuration names no user that it could become (key user)"
             )
+        self._manager.watch(self._status)
         self._reload_again()
-        self._spawner.catalogue().addCallbacks(
-            lambda catalogue: self._log.info("harpd is ready"), lambda failure: None
-        )
+
+    def _can_take_calls(self) -> None:
+        """Say so, the first time that the procedures have been loaded."""
+        if not self._is_ready:
+            self._is_ready = True
+            self._log.info("harpd is ready")
+            self._manager.ready()
+
+    def _status(self) -> str:
+        procedures, calls = self._spawner.count, len(self._parts.running)
+        what = "no procedures, see the log" if procedures is None else f"{procedures} procedures"
+        refused = "; the last reload was refused, see the log" if self._is_refused else ""
+        return f"{what}, {calls} calls, {self._factory.count} connections{refused}"
 
     def stopService(self) -> Deferred[None]:
         """Refuse new calls, give running ones their grace, and end. SIGHUP is ignored from now."""
         super().stopService()  # type: ignore[no-untyped-call]
+        self._manager.stopping()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         return Deferred.fromCoroutine(self._stop())
 
@@ -111,13 +125,11 @@ class Daemon(Service):
         if self._reloading is not None:
             await self._reloading
         await maybeDeferred(self._keeper.stop)
+        self._manager.close()
 
-    def _listen(self, config: Config) -> IListeningPort:
+    def _listen(self, config: Config, how: Callable[..., IListeningPort]) -> IListeningPort:
         factory = TlsFactory(self._tls, self._factory)
-        port: IListeningPort = self._reactor.listenTCP(
-            config.port, factory, BACKLOG, config.address
-        )
-        return port
+        return how(self._reactor, config.address, config.port, factory)
 
     def _hung_up(self, number: int, frame: object) -> None:
         self._reactor.callFromThread(self.reload)
@@ -127,12 +139,15 @@ class Daemon(Service):
         if self._reloading is not None or not self.running:
             self._is_asked_again = True
             return
+        self._manager.reloading()
         self._reloading = Deferred.fromCoroutine(self._reload())
         self._reloading.addErrback(lambda failure: self._log.failure("reloading failed", failure))
         self._reloading.addCallback(self._reloaded)
 
     def _reloaded(self, _: object) -> None:
         self._reloading = None
+        if self._is_ready:
+            self._manager.ready()
         if self.running:
             self._reload_again()
 
@@ -166,7 +181,7 @@ class Daemon(Service):
         old = None
         if (config.address, config.port) != (self._config.address, self._config.port):
             try:
-                port = self._listen(config)
+                port = self._listen(config, listen)
             except CannotListenError as error:
                 zygote.close()
                 self._refuse([str(error)])
@@ -178,6 +193,7 @@ class Daemon(Service):
         self._policy.permissions = config.permissions
         self._use_limits(config.limits)
         self._spawner.adopt(zygote, config.kill_grace)
+        self._is_refused = False
         self._log.info("harpd runs with what was read")
         if old is not None:
             await maybeDeferred(old.stopListening)
@@ -194,6 +210,7 @@ class Daemon(Service):
             )
 
     def _refuse(self, mistakes: list[str]) -> None:
+        self._is_refused = True
         for mistake in mistakes:
             self._log.error("{mistake}", mistake=mistake)
         self._log.error("nothing of it is used, all stays as it was")

@@ -47,6 +47,11 @@ class HarpdFactory(Factory):
         return protocol
 
     @property
+    def count(self) -> int:
+        """How many connections there are."""
+        return len(self._open)
+
+    @property
     def limits(self) -> Limits:
         """Those that are in force."""
         return self._parts.policy.limits

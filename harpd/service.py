@@ -14,6 +14,7 @@ from twisted.application.service import IService, MultiService
 from twisted.python import usage
 
 from harp import logfile
+from harp.service_manager import ServiceManager
 from harp.settings import ConfigError
 from harpd import config
 from harpd.check import check_procedures
@@ -67,6 +68,7 @@ def makeService(options: Options) -> IService:
     clock.seconds = time.monotonic
     service = MultiService()
     keeper = KeeperProcess(reactor, str(options.file), options.procedures)
-    daemon = Daemon(reactor, options.config, keeper, partial(config.load, options.file))
+    manager = ServiceManager(reactor, os.environ)
+    daemon = Daemon(reactor, options.config, keeper, partial(config.load, options.file), manager)
     daemon.setServiceParent(service)
     return service

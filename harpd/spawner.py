@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -26,14 +27,22 @@ class Spawner:
 
     :param keeper: starts them.
     :param kill_grace: seconds between TERM and KILL.
+    :param tell_loaded: called each time that procedures have been loaded which can be called now.
     """
 
     _log = Logger("harpd.spawner")
 
-    def __init__(self, reactor: Any, keeper: KeeperProcess, kill_grace: float) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        keeper: KeeperProcess,
+        kill_grace: float,
+        tell_loaded: Callable[[], None],
+    ) -> None:
         self._reactor = reactor
         self._keeper = keeper
         self._kill_grace = kill_grace
+        self._tell_loaded = tell_loaded
         self._numbers = itertools.count(1)
         self._zygote: ZygoteProcess | None = None
         self._all: set[ZygoteProcess] = set()
@@ -68,6 +77,12 @@ class Spawner:
         waiting: Deferred[Catalogue] = Deferred(self._waiting.remove)
         self._waiting.append(waiting)
         return waiting
+
+    @property
+    def count(self) -> int | None:
+        """How many procedures can be called; None if there is no knowing, or none was loaded."""
+        found = self._catalogue
+        return None if found is None or isinstance(found, ProceduresError) else len(found)
 
     def plan(self) -> PlannedCall:
         """Return a call to be started, with a number that no other of this daemon's run has.
@@ -137,6 +152,7 @@ class Spawner:
         waiting, self._waiting = self._waiting, []
         for deferred in waiting:
             deferred.callback(catalogue)
+        self._tell_loaded()
 
     def _not_loaded(self, zygote: ZygoteProcess, failure: Failure) -> None:
         failure.trap(ProceduresError)

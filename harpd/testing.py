@@ -21,6 +21,7 @@ from typing import Any
 from harp import calls, checks, outcomes
 from harp.errors import CancelledException
 from harp.outcomes import CALL_CANCELLED
+from harp.settings import ConfigError
 from harpd.calls_config import load_settings
 from harpd.lone_call import LoneCall
 from harpd.lone_calls import LoneCalls
@@ -30,7 +31,7 @@ from harpd.options import Defaults
 from harpd.zygote import Settings
 from harpd.zygote_command import zygote_settings
 
-__all__ = ["CALL_CANCELLED", "Call", "Caller", "Outcome", "Procedures", "ProceduresError", "call"]
+__all__ = ["Call", "Caller", "ConfigError", "Outcome", "Procedures", "ProceduresError", "call"]
 
 LOAD_LIMIT = 60.0
 """Seconds in which the procedures must have been loaded, as in harpd."""
@@ -91,7 +92,7 @@ class Call:
         return len(self._call.packets) > number or self._call.is_over
 
     def cancel(self) -> None:
-        """End the call as a client's ``job.cancel()`` does: TERM, and KILL after ``kill_grace``.
+        """End the call as a client's ``job.cancel()`` does: TERM, and KILL after the grace.
 
         A call that has ended stays as it is.
         """
@@ -142,12 +143,12 @@ class Procedures:
     All else is as in harpd.
 
     :param file: the procedures file.
-    :param config: harpd's configuration; of it ``python``, ``defaults`` and ```kill_grace``` count.
+    :param config: harpd's configuration; of it ``python``, ``defaults`` and ``kill_grace`` count.
     :param path: folders with modules that the procedures import, before those of the configuration.
     :param defaults: options for procedures that don't say them, over those of the configuration.
     :param kill_grace: seconds between TERM and KILL; None is what the configuration says, or 5.
     :raises ProceduresError: with every mistake in the file, one sentence each in ``mistakes``.
-    :raises harp.settings.ConfigError: with every mistake in that part of the configuration.
+    :raises ConfigError: with every mistake in that part of the configuration.
     :raises TypeError: if an option that ``defaults`` names is none.
     """
 

@@ -10,6 +10,7 @@ import ssl
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -21,6 +22,9 @@ from harp.network import Address
 
 MAX_NAMES = 20
 """How many names of a certificate are shown."""
+
+GOODBYE = 1.0
+"""Seconds to wait for the end of a connection in good order."""
 
 
 class Unreachable(Exception):
@@ -43,6 +47,9 @@ def fetch(address: Address) -> x509.Certificate:
             context.wrap_socket(plain, server_hostname=address.host) as secured,
         ):
             shown = secured.getpeercert(binary_form=True)
+            with suppress(OSError):  # a goodbye: else what it sends meanwhile resets the connection
+                secured.settimeout(GOODBYE)
+                secured.unwrap()
         assert shown is not None  # a server has to show one
         return x509.load_der_x509_certificate(shown)
     except ssl.SSLError as error:
@@ -92,6 +99,18 @@ class Facts:
             f"valid        {self.validity}",
             f"fingerprint  {self.fingerprint}",
         ]
+
+    def told(self) -> dict[str, Any]:
+        """Return all of it for programs; times in unix seconds."""
+        return {
+            "subject": self.subject,
+            "names": list(self.names),
+            "issuer": self.issuer,
+            "self_signed": self.is_self_signed,
+            "begins": self.begins.timestamp(),
+            "ends": self.ends.timestamp(),
+            "fingerprint": self.fingerprint,
+        }
 
 
 def facts(certificate: x509.Certificate) -> Facts:

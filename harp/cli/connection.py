@@ -14,6 +14,7 @@ from pathlib import Path
 from harp import HarpCaller, settings
 from harp.cli.addresses import UNIX, read_address
 from harp.cli.status import Failure, Status
+from harp.network import Address
 from harp.wire.dispatcher import DEFAULT_PORT
 
 TLS = "tls:"
@@ -42,23 +43,51 @@ class Connection:
     connect_timeout: float = CONNECT_TIMEOUT
     reply_timeout: float = REPLY_TIMEOUT
 
+    @property
+    def address(self) -> Address:
+        """Where the dispatcher is.
+
+        :raises ValueError: if that is no address.
+        """
+        text = self.dispatcher.removeprefix(TLS)
+        limits = (self.connect_timeout, self.reply_timeout)
+        if text.startswith(UNIX):
+            return Address(text, DEFAULT_PORT, *limits)
+        return read_address(text, DEFAULT_PORT, *limits)
+
+    @property
+    def is_secured(self) -> bool:
+        """Whether TLS is spoken."""
+        if self.tls is None or self.dispatcher.startswith(TLS):
+            files = self.ca_file or self.cert or self.server_name
+            return self.dispatcher.startswith(TLS) or bool(files)
+        return self.tls
+
+    @property
+    def tls_address(self) -> Address | None:
+        """Where the dispatcher shows a certificate; None if it is spoken to without TLS.
+
+        :raises ValueError: if it is no address.
+        """
+        address = self.address
+        return address if self.is_secured and address.path is None else None
+
     def open(self) -> HarpCaller:
         """Return the dispatcher; nothing is sent yet.
 
         :raises Failure: if something of it can't be used.
         """
-        text, tls = self.dispatcher, self.tls
-        if text.startswith(TLS):
-            text, tls = text[len(TLS) :], True
         try:
-            host, port = text, DEFAULT_PORT
-            if not text.startswith(UNIX):
-                found = read_address(text, port, self.connect_timeout, self.reply_timeout)
-                host, port = found.host, found.port
+            address = self.address
+            if self.token is not None and not (self.is_secured or address.is_this_machine):
+                raise ValueError(
+                    "the token would be sent unencrypted to another machine; tls: before the"
+                    " address has it encrypted, or ca_file in the profile"
+                )
             return HarpCaller(
-                host,
-                port,
-                tls=tls,
+                address.host,
+                address.port,
+                tls=self.is_secured,
                 ca_file=self.ca_file,
                 cert=self.cert,
                 server_name=self.server_name,

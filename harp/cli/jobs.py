@@ -38,7 +38,7 @@ INTERVAL = 2.0
 @click.option(
     "--queue",
     metavar="JSON",
-    callback=values.read_object,
+    type=values.Json(dict, "object"),
     shell_complete=completers.queues,
     help="Jobs of this queue, by its name: a JSON object.",
 )
@@ -127,7 +127,8 @@ def show(
         rows = (job_table.row(job, now) for job in some)
         tables.show(output, job_table.COLUMNS, rows, nothing)
     if limit is not None and next(found, None) is not None:
-        output.note(f"These are {limit}, there are more: --limit or --all shows them.")
+        text = f"These are {limit}, there are more: --limit or --all shows them."
+        output.told({"limit": limit, "more": True}, text)
 
 
 def _watch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -22,7 +23,7 @@ from harp.errors import HarpException
 class _Entry(NamedTuple):
     """A command: a function of its name in a module of ``harp.cli``.
 
-    :param help: the first sentence of its help, so that it need not be loaded to be listed.
+    :param help: what it does, in one line, so that it need not be loaded to be listed.
     """
 
     section: str
@@ -32,7 +33,12 @@ class _Entry(NamedTuple):
 
 _COMMANDS = {
     "call": _Entry("Calls and jobs", "call", "Call a procedure on a host."),
+    "follow": _Entry(
+        "Calls and jobs", "follow", "Print the packets of jobs as they come, then their results."
+    ),
     "result": _Entry("Calls and jobs", "result", "Wait for jobs and print their results."),
+    "status": _Entry("Calls and jobs", "status_command", "Tell what is known of jobs."),
+    "cancel": _Entry("Calls and jobs", "cancel", "Cancel jobs, whether they wait or run."),
     "jobs": _Entry("Calls and jobs", "jobs", "List jobs, once or as they change."),
     "queues": _Entry("Calls and jobs", "queues", "List queues or the jobs of one; cancel them."),
     "hosts": _Entry("Hosts", "hosts", "List the hosts, or have them read again."),
@@ -88,8 +94,12 @@ def harp(choice: Choice, dispatcher: str | None, profile: str | None, as_json: b
     The dispatcher is the one of --dispatcher or --profile, else of HARP_DISPATCHER or HARP_PROFILE,
     else of the default profile in ~/.config/harp/config.yaml, else the one of this machine.
 
+    A profile has dispatcher, and if wanted ca_file, cert, server_name, tls, token or token_file,
+    on_behalf_of, connect_timeout, reply_timeout. HARP_TOKEN comes before the token of a profile.
+
     Exit status: 0 there is a result, 1 the procedure raised, 2 wrong usage, 3 cancelled, 4 time
-    limit, 5 could not be carried out, 6 dispatcher not reachable, 7 not allowed.
+    limit, 5 could not be carried out, 6 dispatcher not reachable, 7 not allowed. Ctrl-C and a
+    closed pipe end it by their signals, which a shell tells as 130 and 141.
     """
     choice.add(dispatcher, profile, as_json)
 
@@ -99,23 +109,37 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if instruction := os.environ.get(shells.VARIABLE):
         sys.exit(shells.answer(harp, instruction))
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    _prepare_streams()
     try:
-        status = _run(given)
+        status = run(given)
         sys.stdout.flush()
     except BrokenPipeError:
         _end_by(signal.SIGPIPE)
     except KeyboardInterrupt:
         _end_by(signal.SIGINT)
-    except OSError as error:  # of standard output: all others are told where they arise
-        Output().failure(Failure(f"standard output: {error.strerror or error}"))
+    except OSError as error:  # those of files are told where they arise
+        place = error.filename or "standard output"
+        Output().failure(Failure(f"{place}: {error.strerror or error}"))
         status = Status.NOT_CARRIED_OUT
         _forget_output()
     sys.exit(status)
 
 
-def _run(arguments: list[str]) -> int:
+def _prepare_streams() -> None:
+    if sys.stderr is None:  # it is closed, and so it is with standard output below
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:
+        Output(out=sys.stderr).failure(Failure("standard output: it is closed"))
+        sys.exit(Status.NOT_CARRIED_OUT)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # JSON between programs is UTF-8 (RFC 8259); a terminal says itself what it takes.
+            encoding = None if stream.isatty() else "utf-8"
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command and return its exit status, where no signal and no stream ends it."""
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     choice = Choice(as_json="--json" in options)  # of mistakes in options, too
     try:

@@ -5,6 +5,7 @@ Colours and whatever moves are for terminals only. No foreign text reaches one a
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import re
@@ -48,6 +49,9 @@ def _json_escape(found: re.Match[str]) -> str:
     return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]
 
 
+_MOST_COLOURED = 100_000  # characters; it takes seconds for more
+
+
 class Output:
     """Standard output and standard error of one command.
 
@@ -62,11 +66,9 @@ class Output:
         self.as_json = as_json
         self._out = sys.stdout if out is None else out
         self._err = sys.stderr if err is None else err
-        is_dumb = os.environ.get("TERM", "dumb") in ("dumb", "unknown", "")
         self.is_terminal = self._out.isatty() and not as_json
-        self.is_live = (
-            self._err.isatty() and not is_dumb and not as_json and not _is_pipe(self._out)
-        )
+        is_moving = self._err.isatty() and not _is_dumb()
+        self.is_live = is_moving and not as_json and not _is_pipe(self._out)
 
     @cached_property
     def console(self) -> Console:
@@ -80,24 +82,23 @@ class Output:
 
     def value(self, value: Any) -> None:
         """Print a value: for people with indentation and colours, else as one line of JSON."""
-        if not self.is_terminal:
-            self.line(as_json(value))
-            return
-        from rich.highlighter import JSONHighlighter
-        from rich.text import Text
+        self._json(as_json(value, indent=2 if self.is_terminal else None))
 
-        text = Text(as_json(value, indent=2))
-        JSONHighlighter().highlight(text)
-        self.console.print(text, soft_wrap=True)
+    def item(self, value: Any, label: str = "") -> None:
+        """Print a value as one line of JSON, whoever reads it.
 
-    def item(self, value: Any) -> None:
-        """Print a value as one line of JSON, whoever reads it."""
-        self.line(as_json(value))
+        :param label: stands before it.
+        """
+        self._json(as_json(value), f"{escaped(label)} " if label else "")
 
     def line(self, text: str) -> None:
         """Print a line of data; no foreign text may be in it that is not `escaped`."""
         self._out.write(f"{text}\n")
         self._out.flush()
+
+    def text(self, text: str) -> None:
+        """Print a line of foreign text as data."""
+        self.line(escaped(text))
 
     def note(self, text: str) -> None:
         """Tell people something on standard error; lines of it that are foreign are escaped."""
@@ -106,39 +107,78 @@ class Output:
         self._err.flush()
 
     def warn(self, text: str) -> None:
-        """Warn people on standard error."""
+        """Warn on standard error."""
+        if self.as_json:
+            self.note(as_json({"warning": text}))
+            return
         self._say("Warning: ", "yellow", text)
 
     def told(self, facts: dict[str, Any], text: str) -> None:
         """Tell something on standard error: to programs as JSON, else as a text."""
         self.note(as_json(facts) if self.as_json else text)
 
-    def failure(self, failure: Failure) -> None:
-        """Tell why the command ends."""
+    def failure(self, failure: Failure, label: str = "") -> None:
+        """Tell why the command ends, or what is wrong with one of several things.
+
+        :param label: which of them.
+        """
         if self.as_json:
             self.note(as_json({**failure.told, "status": failure.exit_code}))
             return
-        self._say("Error: ", "red", failure.message)
+        self._say("Error: ", "red", f"{label}: {failure.message}" if label else failure.message)
         if failure.remedy:
-            self.note(f"  {failure.remedy}")
+            for line in failure.remedy.split("\n"):
+                self.note(f"  {line}")
 
-    def confirm(self, question: str) -> bool:
+    def confirm(self, question: str, instead: str = "--yes") -> bool:
         """Ask for a yes; an end of file is a no.
 
+        :param instead: the options that spare the question.
         :raises click.UsageError: if nobody can be asked, for this is no terminal.
         """
-        if not (sys.stdin.isatty() and self._err.isatty()):
-            raise click.UsageError("nobody can be asked, for this is no terminal: give --yes")
-        self._err.write(f"{escaped(question)} [y/N] ")
+        if not self._can_ask():
+            text = f"nobody can be asked, for this is no terminal: give {instead}"
+            raise click.UsageError(text)
+        return (self.ask(f"{question} [y/N] ") or "").strip().lower() in ("y", "yes")
+
+    def ask(self, question: str) -> str | None:
+        """Ask on the terminal and return the line that is typed; None if nobody can answer."""
+        if not self._can_ask():
+            return None
+        self._err.write(escaped(question))
         self._err.flush()
-        answer = sys.stdin.readline()
-        if not answer.endswith("\n"):
-            self._err.write("\n")
-        return answer.strip().lower() in ("y", "yes")
+        answer = ""
+        try:
+            answer = sys.stdin.readline()
+        finally:
+            if not answer.endswith("\n"):
+                self._err.write("\n")
+                self._err.flush()
+        return answer or None
+
+    def ask_secret(self, name: str) -> str | None:
+        """Ask for a text that is not shown while it is typed; None if nobody can answer."""
+        if not self._can_ask():
+            return None
+        return getpass.getpass(f"{escaped(name)}: ", self._err)
+
+    def _can_ask(self) -> bool:
+        return sys.stdin is not None and sys.stdin.isatty() and self._err.isatty()
+
+    def _json(self, text: str, label: str = "") -> None:
+        if not self.is_terminal or len(text) > _MOST_COLOURED:
+            self.line(label + text)
+            return
+        from rich.highlighter import JSONHighlighter
+        from rich.text import Text
+
+        shown = Text(text)
+        JSONHighlighter().highlight(shown)
+        self.console.print(Text(label, style="dim"), shown, sep="", soft_wrap=True)
 
     def _say(self, label: str, colour: str, text: str) -> None:
         first, *more = text.split("\n")
-        if self._err.isatty() and "NO_COLOR" not in os.environ:
+        if _wants_colours(self._err):
             label = click.style(label, fg=colour, bold=True)
         self._err.write(f"{label}{escaped(first)}\n")
         for line in more:
@@ -150,8 +190,22 @@ def _console(file: TextIO) -> Console:
     from rich.console import Console
 
     return Console(
-        file=file, force_terminal=file.isatty(), highlight=False, markup=False, emoji=False
+        file=file,
+        force_terminal=file.isatty(),
+        color_system="auto" if _wants_colours(file) else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
     )
+
+
+def _is_dumb() -> bool:
+    return os.environ.get("TERM", "") in ("", "dumb", "unknown")
+
+
+def _wants_colours(file: TextIO) -> bool:
+    """Return whether colours may be shown there: see no-color.org."""
+    return file.isatty() and not os.environ.get("NO_COLOR") and not _is_dumb()
 
 
 def _is_pipe(file: TextIO) -> bool:

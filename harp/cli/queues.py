@@ -21,7 +21,10 @@ COLUMNS = (
 
 @click.command()
 @click.argument(
-    "queue", required=False, callback=values.read_object, shell_complete=completers.queues
+    "queue",
+    required=False,
+    type=values.Json(dict, "object"),
+    shell_complete=completers.queues,
 )
 @click.option("--cancel", is_flag=True, help="Cancel all jobs of QUEUE that wait or run now.")
 @click.option(

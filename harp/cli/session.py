@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Concatenate, TypeVar
 
@@ -19,6 +19,9 @@ from harp.cli.output import Output
 
 if TYPE_CHECKING:
     from harp import HarpCaller
+    from harp.cli.connection import Connection
+
+T = TypeVar("T")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,13 +52,40 @@ class Session:
         self._choice = choice
 
     @cached_property
-    def rpc(self) -> HarpCaller:
-        """The dispatcher; nothing is sent yet."""
+    def connection(self) -> Connection:
+        """Which dispatcher it is, and who asks it."""
         from harp.cli import connection  # which loads YAML
 
-        choice = self._choice
-        found = connection.choose(choice.dispatcher, choice.profile, os.environ, self.output.warn)
-        return found.open()
+        where = self._choice
+        return connection.choose(where.dispatcher, where.profile, os.environ, self.output.warn)
+
+    @cached_property
+    def rpc(self) -> HarpCaller:
+        """The dispatcher; nothing is sent yet."""
+        return self.connection.open()
+
+    def within(self, seconds: float) -> HarpCaller:
+        """Return the dispatcher for what is not worth a longer wait than this.
+
+        :param seconds: for connecting, and for each answer.
+        """
+        wanted = self.connection
+        return replace(
+            wanted,
+            connect_timeout=min(seconds, wanted.connect_timeout),
+            reply_timeout=min(seconds, wanted.reply_timeout),
+        ).open()
+
+    def waiting_for(self, text: str, steps: Callable[[], T]) -> T:
+        """Return what a function returns; a terminal shows a spinner if that takes long.
+
+        :param text: what goes on meanwhile.
+        """
+        if not self.output.is_live:
+            return steps()
+        from harp.cli import status_line  # which loads rich
+
+        return status_line.work(self.output, text, steps)
 
 
 _json = click.option(

@@ -1,7 +1,8 @@
 """How shells ask for completions and get them.
 
-click's own ways do for zsh and fish. Its way for bash takes the words as readline cuts them, at
-each ``:`` and ``=``; bash has another one here: it gives the line, and gets what is to stand in it.
+click's own ways do, with some mending, for zsh and fish. Its way for bash takes the words as
+readline cuts them, at each ``:`` and ``=``; bash has another one here: it gives the line, and gets
+what is to stand in it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ import click
 from click.shell_completion import (
     BashComplete,
     CompletionItem,
+    FishComplete,
     ShellComplete,
+    ZshComplete,
     add_completion_class,
+    get_completion_class,
     shell_complete,
 )
 
@@ -33,7 +37,7 @@ _BASH = """\
         case $line in
             $'\\tfile') compopt -o default ;;
             $'\\tdir') compopt -o dirnames ;;
-            *) COMPREPLY+=("$line") ;;
+            ?*) COMPREPLY+=("$line") ;;
         esac
     done < <(COMP_LINE="${COMP_LINE:0:COMP_POINT}" COMP_WORDBREAKS="$COMP_WORDBREAKS" \\
         %(complete_var)s=bash_complete "$1" 2>/dev/null)
@@ -95,9 +99,11 @@ def inserted(value: str, line: Line, breaks: str) -> str:
         return "".join(f"\\{each}" if each in '"\\$`' else each for each in value)
     if not line.raw:
         return shlex.quote(value)
-    kept = 0
-    if value.startswith(line.last) and "\\" not in line.raw:
-        kept = max((line.last.rfind(each) + 1 for each in breaks if each in ":="), default=0)
+    kept, typed = 0, line.last
+    if typed.startswith("--") and not value.startswith("--"):
+        typed = typed.partition("=")[2]  # --option=value
+    if value.startswith(typed) and "\\" not in line.raw:
+        kept = max((typed.rfind(each) + 1 for each in breaks if each in ":="), default=0)
     return "".join(_bare(each) for each in value[kept:])
 
 
@@ -130,9 +136,36 @@ class Bash(BashComplete):
         return read_line(os.environ.get("COMP_LINE", ""))
 
 
+class _WholeWords(ShellComplete):
+    """Of shells in which what is offered takes the place of the whole word at the cursor."""
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
+        """Return what can stand at the cursor; click leaves out the option of --option=value."""
+        found = super().get_completions(args, incomplete)
+        option, equals, _ = incomplete.partition("=")
+        if not (equals and option.startswith("--")):
+            return found
+        return [
+            CompletionItem(f"{option}={each.value}", each.type, each.help)
+            if each.type == "plain"
+            else each
+            for each in found
+        ]
+
+
+class Zsh(_WholeWords, ZshComplete):
+    """Completion for zsh."""
+
+
+class Fish(_WholeWords, FishComplete):
+    """Completion for fish; the first comma alone ends what kind of thing is offered."""
+
+    source_template = FishComplete.source_template.replace('split ","', 'split -m 1 ","')
+
+
 def answer(command: click.Command, instruction: str) -> int:
     """Print what a shell asks for, and return the exit status."""
-    add_completion_class(Bash)
+    _prepare()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # somebody types there
     try:
         return shell_complete(command, {}, PROGRAM, VARIABLE, instruction)
@@ -142,7 +175,12 @@ def answer(command: click.Command, instruction: str) -> int:
 
 def script(command: click.Command, shell: str) -> str:
     """Return the script that a shell is to read."""
-    add_completion_class(Bash)
-    kind = click.shell_completion.get_completion_class(shell)
+    _prepare()
+    kind = get_completion_class(shell)
     assert kind is not None
     return kind(command, {}, PROGRAM, VARIABLE).source()
+
+
+def _prepare() -> None:
+    for kind in (Bash, Zsh, Fish):
+        add_completion_class(kind)

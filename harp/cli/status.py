@@ -95,8 +95,8 @@ def failure(error: HarpException, job_id: str | None = None) -> Failure:
     message, told = str(error), _told(error)
     match error:
         case CancelledException():
-            message = "the job was cancelled" if job_id is None else f"job {job_id} was cancelled"
-            return Failure(message, Status.CANCELLED, told={**of_job, "cancelled": True})
+            told = {**of_job, "cancelled": True}
+            return Failure("the job was cancelled", Status.CANCELLED, told=told)
         case RemoteException():
             message = f"the procedure raised {error}"
             return Failure(message, Status.RAISED, told={**of_job, "exception": told})
@@ -108,6 +108,8 @@ def failure(error: HarpException, job_id: str | None = None) -> Failure:
                 remedy = " ".join(filter(None, (remedy, _LATE if error.may_have_run else _SAFE)))
         case CommunicationError():
             status = Status.UNREACHABLE
+            if not error.may_have_run:
+                remedy = "Check the address, and that the daemon runs there."
         case UnsupportedError():
             remedy = "What you talk to is older than this command, or of another make."
     told["remedy"] = remedy

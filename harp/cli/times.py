@@ -13,11 +13,13 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _LENGTH = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw]?)")
 
 
-def read_length(_: click.Context, parameter: click.Parameter, text: str) -> float:
+def read_length(_: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
     """Read a length of time: seconds, or a number with ``s``, ``m``, ``h``, ``d`` or ``w``.
 
     :return: seconds.
     """
+    if text is None:
+        return None
     seconds = _seconds(text)
     if seconds is None:
         raise click.BadParameter(

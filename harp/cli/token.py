@@ -10,6 +10,8 @@ from typing import TextIO
 import click
 
 from harp.access import MAX_TOKEN
+from harp.cli.output import Output
+from harp.cli.session import with_output
 
 PREFIX = "harp_"
 """How a token begins, so that one that stands where it should not is found."""
@@ -24,7 +26,8 @@ PREFIX = "harp_"
     metavar="FILE",
     help="Make none; print the hash of the token in FILE, - for standard input.",
 )
-def token(user: str | None, given: TextIO | None) -> None:
+@with_output
+def token(output: Output, /, user: str | None, given: TextIO | None) -> None:
     """Make a token for a user of the dispatcher.
 
     The token goes to standard output, what is to be written into harpcaller.yaml to standard
@@ -34,12 +37,19 @@ def token(user: str | None, given: TextIO | None) -> None:
     if given is not None:
         if user is not None:
             raise click.UsageError("--user with --hash-of: no lines are made then")
-        click.echo(hash_of(_read(given)))
+        found = hash_of(_read(given))
+        if output.as_json:
+            output.item({"hash": found})
+        else:
+            output.line(found)
         return
     made = PREFIX + secrets.token_urlsafe(32)
-    click.echo("Write this into harpcaller.yaml, and reload the dispatcher:", err=True)
-    click.echo(_lines(user, hash_of(made)), err=True)
-    click.echo(made)
+    if output.as_json:
+        output.item({"token": made, "hash": hash_of(made)})
+        return
+    output.note("Write this into harpcaller.yaml, and reload the dispatcher:")
+    output.note(_lines(user, hash_of(made)))
+    output.line(made)
 
 
 def hash_of(text: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +9,9 @@ import click
 from cryptography import x509
 
 from harp.cli import certificates, known_certs
-from harp.cli.output import escaped
+from harp.cli.addresses import read_address
+from harp.cli.output import Output, escaped
+from harp.cli.session import with_output
 from harp.cli.status import Failure, Status, Unreachable
 from harp.fingerprints import read_fingerprint
 from harp.network import Address
@@ -23,21 +23,8 @@ CONNECT_TIMEOUT = 10.0
 
 
 def _read_address(_: click.Context, __: click.Parameter, value: str) -> Address:
-    """Read an address; one of IPv6 has brackets where a port follows."""
-    host, port = value, ""
     try:
-        if value.startswith("["):
-            host, _bracket, port = value[1:].partition("]")
-            if port and not port.startswith(":"):
-                raise ValueError(f"{value!r} is no HOST[:PORT]")
-            port = port.removeprefix(":")
-        elif value.count(":") == 1:
-            host, _colon, port = value.partition(":")
-        if ":" in host:
-            ipaddress.IPv6Address(host)
-        if not host or host == "unix" or (port and not port.isdecimal()):
-            raise ValueError(f"{value!r} is no HOST[:PORT]")
-        return Address(host, int(port or DEFAULT_PORT), CONNECT_TIMEOUT, CONNECT_TIMEOUT)
+        return read_address(value, DEFAULT_PORT, CONNECT_TIMEOUT, CONNECT_TIMEOUT)
     except ValueError as error:
         raise click.BadParameter(escaped(str(error))) from error
 
@@ -71,8 +58,11 @@ def _read_expected(_: click.Context, __: click.Parameter, value: str | None) -> 
     callback=_read_expected,
     help="Do not ask, but add it only if this is its fingerprint.",
 )
-def trust(address: Address, file: Path, yes: bool, expected: str | None) -> None:
-    """Show the certificate of the harpd at HOST and, after a yes, have the dispatcher trust it.
+@with_output
+def trust(output: Output, /, address: Address, file: Path, yes: bool, expected: str | None) -> None:
+    """Show a daemon's certificate, and trust it after a yes.
+
+    The certificate of the harpd at HOST is added to those that the dispatcher trusts.
 
     Nothing proves that it is that daemon's: compare the fingerprint with what this prints on HOST
     itself, or with what somebody tells you who can see it there.
@@ -81,24 +71,35 @@ def trust(address: Address, file: Path, yes: bool, expected: str | None) -> None
         certificate = certificates.fetch(address)
         found = certificates.facts(certificate)
     except (certificates.Unreachable, ValueError) as error:
-        text = f"{escaped(str(address))}: {escaped(str(error))}"
-        raise Unreachable(text) from error
+        raise Unreachable(f"{address}: {error}") from error
     known = _known(file)
-    click.echo(f"{escaped(str(address))} shows this certificate:\n")
-    for line in found.lines():
-        click.echo(f"    {line}")
-    click.echo()
+    if not output.as_json:
+        _show(output, address, found)
     if expected is not None and found.fingerprint != expected:
         raise Failure(f"the fingerprint is another one than {expected}: nothing was added")
-    if certificate in known:
-        click.echo(f"{file} has it already.")
-    else:
-        _warn(certificate, known, file)
+    added = False
+    if certificate not in known:
+        _warn(output, certificate, known, file)
         if not (yes or expected is not None):
-            _ask(file)
-        _add(certificate, address, file, found.fingerprint)
-    click.echo("To trust this one for that host and no other, write into its entry in hosts:")
-    click.echo(f'    fingerprint: "{found.fingerprint}"')
+            _ask(output, file)
+        added = _add(certificate, address, file, found.fingerprint)
+    if output.as_json:
+        output.item({"address": str(address), **found.told(), "file": str(file), "added": added})
+        return
+    if added:
+        output.text(f"Added to {file}; the dispatcher reads it when it is told to reload.")
+    else:
+        output.text(f"{file} has it already.")
+    output.line("To trust this one for that host and no other, write into its entry in hosts:")
+    output.line(f'    fingerprint: "{found.fingerprint}"')
+
+
+def _show(output: Output, address: Address, found: certificates.Facts) -> None:
+    output.text(f"{address} shows this certificate:")
+    output.line("")
+    for line in found.lines():
+        output.text(f"    {line}")
+    output.line("")
 
 
 def _known(file: Path) -> list[x509.Certificate]:
@@ -110,7 +111,9 @@ def _known(file: Path) -> list[x509.Certificate]:
         raise Failure(f"{file} has something that is no certificate in PEM: {error}") from error
 
 
-def _warn(certificate: x509.Certificate, known: list[x509.Certificate], file: Path) -> None:
+def _warn(
+    output: Output, certificate: x509.Certificate, known: list[x509.Certificate], file: Path
+) -> None:
     """Point out certificates for the same names, which this one replaces or pretends to."""
     names = set(certificates.names(certificate))
     for each in known:
@@ -120,29 +123,22 @@ def _warn(certificate: x509.Certificate, known: list[x509.Certificate], file: Pa
             continue
         common = sorted(names.intersection(other.names))
         if common:
-            click.secho(
-                f"WARNING: {file} has ANOTHER certificate for {', '.join(common)}:\n"
-                f"    {other.fingerprint}\n"
-                f"    {other.validity}\n"
+            output.warn(
+                f"{file} has ANOTHER certificate for {', '.join(common)}:\n"
+                f"{other.fingerprint}\n"
+                f"{other.validity}\n"
                 "Either the daemon's was replaced, or somebody pretends to be that daemon. Find out"
-                " which;\nif it was replaced, remove the old one from the file.\n",
-                fg="red",
-                bold=True,
-                err=True,
+                " which;\nif it was replaced, remove the old one from the file."
             )
 
 
-def _ask(file: Path) -> None:
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise click.UsageError(
-            "nobody can be asked, for this is no terminal: give --fingerprint, or --yes to trust"
-            " whatever is there"
-        )
-    if not click.confirm(f"Add it to {file}?", default=False):
+def _ask(output: Output, file: Path) -> None:
+    instead = "--fingerprint, or --yes to trust whatever is there"
+    if not output.confirm(f"Add it to {file}?", instead):
         raise Failure("nothing was added", Status.CANCELLED)
 
 
-def _add(certificate: x509.Certificate, address: Address, file: Path, fingerprint: str) -> None:
+def _add(certificate: x509.Certificate, address: Address, file: Path, fingerprint: str) -> bool:
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     comment = f"{escaped(str(address))}, added by harp trust on {when}, {fingerprint}"
     try:
@@ -151,7 +147,4 @@ def _add(certificate: x509.Certificate, address: Address, file: Path, fingerprin
         raise Failure(f"{file} can't be written: {error.strerror}") from error
     except ValueError as error:
         raise Failure(f"{file} has something that is no certificate in PEM: {error}") from error
-    if added:
-        click.echo(f"Added to {file}; the dispatcher reads it when it is told to reload.")
-    else:
-        click.echo(f"{file} has it already.")
+    return added

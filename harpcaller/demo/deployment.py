@@ -40,6 +40,7 @@ class Daemon:
     :param name: ``harpd`` or ``harpcaller``.
     :param options: of its own command line.
     :ivar prefix: the command that is to start it, if any; it must become it (exec).
+    :ivar inherited: descriptors that it gets under their numbers.
     :ivar environment: variables that it gets beside those that are there.
     """
 
@@ -50,6 +51,7 @@ class Daemon:
         twistd = str(Path(sys.executable).with_name("twistd"))
         self._command = [twistd, "--nodaemon", "--pidfile=", name, *options]
         self.prefix: list[str] = []
+        self.inherited: list[int] = []
         self.environment: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -74,6 +76,7 @@ class Daemon:
                 env={**os.environ, **self.environment},
                 stdout=log,
                 stderr=log,
+                pass_fds=self.inherited,
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_LIMIT

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import harp
 from harpcaller.demo.deployment import Deployment
 from tests.acceptance.daemons import deploy, eventually
 from tests.docs.pages import ROOT, Block
@@ -20,6 +21,9 @@ TIME_LIMIT = 120
 """Seconds after which a page's examples are taken to hang."""
 
 TOKEN = "harp_token"
+
+_AT_ONCE = 0.001
+"""Seconds that a job must have ended ago to be forgotten."""
 
 _REDIRECT = Path(__file__).with_name("redirect")
 
@@ -31,7 +35,14 @@ def deployment() -> Deployment:
 
 
 def load(running: Deployment, blocks: list[Block]) -> None:
-    """Have harpd offer the procedures of a page."""
+    """Have harpd offer the procedures of a page, and nothing be left of the pages before."""
+    rpc = harp.HarpCaller("127.0.0.1", running.port)
+    left = [rpc.job(job["job_id"]) for job in rpc.jobs(state=["waiting", "running"])]
+    for job in left:
+        job.cancel()
+    for job in left:
+        job.result(wait=True)
+    rpc.prune(_AT_ONCE)
     text = "".join(block.text for block in blocks if block.kind == "procedures")
     if not text:
         return

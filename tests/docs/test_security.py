@@ -1,4 +1,4 @@
-"""The page about security: what it names as proof is there."""
+"""The pages about security and promises: what they name as proof is there."""
 
 from __future__ import annotations
 
@@ -33,6 +33,13 @@ class SecurityTests(SynchronousTestCase):
         """Every test that the page names exists."""
         names = re.findall(r"`(tests\.[\w.]+)`", PAGE.read_text("utf-8"))
         self.assertGreater(len(names), 50)
+        self.assertEqual([name for name in names if not is_there(name)], [])
+
+    def test_promises(self) -> None:
+        """So does every test that the page of promises names."""
+        page = PAGE.with_name("promises.md")
+        names = re.findall(r"`(tests\.[\w.]+)`", page.read_text("utf-8"))
+        self.assertGreater(len(names), 10)
         self.assertEqual([name for name in names if not is_there(name)], [])
 
     def test_every_promise(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,13 @@ class TokenTests(SynchronousTestCase):
             found: Any = yaml.safe_load(lines)
             wanted = {"users": {name: {"tokens": [hashed(done.out.strip())]}}}
             self.assertEqual(found, wanted)
+
+    def test_as_json(self) -> None:
+        """With --json token and hash are one object."""
+        done = harp("--json", "token")
+        self.assertEqual((done.status, done.err), (0, ""))
+        found = json.loads(done.out)
+        self.assertEqual(found, {"token": found["token"], "hash": hashed(found["token"])})
 
     def test_hash_of(self) -> None:
         """The hash of a token is printed, and nothing else; an end of line is no part of it."""

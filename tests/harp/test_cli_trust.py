@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import json
 import os
 import socket
 import ssl
@@ -147,6 +148,20 @@ class TrustTests(SynchronousTestCase):
         self.assertIn(f"{self.file} has it already.", done.out)
         self.assertEqual(self.file.read_bytes(), before)
 
+    def test_as_json(self) -> None:
+        """With --json what is known is one object, and what fails is another."""
+        done = self.trust("--yes", "--json")
+        self.assertEqual((done.status, done.err), (0, ""))
+        found = json.loads(done.out)
+        told = [found[key] for key in ("names", "self_signed", "fingerprint", "added")]
+        wanted = [["web01.example.net", "10.0.0.7"], True, self.own.fingerprint, True]
+        self.assertEqual(told, wanted)
+        self.assertLess(found["begins"], found["ends"])
+        self.assertFalse(json.loads(self.trust("--json").out)["added"])
+        done = self.trust("--json", "--fingerprint", "sha256:" + 64 * "0")
+        self.assertEqual((done.status, done.out), (5, ""))
+        self.assertIn("another one", json.loads(done.err)["error"]["message"])
+
     def test_fingerprint(self) -> None:
         """A fingerprint says yes to one certificate only; it may be written as OpenSSL does."""
         done = self.trust("--fingerprint", "sha256:" + 64 * "0", "--yes")
@@ -165,7 +180,7 @@ class TrustTests(SynchronousTestCase):
         self.file.write_bytes(old.pem + other.pem)
         done = self.trust("--yes")
         self.assertEqual(done.status, 0)
-        self.assertIn(f"WARNING: {self.file} has ANOTHER certificate for web01.exa", done.err)
+        self.assertIn(f"Warning: {self.file} has ANOTHER certificate for web01.exa", done.err)
         self.assertIn(old.fingerprint, done.err)
         self.assertNotIn(other.fingerprint, done.err)
         self.assertEqual(len(self.known()), 3)

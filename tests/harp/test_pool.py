@@ -108,6 +108,19 @@ class PoolTests(SynchronousTestCase):
         self.assertEqual(self.pool.offered, {"keepalive"})
         self.assertIsNone(self.pool.offered)
 
+    def test_given_at_the_end(self) -> None:
+        """Where the program ends, a thread of it may still give back what it had."""
+        channels = [MemoryChannel() for _ in range(3)]
+
+        class Last(MemoryChannel):
+            def abandon(last) -> None:
+                self.pool.give(channels[2])
+
+        for channel in (*channels[:2], Last()):
+            self.pool.give(channel)
+        pool._abandon(self.pool._idle)
+        self.assertEqual([each.is_closed for each in channels], [True] * 3)
+
 
 class GarbageTests(SynchronousTestCase):
     """Connections of objects that nobody holds any more are closed, also those of circles."""

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import directlyProvides, providedBy
 
+from harp.service_manager import ServiceManager
 from harpcaller import config
 from harpcaller.service import DispatcherService
 from harpcaller.store import JobStore
@@ -181,7 +182,8 @@ class ServiceTestCase(TestCase):
     def made(self, **changes: Any) -> DispatcherService:
         """Return the service, its ports bound."""
         loaded = config.load(Path(self.deployment.write(**changes)))
-        made = DispatcherService(self.reactor, self.deployment.file, loaded)
+        manager = ServiceManager(self.reactor, {})
+        made = DispatcherService(self.reactor, self.deployment.file, loaded, manager)
         made.privilegedStartService()
         return made
 

@@ -200,6 +200,14 @@ class ChangeTests(PortsTestCase):
             await self.assert_closed(first)
             await self.assert_closed(second)
 
+    async def test_what_systemd_has_opened(self) -> None:
+        """It is taken at the start only: later its descriptor may be something else."""
+        port = free_port()
+        await self.open([f"127.0.0.1:{port}"])
+        (mistake,) = await self.change(["systemd:domain=INET:index=0"])
+        self.assertIn("taken at the start only", mistake)
+        await self.connected(self.tcp(port))
+
     async def test_unix_socket(self) -> None:
         """A unix socket that is not wanted any more is gone from the disk."""
         path = self.folder / "socket"

@@ -15,6 +15,7 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from harp.service_manager import ServiceManager
 from harp.settings import ConfigError, Contents
 from harpd import config
 from harpd.daemon import Daemon
@@ -75,7 +76,8 @@ class JoinedTestCase(TestCase):
         self.mistake: ConfigError | None = None
         self.root = issued().root
         keeper = KeeperProcess(reactor, str(folder / "harpd.yaml"), file)
-        service = self.daemon = Daemon(reactor, self.config, keeper, self.read)
+        manager = ServiceManager(reactor, {})
+        service = self.daemon = Daemon(reactor, self.config, keeper, self.read, manager)
         self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
         service.privilegedStartService()
         if started:

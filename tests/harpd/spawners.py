@@ -124,7 +124,7 @@ class SpawnerTestCase(TestCase):
         config.write_text(json.dumps({"python": {"path": path or []}, "kill_grace": kill_grace}))
         keeper = KeeperProcess(clocked or reactor, str(config), self.file)
         keeper.start()
-        spawner = Spawner(clocked or reactor, keeper, kill_grace)
+        spawner = Spawner(clocked or reactor, keeper, kill_grace, lambda: None)
         self.addCleanup(self.check_nothing_left, spawner)
         return spawner
 

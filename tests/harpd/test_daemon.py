@@ -110,6 +110,17 @@ class JoinedTests(JoinedTestCase):
         ]
         self.assertIn("so max_connections is 50 and connections_before_login is 25", warning)
 
+    async def test_ready_late(self) -> None:
+        """It is ready when the procedures can be called, though they can't at first."""
+        service = await self.start("raise ValueError")
+        spawner = service._spawner
+        await eventually(lambda: bool(spawner._catalogue), "that they can't be loaded is known")
+        self.assertTrue(service._status().startswith("no procedures, see the log, "))
+        self.assertFalse(service._is_ready)
+        write_procedures(self.file, GOOD)
+        await eventually(lambda: service._is_ready, "they are loaded later")
+        self.assertTrue(service._status().startswith("1 procedures, 0 calls, "))
+
     async def test_refusals(self) -> None:
         """Who may not call, and what can't be called, is refused."""
         await self.start(GOOD)

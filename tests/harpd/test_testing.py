@@ -12,10 +12,9 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 import harp
-from harp.settings import ConfigError
 from harpd import testing
 from harpd.options import Defaults
-from harpd.testing import Procedures, ProceduresError
+from harpd.testing import ConfigError, Procedures, ProceduresError
 from tests.acceptance.daemons import PASSWORD, USER, deploy
 from tests.harpd.test_surroundings import need_root
 from tests.harpd.waiting import descriptors, processes, wait_gone
@@ -49,6 +48,13 @@ def fails(): raise KeyError("nothing")
 def leaves(): os._exit(3)
 
 @procedure
+def leaves_child():
+    if not os.fork():
+        time.sleep(1)
+        os._exit(0)
+    return "left"
+
+@procedure
 def is_killed(): os.kill(os.getpid(), signal.SIGKILL)
 
 @procedure
@@ -64,7 +70,11 @@ def talks(): return "much too much"
 def babbles(): yield 1; yield "much too much"
 
 @procedure
-def forges(): os.write(3, b"nonsense\\n"); os.write(4, b"nonsense\\n"); os.write(5, b"nonsense\\n")
+def forges():
+    for number in range(3, 20):
+        try: socket.socket(fileno=os.dup(number)).send(b"nonsense\\n")
+        except OSError: pass
+    time.sleep(60)
 
 @procedure(timeout=0.2)
 def hangs(): time.sleep(60)
@@ -128,6 +138,7 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("breaks", (), {}),
     ("fails", (), {}),
     ("leaves", (), {}),
+    ("leaves_child", (), {}),
     ("is_killed", (), {}),
     ("closes", (), {}),
     ("unreportable", (), {}),
