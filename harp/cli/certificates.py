@@ -23,6 +23,9 @@ from harp.network import Address
 MAX_NAMES = 20
 """How many names of a certificate are shown."""
 
+GOODBYE = 1.0
+"""Seconds to wait for the end of a connection in good order."""
+
 
 class Unreachable(Exception):
     """No certificate came from there; the text says why."""
@@ -44,6 +47,9 @@ def fetch(address: Address) -> x509.Certificate:
             context.wrap_socket(plain, server_hostname=address.host) as secured,
         ):
             shown = secured.getpeercert(binary_form=True)
+            with suppress(OSError):  # a goodbye: else what it sends meanwhile resets the connection
+                secured.settimeout(GOODBYE)
+                secured.unwrap()
         assert shown is not None  # a server has to show one
         return x509.load_der_x509_certificate(shown)
     except ssl.SSLError as error:
