@@ -8,7 +8,11 @@ SECONDS ?= 60
 RUNS := $(VENV)/.runs
 STAMP := $(VENV)/.installed
 
-.PHONY: test test-all demo docs lint types trial test-faults fuzz deb test-deb clean
+# The tests, in two parts that take as long as each other.
+inside := tests.harpd tests.harpcaller tests.simulation
+outside := $(filter-out $(inside),$(patsubst tests/%/__init__.py,tests.%,$(wildcard tests/*/__init__.py)))
+
+.PHONY: test test-all demo docs lint types trial trial-inside trial-outside test-faults fuzz deb test-deb clean
 
 test: lint types trial
 
@@ -28,8 +32,13 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(VENV)/bin/mypy
 
+# In two processes at once, for most tests wait: for real daemons, or for what they did.
 trial: $(STAMP)
-	$(VENV)/bin/python -W error::ResourceWarning -m twisted.trial tests
+	$(MAKE) --no-print-directory -j2 --output-sync=target trial-inside trial-outside
+
+trial-inside trial-outside: $(STAMP)
+	$(VENV)/bin/python -W error::ResourceWarning -m twisted.trial \
+	    --temp-directory=_trial_temp_$(@:trial-%=%) $($(@:trial-%=%))
 
 # Faults that last as long as in earnest, for some minutes; what only root can do is skipped for others.
 test-faults: $(STAMP)
