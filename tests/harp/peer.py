@@ -126,8 +126,11 @@ class ScriptedDispatcher:
                     connection.sendall(REFUSAL)
             else:
                 with connection.makefile("rb", buffering=0) as incoming:
-                    reads = self._reads
-                    return connection, incoming.readline() if reads < 0 else incoming.read(reads)
+                    reads, first = self._reads, b""
+                    # Python 3.13 tells of a client that has left before it read our TLS tickets.
+                    with suppress(ConnectionResetError):
+                        first = incoming.readline() if reads < 0 else incoming.read(reads)
+                    return connection, first
 
     def _secured(self, connection: socket.socket, tls: ssl.SSLContext) -> socket.socket | None:
         try:
