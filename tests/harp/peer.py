@@ -99,8 +99,10 @@ class ScriptedDispatcher:
     def _accept(self) -> None:
         try:
             with self._listener:
-                for script in self._scripts:
+                for number, script in enumerate(self._scripts, 1):
                     found = self._next_connection()
+                    if number == len(self._scripts):
+                        self._listener.close()  # before a client hears that it may come again
                     if found is None:
                         continue
                     connection, first = found

@@ -186,7 +186,7 @@ class CallTests(SynchronousTestCase):
     def test_what_can_not_be_decoded(self) -> None:
         """Arguments that are JSON and still no value are covered by no rule that looks at them."""
         grants = with_calls(Calls(("*",), arguments=Arguments((("*",),))))
-        for text in ("[1e400]", '["\\ud800"]', "[" * 2000 + "]" * 2000):
+        for text in ("[1e400]", '["\\ud800"]', "[" * 100_000 + "]" * 100_000):
             self.assertFalse(grants.may_call("x", "y", msgspec.Raw(text.encode())), text[:20])
 
     def test_decoded_only_where_that_matters(self) -> None:
