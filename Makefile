@@ -9,7 +9,7 @@ RUNS := $(VENV)/.runs
 STAMP := $(VENV)/.installed
 
 # The tests, in two parts that take as long as each other.
-inside := tests.harpd tests.harpcaller tests.simulation
+inside := tests.harpd tests.harpcaller tests.simulation tests.harp
 outside := $(filter-out $(inside),$(patsubst tests/%/__init__.py,tests.%,$(wildcard tests/*/__init__.py)))
 
 .PHONY: test test-all demo docs lint types trial trial-inside trial-outside test-faults fuzz deb test-deb clean
