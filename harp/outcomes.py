@@ -28,7 +28,7 @@ R = TypeVar("R")
 
 
 class NoValue(enum.Enum):
-    """What a job has in the place of a result while there is none.
+    """What a job has in the place of a result: it has not ended, or it was cancelled.
 
     Compare with ``is``; copies and pickles are the same object. Both are true in a condition, as
     a result that is None, 0 or empty is not.

@@ -24,6 +24,7 @@ AGAIN = 0.1
 """Seconds until a message is sent again for which the manager's queue had no room."""
 
 _MAX_UNSENT = 50
+_WATCHDOG = "WATCHDOG=1"
 
 
 class ServiceManager:
@@ -88,7 +89,7 @@ class ServiceManager:
 
     def _tell(self) -> None:
         if self._is_watched:
-            self._send("WATCHDOG=1")
+            self._send(_WATCHDOG)
         if self._told and self._told != (now := self._status()):
             self._told = now
             self._send(f"STATUS={now}")
@@ -97,7 +98,9 @@ class ServiceManager:
         if self._address is None:
             return
         if self._unsent:  # what waits goes first
-            if len(self._unsent) < _MAX_UNSENT and message not in self._unsent:
+            # A second WATCHDOG says nothing new, a second READY ends another reload.
+            is_known = message == _WATCHDOG and message in self._unsent
+            if len(self._unsent) < _MAX_UNSENT and not is_known:
                 self._unsent.append(message)
             return
         try:

@@ -34,6 +34,7 @@ WRONG = {
     "protocol dispatcher ": '{"harpcaller": 1, "cancel": UUID, "wait": true}',
     "log harpd": '{"time": "x", "level": "info"}',
     "log harpcaller": '{"time":"x","level":"info","logger":"harpd.audit","message":"x"}',
+    "log harpcaller ": '{"time":"x","level":"info","logger":"harpcaller.none","message":"x"}',
     "unit harpd.service": "[Servic]\nNice=1\n",
     "drawing": "rm -rf /",
     "figures": "no-such-benchmark 5 ms",

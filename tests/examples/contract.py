@@ -151,6 +151,15 @@ class Contract(SynchronousTestCase):
         self.assertIn("event: end\n", told)
         self.assertEqual(numbers(self.panel.events("ada", job_id, last=1).text), [2])
 
+    def test_nonsense_for_a_last_packet(self) -> None:
+        """A number that no packet has is refused, or everything is streamed."""
+        job_id = self.start("orders")
+        answer = self.panel.events("ada", job_id, last=-5)
+        if answer.status == 200:
+            self.assertEqual(numbers(answer.text), [0, 1, 2])
+        else:
+            self.assertLess(answer.status, 500)
+
     def test_live_from_another_process(self) -> None:
         """A server that did not start the backup streams it while it runs, and tells its end."""
         job_id = self.start("archive")

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import anyio
+from argon2 import PasswordHasher
 
 import harp
 from tests.acceptance.daemons import PATIENCE
@@ -111,6 +112,23 @@ class FastApiTests(contract.Contract):
         for attribute in ("samesite=lax", "httponly", "secure"):
             self.assertIn(attribute, cookie)
         self.assertIn("EventSource", client.get("/").text)
+
+    def test_unknown_name(self) -> None:
+        """A name that there is not costs the work of one that there is, and lets nobody in."""
+        checked = []
+        verify = PasswordHasher.verify
+
+        def noted(hasher: PasswordHasher, known: str, password: str) -> bool:
+            checked.append(known.rpartition("$")[0].rpartition("$")[0])
+            return verify(hasher, known, password)
+
+        self.patch(PasswordHasher, "verify", noted)
+        for name, password in (("ada", "wrong"), ("eve", "wrong"), ("eve", "")):
+            client = self.panel.client(None)
+            wrong = client.post("/login", json={"name": name, "password": password})
+            self.assertEqual((wrong.status_code, client.get("/backups").status_code), (403, 401))
+        self.assertEqual(checked, [checked[0]] * 3)
+        self.assertIn("argon2", checked[0])
 
     def test_wrong_order(self) -> None:
         """What is not whole starts nothing."""

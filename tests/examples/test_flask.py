@@ -102,6 +102,26 @@ class FlaskTests(contract.Contract):
         self.assertEqual(client.get(f"/{job_id}/cancel").status_code, 405)
         self.assertEqual(dispatcher().job(job_id).get()["tables"], 3)
 
+    def test_unknown_name(self) -> None:
+        """A name that there is not costs the work of one that there is, and lets nobody in."""
+        from panel import login
+
+        checked = []
+        check = login.check_password_hash
+
+        def noted(known: str, password: str) -> bool:
+            checked.append(known.partition("$")[0])
+            is_right: bool = check(known, password)
+            return is_right
+
+        self.patch(login, "check_password_hash", noted)
+        for name, password in (("ada", "wrong"), ("eve", "wrong"), ("eve", "")):
+            client = self.panel.client(None)
+            answer = client.post("/login", data={"name": name, "password": password})
+            self.assertIn("There is nobody", answer.text)
+            self.assertEqual(client.get("/").status_code, 302)
+        self.assertEqual(checked, [checked[0]] * 3)
+
     def test_wrong_form(self) -> None:
         """A form that no browser sends starts nothing."""
         for name, key in (("x" * 65, "key"), ("", "key"), ("orders", "k" * 65)):

@@ -131,6 +131,18 @@ class StateTests(ManagerTestCase):
         manager.close()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_no_room_for_a_reload(self) -> None:
+        """Nor is the end of a reload lost, though it is told in the words that wait already."""
+        manager = self.made()
+        self.fill()
+        manager.ready()
+        manager.reloading()
+        manager.ready()
+        self.told()
+        self.clock.advance(AGAIN)
+        states = [message.partition("\n")[0] for message in self.told()]
+        self.assertEqual(states, ["READY=1", "RELOADING=1", "READY=1"])
+
     def fill(self) -> None:
         """Leave no room in the manager's queue, whoever sends (of one sender there is a limit)."""
         sent = 1

@@ -9,6 +9,9 @@ from pydantic import BaseModel
 
 from . import records
 
+NOBODY = PasswordHasher().hash("")
+"""For names that there are not, so that the time of an answer does not tell which there are."""
+
 router = APIRouter()
 
 
@@ -24,9 +27,12 @@ def log_in(login: Login, request: Request) -> None:
     """Log somebody in."""
     password_hash = records.password_hash(login.name)
     try:
-        PasswordHasher().verify(password_hash or "", login.password)
-    except (VerificationError, ValueError):  # a wrong password, or nobody of that name
-        raise HTTPException(403, "There is nobody of that name and password.") from None
+        PasswordHasher().verify(password_hash or NOBODY, login.password)
+        is_known = password_hash is not None
+    except VerificationError:
+        is_known = False
+    if not is_known:
+        raise HTTPException(403, "There is nobody of that name and password.")
     request.session["person"] = login.name
 
 

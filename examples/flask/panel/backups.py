@@ -87,7 +87,7 @@ def follow(job_id: str) -> ResponseReturnValue:
     """Stream a backup's progress; it takes a thread of the server for as long as it lasts."""
     _, job = own_backup(job_id)
     close()  # the database, which the follower would keep to his end
-    since = request.headers.get("Last-Event-ID", default=-1, type=int) + 1
+    since = max(0, request.headers.get("Last-Event-ID", default=-1, type=int) + 1)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return Response(events(job, since), mimetype="text/event-stream", headers=headers)
 

@@ -6,12 +6,15 @@ from typing import ParamSpec, TypeVar
 
 from flask import Blueprint, flash, g, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
-from werkzeug.security import check_password_hash
+from werkzeug.security import check_password_hash, generate_password_hash
 
 from .database import database
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+NOBODY = generate_password_hash("")
+"""For names that there are not, so that the time of an answer does not tell which there are."""
 
 blueprint = Blueprint("login", __name__)
 
@@ -37,7 +40,8 @@ def log_in() -> ResponseReturnValue:
     if request.method == "POST":
         name = request.form["name"]
         row = database().execute("SELECT * FROM person WHERE name = ?", [name]).fetchone()
-        if row is not None and check_password_hash(row["password"], request.form["password"]):
+        known = NOBODY if row is None else row["password"]
+        if check_password_hash(known, request.form["password"]) and row is not None:
             session.clear()
             session["person"] = name
             return redirect(url_for("backups.index"))
