@@ -34,7 +34,9 @@ INTERVAL = 2.0
     help="Jobs that ended so; may be given several times.",
 )
 @click.option("--host", metavar="HOST", shell_complete=completers.hosts, help="Jobs on this host.")
-@click.option("--procedure", metavar="NAME", help="Jobs of this procedure.")
+@click.option(
+    "--procedure", metavar="NAME", shell_complete=completers.called, help="Jobs of this procedure."
+)
 @click.option(
     "--queue",
     metavar="JSON",
