@@ -8,6 +8,7 @@ import click
 
 from harp import HarpException, RemoteCall
 from harp.cli import completers, signature, values
+from harp.cli.negative_numbers import TakesNegativeNumbers
 from harp.cli.session import Session, connected
 from harp.cli.times import read_length
 from harp.cli.values import Json
@@ -16,7 +17,7 @@ CATALOGUE_LIMIT = 5.0
 """Seconds to wait for what a host's daemon tells of its procedures; a call does without."""
 
 
-@click.command(add_help_option=False)
+@click.command(cls=TakesNegativeNumbers, add_help_option=False)
 @click.argument("host", metavar="HOST", required=False, shell_complete=completers.hosts)
 @click.argument(
     "procedure", metavar="PROCEDURE", required=False, shell_complete=completers.procedures
@@ -90,7 +91,8 @@ def call(
 
     An ARG is a positional argument, KEY=VALUE one by the name of its parameter. They are converted
     to what the procedure declares. Where that is not known they are JSON, or texts if they are not
-    JSON. -- ends the options: what follows may begin with a hyphen.
+    JSON. -- ends the options: what follows may begin with a hyphen. A negative number may stand
+    anywhere.
 
     \b
     Examples:

@@ -48,6 +48,19 @@ def procedures(context: click.Context, parameter: click.Parameter, incomplete: s
     )
 
 
+def called(context: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
+    """Offer the procedures of the newest jobs, of those on a host if that stands before."""
+    host = context.params.get("host")
+    return _offered(
+        context,
+        incomplete,
+        lambda rpc: (
+            (name, "")
+            for name in {each["procedure"]: None for each in islice(rpc.jobs(host=host), MAX_JOBS)}
+        ),
+    )
+
+
 def queues(context: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
     """Offer the queues that there are."""
     return _offered(

@@ -11,6 +11,7 @@ import click
 from harp import HarpServer, HarpStreamIterator, RemoteError, Result, errors
 from harp.cli import values
 from harp.cli.addresses import read_address
+from harp.cli.negative_numbers import TakesNegativeNumbers
 from harp.cli.output import Output
 from harp.cli.session import with_output
 from harp.cli.signature import read_signature
@@ -31,7 +32,7 @@ def _read_address(_: click.Context, parameter: click.Parameter, text: str) -> Ad
         raise click.BadParameter(str(error), param=parameter) from error
 
 
-@click.command()
+@click.command(cls=TakesNegativeNumbers)
 @click.argument("address", metavar="HOST[:PORT]", callback=_read_address)
 @click.argument("procedure")
 @click.argument("arguments", metavar="[ARG]... [KEY=VALUE]...", nargs=-1)

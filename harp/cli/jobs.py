@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
 import click
 
-from harp.cli import completers, job_table, tables, values
+from harp.cli import completers, job_table, jobs_watched, tables, values
 from harp.cli.session import Session, connected
 from harp.cli.times import read_moment
 
@@ -34,7 +34,9 @@ INTERVAL = 2.0
     help="Jobs that ended so; may be given several times.",
 )
 @click.option("--host", metavar="HOST", shell_complete=completers.hosts, help="Jobs on this host.")
-@click.option("--procedure", metavar="NAME", help="Jobs of this procedure.")
+@click.option(
+    "--procedure", metavar="NAME", shell_complete=completers.called, help="Jobs of this procedure."
+)
 @click.option(
     "--queue",
     metavar="JSON",
@@ -86,6 +88,7 @@ def jobs(
 
     AGE is the time since a job was submitted, RAN for how long it ran. With --watch a terminal
     shows the newest ones, as many as fit; elsewhere a job is printed when it is new or has changed.
+    A dispatcher that goes away is waited for.
     """
     if watch and is_all:
         raise click.UsageError("--all with --watch: there is no end of what is to be looked at")
@@ -104,9 +107,9 @@ def jobs(
     if not watch:
         show(session, listing(), None if is_all else limit, "no such jobs")
     elif session.output.is_terminal:
-        _watch(session, listing, limit, interval)
+        jobs_watched.show(session, listing, limit, interval)
     else:
-        _tell_changes(session, listing, limit, interval)
+        jobs_watched.tell_changes(session, listing, limit, interval)
 
 
 def show(
@@ -129,47 +132,3 @@ def show(
     if limit is not None and next(found, None) is not None:
         text = f"These are {limit}, there are more: --limit or --all shows them."
         output.told({"limit": limit, "more": True}, text)
-
-
-def _watch(
-    session: Session, listing: Callable[[], Iterator[dict[str, Any]]], limit: int, interval: float
-) -> None:
-    """Show the newest jobs on a terminal until Ctrl-C."""
-    from rich.console import Group
-    from rich.live import Live
-
-    console = session.output.console
-
-    def now() -> Group:
-        some = list(islice(listing(), min(limit, max(1, console.height - 2))))
-        moment = time.time()
-        rows = (job_table.row(job, moment) for job in some)
-        shown = tables.lines(job_table.COLUMNS, rows, console.width)
-        return Group(*shown) if some else Group("no such jobs")
-
-    with Live(now(), console=console, auto_refresh=False) as live:
-        while True:
-            time.sleep(interval)
-            live.update(now(), refresh=True)
-
-
-def _tell_changes(
-    session: Session, listing: Callable[[], Iterator[dict[str, Any]]], limit: int, interval: float
-) -> None:
-    """Print those of the newest jobs that are new or have changed, until Ctrl-C."""
-    output = session.output
-    known: dict[str, dict[str, Any]] = {}
-    is_first = True
-    while True:
-        found = {job["job_id"]: job for job in islice(listing(), limit)}
-        changed = [job for key, job in found.items() if known.get(key) != job][::-1]
-        if output.as_json:
-            for job in changed:
-                output.item(job)
-        else:
-            moment = time.time()
-            rows = [job_table.row(job, moment) for job in changed]
-            for line in tables.lines(job_table.COLUMNS, rows, None, titled=is_first):
-                output.line(line.plain.rstrip())
-        known, is_first = found, False
-        time.sleep(interval)

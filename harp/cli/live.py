@@ -14,6 +14,9 @@ from harp.cli.watching import Watch
 ASK_EVERY = 1.0
 """Seconds after which the dispatcher is asked again what the jobs wait for."""
 
+PATIENCE = 4.0
+"""Seconds without an answer to that after which people are told."""
+
 
 class LiveWatch(Watch):
     """For people: a line tells what goes on, and Ctrl-C asks what is to become of the jobs."""
@@ -82,6 +85,8 @@ class LiveWatch(Watch):
             return self._trouble
         if len(self._jobs) > 1:
             return f"{len(self._ends)} of {len(self._jobs)} jobs have ended"
+        if self._states.silence > PATIENCE:
+            return f"no answer from the dispatcher for {self._states.silence:.0f} s"
         return job_facts.doing(self._states.known, self._where)
 
     def _goes_on(self, job: RemoteCall) -> bool:

@@ -5,6 +5,7 @@ A conversation that breaks is taken up where it was: the dispatcher has every pa
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -138,13 +139,20 @@ class States:
     def __init__(self, every: float) -> None:
         self._every = every
         self.known: dict[str, Any] = {}
+        self._answered = math.inf
         self._is_over = threading.Event()
+
+    @property
+    def silence(self) -> float:
+        """For how many seconds the dispatcher has told nothing, below 0 if it is not asked."""
+        return time.monotonic() - self._answered
 
     def watch(self, job: RemoteCall, wanted: Callable[[RemoteCall], bool]) -> None:
         """Begin to ask, in a thread.
 
         :param wanted: whether the job is still of interest.
         """
+        self._answered = time.monotonic()
         threading.Thread(target=self._ask, args=(job, wanted), daemon=True).start()
 
     def close(self) -> None:
@@ -155,10 +163,12 @@ class States:
         while wanted(job) and not self._is_over.is_set():
             try:
                 self.known = job.detail()
+                self._answered = time.monotonic()
             except CommunicationError:
                 pass  # who reads the job tells of that
             except Exception:
                 # It is not for the caller, or the dispatcher can't tell; or the command has ended
                 # and its connections are gone. Nobody needs to hear of it: the line tells less.
+                self._answered = math.inf
                 return
             self._is_over.wait(self._every)

@@ -147,8 +147,15 @@ def title(text: str, code: str) -> None:
 if __name__ == "__main__":
     try:
         main()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is left in the buffer
+        sys.exit(128 + signal.SIGPIPE)
     except StartError as error:
         print(f"{error}\nA daemon did not start; this is what it logged.", file=sys.stderr)
         sys.exit(5)  # could not be carried out, as all commands of harp have it
+    except OSError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(5)

@@ -135,6 +135,23 @@ class CallTests(CommandTestCase):
         ):
             self.assertEqual(self.call("echo", *words).out, f"{result}\n", words)
 
+    def test_negative_numbers(self) -> None:
+        """A negative number is an argument without more ado, and an option's value where one is."""
+        for words, result in (
+            (["-5", "2", "-1.5e3", "-.5x", "--timeout=5"], None),
+            (["-5", "2", "-1.5e3"], "[-5,2,-1500.0]"),
+            (["--timeout", "9", "-5", "--", "-6", "-x"], '[-5,-6,"-x"]'),
+        ):
+            done = self.call("echo", *words)
+            if result is None:
+                self.assertEqual((done.status, done.out), (2, ""))
+                self.assertIn("No such option '-.'", done.err)
+            else:
+                self.assertEqual((done.status, done.out), (0, f"{result}\n"), done.err)
+        job = self.call("echo", "--info", "-5", "-6", "--detach").out.strip()
+        self.assertEqual((self.rpc.job(job).info(), self.rpc.job(job).get()), (-5, [-6]))
+        self.assertIn("'-5' is no length", self.call("echo", "1", "--timeout", "-5").err)
+
     def test_secret_argument(self) -> None:
         """What a procedure declares secret is kept secret by the dispatcher."""
         done = self.call("set_password", "ada", "correct horse", "strength=strong")

@@ -20,7 +20,7 @@ from harp.cli.main import harp as command
 from harp.cli.shells import inserted, read_line
 from harpcaller.demo.deployment import HOST
 from tests.acceptance.daemons import PATIENCE
-from tests.harp.cli_site import DISK_TEXT, OTHER, Site, site
+from tests.harp.cli_site import AWAY, DISK_TEXT, OTHER, Site, site
 from tests.harp.commands import SCRIPT, TIME_LIMIT, Done, harp
 
 PROMPT = "ready> "
@@ -94,6 +94,8 @@ class CompletersTests(SynchronousTestCase):
         self.assertEqual(self.offered("harp call web"), [HOST])
         self.assertEqual(self.offered("harp procedures "), [OTHER, HOST])
         self.assertEqual(self.offered(f"harp call {HOST} print_"), ["print_much", "print_protocol"])
+        self.assertEqual(self.offered("harp jobs --procedure fa"), ["fail"])
+        self.assertEqual(self.offered(f"harp jobs --host {AWAY} --procedure "), ["add"])
         queues = self.offered("harp queues ", HARP_DISPATCHER="")
         self.assertEqual(queues, [])  # nobody is there
         line = f"harp --dispatcher {self.site.address} queues "

@@ -70,3 +70,27 @@ class DemoTests(SynchronousTestCase):
         self.assertEqual((refused.status, refused.out), (2, ""))
         self.assertIn("is not empty", refused.err)
         self.assertEqual(sorted((self.working / "here").iterdir()), before)
+
+    def test_folder_that_can_not_be(self) -> None:
+        """A folder that can't be made is named, without a traceback."""
+        done = harp("demo", "--folder=/proc/none")
+        self.assertEqual(done.status, 5)
+        self.assertRegex(done.err, r"\AError: .*'/proc/none'\n\Z")
+
+    def test_reader_that_leaves(self) -> None:
+        """A reader that leaves ends it without a word, and nothing is left of it."""
+        demo = subprocess.Popen(
+            [SCRIPT, "demo", "--keep"],
+            cwd=self.working,
+            env={**os.environ, "TMPDIR": str(self.temporary)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert demo.stdout is not None
+        demo.stdout.close()
+        with demo:
+            assert demo.stderr is not None
+            self.assertEqual(demo.stderr.read(), "")
+        self.assertEqual(demo.returncode, 128 + signal.SIGPIPE)
+        self.assertEqual(list(self.temporary.iterdir()), [])

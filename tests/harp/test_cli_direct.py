@@ -35,6 +35,7 @@ class DirectTests(SynchronousTestCase):
         """What the procedure returns is printed; the arguments are what it declares."""
         self.assertEqual(self.direct("add", "1", "b=5"), Done(0, "6\n", ""))
         self.assertEqual(self.direct("echo", "007x"), Done(0, '"007x"\n', ""))
+        self.assertEqual(self.direct("add", "-7", "-1"), Done(0, "-8\n", ""))
         self.assertEqual(self.direct("--json", "add", "1"), Done(0, '{"result":2}\n', ""))
         self.assertEqual(self.direct("add", "--json-args", '{"a": 4}'), Done(0, "5\n", ""))
         self.assertRegex(self.direct("process_id").out, r"\A[0-9]+\n\Z")

@@ -8,6 +8,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from harp import CommunicationError
+from harp.cli import jobs_watched
 from harpcaller.demo.deployment import HOST
 from tests.harp.cli_site import AWAY, DISK, DISK_TEXT, OTHER, Site, ageless, site
 from tests.harp.commands import TIME_LIMIT, Done
@@ -187,6 +189,20 @@ class JobsTests(ListTestCase):
             process.send_signal(signal.SIGINT)
             self.assertEqual(process.communicate(timeout=TIME_LIMIT), ("", ""))
         self.assertEqual(process.returncode, -signal.SIGINT)
+
+    def test_watched_while_the_dispatcher_is_away(self) -> None:
+        """A watch goes on when the dispatcher is back."""
+        gone = CommunicationError("gone")
+        answers: list[str | CommunicationError] = [gone, gone, "b", "c"]
+
+        def look() -> str:
+            answer = answers.pop(0)
+            if isinstance(answer, CommunicationError):
+                raise answer
+            return answer
+
+        found = jobs_watched.looks("a", look, interval=0)
+        self.assertEqual([next(found) for _ in range(5)], ["a", gone, gone, "b", "c"])
 
     def test_reader_that_leaves(self) -> None:
         """A reader that leaves ends a watch without a word, as a signal would."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 
 from harp import CALL_CANCELLED
 from harpcaller.demo.deployment import HOST
 from tests.acceptance.daemons import eventually
-from tests.harp.cli_deployment import CommandTestCase
+from tests.harp.cli_deployment import CommandTestCase, shared
 from tests.harp.terminal import Terminal
 
 JOB = "J" * 36
@@ -78,6 +79,21 @@ class ScreenTests(CommandTestCase):
             self.assertEqual(terminal.end(), 0)
             self.assertEqual(terminal.screen, f"job {JOB}\n{GREETING}")
             first.get()
+
+    def test_silent_dispatcher(self) -> None:
+        """A dispatcher that stops in mid-follow is told of, and watched on when it is back."""
+        terminal = self.terminal("call", HOST, "wait", str(self.gate))
+        terminal.wait_for(f"running on {HOST}")
+        dispatcher = shared().harpcaller.process
+        assert dispatcher is not None
+        self.addCleanup(dispatcher.send_signal, signal.SIGCONT)
+        dispatcher.send_signal(signal.SIGSTOP)
+        terminal.wait_for("no answer from the dispatcher for")
+        dispatcher.send_signal(signal.SIGCONT)
+        terminal.wait_for(f"running on {HOST}")
+        self.gate.touch()
+        self.assertEqual(terminal.end(), 0)
+        self.assertEqual(terminal.screen, f'job {JOB}\n"waited"')
 
     def test_failure(self) -> None:
         """A failure is told in red."""
