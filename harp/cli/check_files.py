@@ -105,7 +105,7 @@ def _certificates(name: str, path: Path, warn_days: float) -> Finding:
     except (OSError, ValueError) as error:
         return Finding(State.ERROR, subject, f"no certificates can be read: {error}")
     first = min(found, key=lambda each: each.not_valid_after_utc)
-    state, text = of_certificate(first.not_valid_after_utc, warn_days)
+    state, text = of_certificate(first.not_valid_before_utc, first.not_valid_after_utc, warn_days)
     if len(found) > 1:
         text = f"{len(found)} certificates, of the first to end: {text}"
     facts = {"ends": first.not_valid_after_utc.timestamp()}

@@ -47,7 +47,7 @@ def dispatcher_certificate(address: Address, warn_days: float) -> Finding:
         facts = certificates.facts(certificates.fetch(address))
     except (certificates.Unreachable, ValueError) as error:
         return Finding(State.ERROR, subject, str(error))
-    state, text = of_certificate(facts.ends, warn_days)
+    state, text = of_certificate(facts.begins, facts.ends, warn_days)
     return Finding(state, subject, text, {"ends": facts.ends.timestamp()})
 
 
@@ -110,7 +110,7 @@ def _certificate(
         facts = certificates.facts(certificates.fetch(address))
     except (certificates.Unreachable, ValueError) as error:
         return State.OK, f"certificate not seen from this machine: {error}", None
-    state, text = of_certificate(facts.ends, warn_days)
+    state, text = of_certificate(facts.begins, facts.ends, warn_days)
     return state, text, facts.ends.timestamp()
 
 

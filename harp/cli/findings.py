@@ -45,12 +45,15 @@ def worst(states: Iterable[State]) -> State:
     return max(states, key=order.index, default=State.OK)
 
 
-def of_certificate(ends: datetime, warn_days: float) -> tuple[State, str]:
-    """Return how good it is that a certificate ends then, and a text.
+def of_certificate(begins: datetime, ends: datetime, warn_days: float) -> tuple[State, str]:
+    """Return how good it is that a certificate is valid from then till then, and a text.
 
     :param warn_days: fewer days than this are too few.
     """
-    left = (ends - datetime.now(UTC)).total_seconds() / 86_400
+    now = datetime.now(UTC)
+    if now < begins:
+        return State.ERROR, f"certificate NOT VALID before {begins:%Y-%m-%d %H:%M} UTC"
+    left = (ends - now).total_seconds() / 86_400
     if left <= 0:
         return State.ERROR, f"certificate EXPIRED on {ends:%Y-%m-%d}"
     state = State.WARNING if left < warn_days else State.OK

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from harp import RemoteCall
 from harp.cli import job_facts, status_line
 from harp.cli.output import Output
+from harp.cli.printing import Watch
 from harp.cli.reading import Event, Lost, Packet, Start, States
-from harp.cli.watching import Watch
 
 ASK_EVERY = 1.0
 """Seconds after which the dispatcher is asked again what the jobs wait for."""

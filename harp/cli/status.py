@@ -101,6 +101,8 @@ def failure(error: HarpException, job_id: str | None = None) -> Failure:
             message = f"the procedure raised {error}"
             return Failure(message, Status.RAISED, told={**of_job, "exception": told})
         case RemoteError():
+            if error.message.startswith(f"{error.type}: "):
+                message = error.message  # the dispatcher's own, of a time limit
             status = _OF_ERRORS.get(error.type, status)
             row = errors.ERROR_TYPES.get(error.type)
             remedy = row.remedy if row else None

@@ -83,6 +83,7 @@ class CallTests(CommandTestCase):
         done = self.call("wait", str(self.gate), "--max-exec-time", "0.2")
         self.assertEqual(done.status, 4)
         self.assertIn("Error: timeout: ", done.err)
+        self.assertNotIn("timeout: timeout", done.err)
         self.assertIn("The call may have run.", done.err)
 
     def test_detached(self) -> None:

@@ -202,9 +202,13 @@ class NotInOrderTests(CheckTestCase):
             (timedelta(days=1, hours=1), State.WARNING, "1 day left"),
             (timedelta(seconds=-1), State.ERROR, "EXPIRED"),
         ):
-            found, text = findings.of_certificate(now + left, 30)
+            found, text = findings.of_certificate(now - timedelta(days=1), now + left, 30)
             self.assertEqual(found, state)
             self.assertIn(part, text)
+        begins = now + timedelta(hours=1)
+        found, text = findings.of_certificate(begins, now + timedelta(days=90), 30)
+        self.assertEqual(found, State.ERROR)
+        self.assertIn("NOT VALID before", text)
 
 
 class _Hosts:
