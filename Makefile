@@ -8,11 +8,12 @@ SECONDS ?= 60
 RUNS := $(VENV)/.runs
 STAMP := $(VENV)/.installed
 
-# The tests, in two parts that take as long as each other.
-inside := tests.harpd tests.harpcaller tests.simulation tests.harp
-outside := $(filter-out $(inside),$(patsubst tests/%/__init__.py,tests.%,$(wildcard tests/*/__init__.py)))
+# The tests, in three parts that take about as long as each other.
+daemons := tests.harpd tests.harpcaller
+clients := tests.harp tests.simulation
+others := $(filter-out $(daemons) $(clients),$(patsubst tests/%/__init__.py,tests.%,$(wildcard tests/*/__init__.py)))
 
-.PHONY: test test-all demo docs lint types trial trial-inside trial-outside test-faults fuzz deb test-deb clean
+.PHONY: test test-all demo docs lint types trial trial-daemons trial-clients trial-others test-faults fuzz deb test-deb clean
 
 test: lint types trial
 
@@ -32,11 +33,11 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(VENV)/bin/mypy
 
-# In two processes at once, for most tests wait: for real daemons, or for what they did.
+# In three processes at once, for most tests wait: for real daemons, or for what they did.
 trial: $(STAMP)
-	$(MAKE) --no-print-directory -j2 --output-sync=target trial-inside trial-outside
+	$(MAKE) --no-print-directory -j3 --output-sync=target trial-daemons trial-clients trial-others
 
-trial-inside trial-outside: $(STAMP)
+trial-daemons trial-clients trial-others: $(STAMP)
 	$(VENV)/bin/python -W error::ResourceWarning -m twisted.trial \
 	    --temp-directory=_trial_temp_$(@:trial-%=%) $($(@:trial-%=%))
 
