@@ -16,7 +16,7 @@ import harp as client
 from harp.cli.main import run
 from harpcaller.demo.deployment import HOST
 from tests.acceptance.daemons import deploy, eventually
-from tests.harp.commands import SCRIPT, TIME_LIMIT, Done
+from tests.harp.commands import SCRIPT, TIME_LIMIT, Done, Started
 
 OTHER, AWAY = "db01.example.net", "web99.example.net"
 DISK = {"disk": "web01"}
@@ -93,9 +93,9 @@ class Site:
             status = run(list(arguments))
         return Done(int(status), out.getvalue(), err.getvalue())
 
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **environment: str) -> Started:
         """Start the command without a terminal."""
-        return subprocess.Popen(
+        return Started(
             [SCRIPT, *arguments],
             env={**os.environ, **self.variables(**environment)},
             stdout=subprocess.PIPE,

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 SCRIPT = Path(sys.executable).with_name("harp")
 TIME_LIMIT = 60
@@ -58,3 +58,12 @@ def harp_on_terminal(*arguments: str, answer: str) -> Done:
             return Done(process.wait(TIME_LIMIT), said.decode())
     finally:
         os.close(ours)
+
+
+class Started(subprocess.Popen[str]):
+    """A program that does not outlive its ``with``, whatever goes wrong within."""
+
+    def __exit__(self, *exc_info: Any) -> None:
+        """Kill it if it still runs, for else its end would be waited for."""
+        self.kill()
+        super().__exit__(*exc_info)

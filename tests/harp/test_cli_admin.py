@@ -120,12 +120,9 @@ class StopTests(SynchronousTestCase):
         with site().start("jobs", "--watch", "--json", HARP_DISPATCHER=address) as watch:
             assert watch.stdout is not None
             assert watch.stderr is not None
-            try:
-                watch.stdout.readline()
-                running.cancel()
-                self.assertIn(address, watch.stderr.readline())  # who watches keeps nothing open
-            finally:
-                watch.kill()
+            watch.stdout.readline()
+            running.cancel()
+            self.assertIn(address, watch.stderr.readline())  # who watches keeps nothing open
         process = self.deployment.harpcaller.process
         assert process is not None
         self.assertEqual(process.wait(PATIENCE), 0)

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import harp as client
 from harpcaller.demo.deployment import HOST
-from tests.harp.commands import SCRIPT, TIME_LIMIT, harp
+from tests.harp.commands import SCRIPT, TIME_LIMIT, Started, harp
 
 
 class DemoTests(SynchronousTestCase):
@@ -26,9 +26,9 @@ class DemoTests(SynchronousTestCase):
         for each in (self.temporary, self.working):
             each.mkdir()
 
-    def start(self, *options: str) -> subprocess.Popen[str]:
+    def start(self, *options: str) -> Started:
         """Return the demo, running."""
-        return subprocess.Popen(
+        return Started(
             [SCRIPT, "demo", *options],
             cwd=self.working,
             env={**os.environ, "TMPDIR": str(self.temporary)},
