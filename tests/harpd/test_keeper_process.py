@@ -99,10 +99,10 @@ class LostTests(KeeperTestCase):
     async def test_while_waiting(self) -> None:
         """Who waits for files or a zygote when it dies learns that."""
         spawner = self.made(ONE)
-        spawner.start()
         keeper = spawner._keeper
         (pid,) = processes() - self.others
         os.kill(pid, signal.SIGSTOP)
+        spawner.start()
         files, loaded = keeper.files(), spawner.catalogue()
         os.kill(pid, signal.SIGKILL)
         with self.assertRaises(KeeperError):
